@@ -1,0 +1,201 @@
+"""What a hypervisor must do.
+
+Domains are transient: nothing of a guest is left on the node when it has ended, so a stale definition
+can neither start by itself nor stop a later migration.  Calls return when their effect is there, but
+for ``shutdown`` (asks the guest) and ``migrate`` (starts a job): their progress is seen in ``domain``.
+All methods may be called from any thread.
+"""
+
+import enum
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from pvc_core.model.errors import PvcError
+from pvc_core.model.node import GuestUsage
+from pvc_core.model.vm import VmSpec
+from pvc_core.plugin.specs.network import NicSource
+from pvc_core.plugin.specs.storage import DiskSource
+
+
+class HypervisorError(PvcError):
+    """The hypervisor refused or failed."""
+
+
+class HypervisorUnavailable(HypervisorError):
+    """The hypervisor cannot be reached; guests may well be running."""
+
+
+class DomainState(enum.StrEnum):
+    """State of a domain that exists on this node; one that does not exist has none."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    INCOMING = "incoming"
+    """The target half of a live migration: not executing yet."""
+
+
+class JobState(enum.StrEnum):
+    """State of an outgoing migration."""
+
+    ACTIVE = "active"
+    FAILED = "failed"
+    """It ended and the domain is still here."""
+
+
+class MigrationJob(msgspec.Struct, frozen=True, kw_only=True):
+    """An outgoing live migration as the hypervisor of the source sees it."""
+
+    state: JobState
+    progress: float = 0.0
+    error: str = ""
+
+
+class Domain(msgspec.Struct, frozen=True, kw_only=True):
+    """A domain on this node."""
+
+    id: str
+    name: str
+    state: DomainState
+    memory_mib: int = 0
+    vcpus: int = 0
+    job: MigrationJob | None = None
+    accelerator: str = ""
+    vnc: str = ""
+    running_for_s: float = 0.0
+
+
+class ExitReason(enum.StrEnum):
+    """Why a domain ended, as far as this node knows."""
+
+    SHUTDOWN = "shutdown"
+    """The guest shut itself down."""
+    DESTROYED = "destroyed"
+    """Somebody cut its power through the hypervisor."""
+    CRASHED = "crashed"
+    """The guest's processor or its emulator failed."""
+    FAILED = "failed"
+    MIGRATED = "migrated"
+    """A live migration away from here was completed: libvirt confirmed that the target runs it."""
+    UNKNOWN = "unknown"
+    """It ended while nobody was watching."""
+
+
+class MigrationStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Figures of a completed incoming migration."""
+
+    downtime_ms: int | None = None
+    total_ms: int | None = None
+
+
+class DomainPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is needed to start a domain."""
+
+    vm: VmSpec
+    disks: tuple[DiskSource, ...]
+    """One for each of the VM's disks, in order."""
+    nics: tuple[NicSource, ...]
+    cpu_model: str = ""
+    console_log: str = ""
+    """File the serial console is appended to."""
+
+
+class MigrationOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a live migration is done."""
+
+    target_address: str
+    max_downtime_ms: int = 300
+    unsafe: bool = False
+    """The storage drivers vouch that the disks are shared, though libvirt cannot see it."""
+    auto_converge: bool = True
+
+
+class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the hypervisor says of its host."""
+
+    cpus: int
+    memory_mib: int
+    free_mib: int
+    version: str
+    accelerators: tuple[str, ...] = ()
+    machine_types: tuple[str, ...] = ()
+
+
+class Console(Protocol):
+    """A guest's serial console, both ways."""
+
+    def read(self) -> bytes:
+        """Return what the guest wrote; blocks; empty at the end."""
+
+    def write(self, data: bytes) -> None:
+        """Send to the guest."""
+
+    def close(self) -> None:
+        """End; may be called twice and from another thread, where it ends a blocked read."""
+
+
+DomainCallback = Callable[[str], None]
+"""Gets the id of a VM whose domain appeared, ended or changed.  Must return at once."""
+
+
+class Hypervisor(Protocol):
+    """The hypervisor of one node."""
+
+    def facts(self) -> HostFacts:
+        """Return the host's facts now."""
+
+    def domains(self) -> dict[str, Domain]:
+        """Return all domains here by VM id; raises HypervisorUnavailable rather than return too few."""
+
+    def domain(self, vm: str) -> Domain | None:
+        """Return one domain, None when it is confirmed not to be here; raises HypervisorUnavailable."""
+
+    def exit_reason(self, vm: str) -> ExitReason:
+        """Return why the VM's domain last ended here; UNKNOWN also when this process did not see it."""
+
+    def start(self, plan: DomainPlan) -> None:
+        """Start a domain; raises HypervisorError with the hypervisor's own words."""
+
+    def shutdown(self, vm: str) -> None:
+        """Ask the guest to shut down (ACPI); returns at once; asked again it asks again."""
+
+    def destroy(self, vm: str) -> None:
+        """Cut a domain's power, and return when it is confirmed gone; absent is success."""
+
+    def migrate(self, vm: str, options: MigrationOptions) -> None:
+        """Begin to move a running domain, memory and all; progress is in ``Domain.job``.
+
+        The domain ends here (reason MIGRATED) only when the target is confirmed to run it.  A failed job
+        stays visible in ``Domain.job`` until ``forget_job``, or until another is begun.
+        """
+
+    def abort_migration(self, vm: str) -> None:
+        """Ask an outgoing migration to stop; no job is success."""
+
+    def forget_job(self, vm: str) -> None:
+        """Drop the record of a failed job."""
+
+    def migration_stats(self, vm: str) -> MigrationStats:
+        """Return the figures of the migration that brought this domain here."""
+
+    def usage(self) -> dict[str, GuestUsage]:
+        """Return the figures of all domains here."""
+
+    def attach_device(self, vm: str, xml: str) -> None:
+        """Plug a device into a running domain."""
+
+    def detach_device(self, vm: str, xml: str) -> None:
+        """Unplug a device from a running domain; returns when it is gone."""
+
+    def resize_disk(self, vm: str, index: int, size_bytes: int) -> None:
+        """Tell a running domain the new size of its ``index``-th disk."""
+
+    def console(self, vm: str) -> Console:
+        """Open the serial console; another client's connection is ended."""
+
+    def watch(self, callback: DomainCallback) -> None:
+        """Report every later change of a domain."""
+
+    def close(self) -> None:
+        """Let go of the hypervisor; guests go on."""

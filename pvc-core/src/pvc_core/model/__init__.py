@@ -1,0 +1,1 @@
+"""Frozen values and pure functions.  Nothing here reads a clock, does I/O or logs."""

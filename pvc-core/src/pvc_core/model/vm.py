@@ -1,0 +1,186 @@
+"""Virtual machines: what is wanted (VmSpec), what is (VmStatus), and who may run it (VmClaim)."""
+
+import enum
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta
+
+from pvc_core.model.base import Condition, Document, Value
+
+DiskBus = Literal["virtio", "scsi", "sata", "ide", "usb"]
+NicModel = Literal["virtio", "e1000", "e1000e", "rtl8139"]
+MigrationMethod = Literal["live-or-shutdown", "live", "shutdown"]
+RestartPolicy = Literal["always", "on-crash", "never"]
+Power = Literal["running", "stopped", "disabled"]
+
+SELECTORS: Final = ("mem", "memprov", "vcpus", "load", "vms")
+"""The selectors that core brings; plugins add more (entry points ``pvc.scheduling``)."""
+
+class Disk(Value, frozen=True, kw_only=True):
+    """A volume as a disk of the VM.  The order in the VM is the boot order."""
+
+    pool: str
+    volume: str
+    bus: DiskBus = "virtio"
+    read_only: bool = False
+    cache: Literal["none", "writeback", "writethrough", "directsync", "unsafe"] = "none"
+    discard: bool = True
+
+class Nic(Value, frozen=True, kw_only=True):
+    """A network card.  ``parameters`` are the network driver's own (VF, queues, rate)."""
+
+    network: str
+    mac: str
+    model: NicModel = "virtio"
+    link_up: bool = True
+    parameters: dict[str, str] = {}
+
+class DirectKernel(Value, frozen=True, kw_only=True):
+    """Boot this kernel instead of a boot loader; paths as the node sees them."""
+
+    kernel: str
+    initrd: str = ""
+    cmdline: str = ""
+
+class Tag(Value, frozen=True, kw_only=True):
+    """A word on a VM to select it by; a protected one is not removed without force."""
+
+    name: str
+    protected: bool = False
+
+class VmSpec(Document, frozen=True, kw_only=True):
+    """What the operator wants.  Written by operations only, each time with ``generation`` one higher."""
+
+    id: str
+    """UUID, also the one the guest sees."""
+    name: str
+    generation: int = 1
+    description: str = ""
+
+    memory_mib: Annotated[int, Meta(ge=1, le=64 * 1024 * 1024)]
+    vcpus: Annotated[int, Meta(ge=1, le=4096)]
+    machine: str = "q35"
+    cpu_model: str = ""
+    """Name of a CPU model; empty: the cluster's default, which suits every node."""
+    accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    firmware: Literal["bios", "uefi"] = "bios"
+    direct_kernel: DirectKernel | None = None
+    vnc: bool = False
+    guest_agent: bool = True
+    disks: tuple[Disk, ...] = ()
+    nics: tuple[Nic, ...] = ()
+    overlay_xml: str = ""
+    """libvirt domain XML whose elements are laid over the rendered ones: what the structure does not model."""
+
+    power: Power = "stopped"
+    stop_forced: bool = False
+    """With power stopped: cut the power instead of asking the guest."""
+    shutdown_timeout_s: Annotated[int, Meta(ge=1, le=86400)] = 180
+    restart_request: int = 0
+    """Raised by one for each requested restart; done when the status has the same number."""
+    restart: RestartPolicy = "always"
+    autostart: bool = False
+    """Start it whenever its node returns to service, even when it was stopped before."""
+
+    node: str | None = None
+    """Where it is placed."""
+    home: str | None = None
+    """Where ``unmigrate`` and ``node ready`` bring it back to; None when it is at home."""
+    node_limit: tuple[str, ...] = ()
+    selector: str = ""
+    """How a node is chosen; empty: the cluster's default."""
+    migration: MigrationMethod = "live-or-shutdown"
+    move_method: MigrationMethod | None = None
+    """Method of the move in progress only, when it was asked for with another one."""
+    max_downtime_ms: Annotated[int, Meta(ge=1, le=60000)] = 300
+    tags: tuple[Tag, ...] = ()
+
+    deleting: bool = False
+    delete_volumes: bool = False
+
+class VmState(enum.StrEnum):
+    """What the VM is doing, as one word."""
+
+    STOPPED = "stopped"
+    DISABLED = "disabled"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    MIGRATING = "migrating"
+    WAITING = "waiting"
+    """It should run but has no place: its node is flushed or gone, or no node fits."""
+    BACKOFF = "backoff"
+    """It ended by itself and is started again after a pause."""
+    FAILED = "failed"
+    """It could not be started, or crashed too often; ``conditions`` say why."""
+    DELETING = "deleting"
+
+class MigrationResult(Value, frozen=True, kw_only=True):
+    """How the last move ended."""
+
+    source: str
+    target: str
+    method: Literal["live", "shutdown"]
+    ok: bool
+    message: str = ""
+    duration_s: float = 0.0
+    downtime_ms: int | None = None
+    """As libvirt reports it; None for a move by shutdown."""
+    finished: float = 0.0
+
+class VmStatus(Document, frozen=True, kw_only=True):
+    """What is.  Written by the node that holds the claim, else by the node the VM is placed on."""
+
+    id: str
+    state: VmState = VmState.STOPPED
+    node: str | None = None
+    """The node that wrote this."""
+    observed_generation: int = 0
+    restart_done: int = 0
+    crashes: int = 0
+    """Consecutive unwanted ends since it last ran for a while."""
+    reason: str = ""
+    """One sentence on why it is in this state, when that is not plain."""
+    conditions: tuple[Condition, ...] = ()
+    last_migration: MigrationResult | None = None
+    failed_moves: int = 0
+    """Failed attempts at the move that is wanted now."""
+    failed_target: str | None = None
+    vnc: str = ""
+    accelerator: str = ""
+    running_generation: int = 0
+    """Generation of the spec that the running guest was started with."""
+
+class MigrationPhase(enum.StrEnum):
+    """Phases of a live migration, in order; each is entered by one compare-and-set of the claim."""
+
+    PREPARE = "prepare"
+    """The holder asks the target to get ready (disks, networks)."""
+    READY = "ready"
+    """The target is ready and has admitted the guest."""
+    REFUSED = "refused"
+    """The target cannot; ``message`` says why."""
+    TRANSFER = "transfer"
+    """libvirt is moving the guest: from here on the target may have a domain of it."""
+
+class MigrationRecord(Value, frozen=True, kw_only=True):
+    """A live migration in progress, part of the claim so that whoever may run the guest is in one document."""
+
+    target: str
+    attempt: str
+    """Unique per attempt, so that an answer to an older one is not taken for this one's."""
+    phase: MigrationPhase
+    target_lease: int = 0
+    target_address: str = ""
+    message: str = ""
+
+class VmClaim(Document, frozen=True, kw_only=True):
+    """The right to run a VM's domain.  Persistent: it never expires by time."""
+
+    vm: str
+    node: str
+    lease: int
+    """Generation of the holder's lease when the claim was last taken or renewed."""
+    epoch: int
+    """Raised each time the claim gets a new holder; a fencing token for storage."""
+    migration: MigrationRecord | None = None

@@ -1,0 +1,1 @@
+"""Plugins as core uses them: discovery, loading, registry, typed bindings, supervision, doctor."""

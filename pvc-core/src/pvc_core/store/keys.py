@@ -1,0 +1,166 @@
+"""Where every document lives, and of what type it is: the one place that knows paths."""
+
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from pvc_core.model import cluster as m_cluster
+from pvc_core.model import network as m_network
+from pvc_core.model import node as m_node
+from pvc_core.model import storage as m_storage
+from pvc_core.model import task as m_task
+from pvc_core.model import vm as m_vm
+from pvc_core.model.base import Document
+
+ROOT: Final = "/pvc/v1"
+T = TypeVar("T", bound=Document)
+
+
+class Key(NamedTuple, Generic[T]):
+    """A path and the type of the document there."""
+
+    path: str
+    type: type[T]
+
+
+SPEC: Final = f"{ROOT}/spec"
+STATUS: Final = f"{ROOT}/status"
+NAME: Final = f"{ROOT}/name"
+REF: Final = f"{ROOT}/ref"
+LEASE: Final = f"{ROOT}/lease"
+GENERATION: Final = f"{ROOT}/generation"
+CLAIM: Final = f"{ROOT}/claim"
+FENCE: Final = f"{ROOT}/fence"
+TASK: Final = f"{ROOT}/task"
+USAGE: Final = f"{ROOT}/usage"
+
+KINDS: Final = ("vm", "node", "network", "pool", "volume")
+"""Kinds that core knows; plugins may add their own."""
+
+BASE: Final = (
+    "/pvc",
+    ROOT,
+    SPEC,
+    STATUS,
+    NAME,
+    REF,
+    LEASE,
+    GENERATION,
+    CLAIM,
+    FENCE,
+    TASK,
+    USAGE,
+    *(f"{parent}/{kind}" for parent in (SPEC, STATUS, NAME, REF) for kind in KINDS),
+)
+"""Nodes that exist from the first start on, parents before children."""
+
+CLUSTER: Final = Key(f"{ROOT}/cluster", m_cluster.Cluster)
+PRIMARY: Final = Key(f"{ROOT}/primary", m_node.Primary)
+
+
+def vm_spec(vm: str) -> Key[m_vm.VmSpec]:
+    """What is wanted of a VM."""
+    return Key(f"{SPEC}/vm/{vm}", m_vm.VmSpec)
+
+
+def vm_status(vm: str) -> Key[m_vm.VmStatus]:
+    """What a VM is doing."""
+    return Key(f"{STATUS}/vm/{vm}", m_vm.VmStatus)
+
+
+def claim(vm: str) -> Key[m_vm.VmClaim]:
+    """Who may run a VM."""
+    return Key(f"{CLAIM}/{vm}", m_vm.VmClaim)
+
+
+def node_spec(node: str) -> Key[m_node.NodeSpec]:
+    """What is wanted of a node."""
+    return Key(f"{SPEC}/node/{node}", m_node.NodeSpec)
+
+
+def node_status(node: str) -> Key[m_node.NodeStatus]:
+    """What a node reports."""
+    return Key(f"{STATUS}/node/{node}", m_node.NodeStatus)
+
+
+def usage(node: str) -> Key[m_node.NodeUsage]:
+    """Figures of a node's guests."""
+    return Key(f"{USAGE}/{node}", m_node.NodeUsage)
+
+
+def lease(node: str) -> Key[m_node.Lease]:
+    """A node's ephemeral lease."""
+    return Key(f"{LEASE}/{node}", m_node.Lease)
+
+
+def generation(node: str) -> Key[m_node.LeaseGeneration]:
+    """The last generation of a node's lease."""
+    return Key(f"{GENERATION}/{node}", m_node.LeaseGeneration)
+
+
+def network_spec(network: str) -> Key[m_network.NetworkSpec]:
+    """What is wanted of a network."""
+    return Key(f"{SPEC}/network/{network}", m_network.NetworkSpec)
+
+
+def network_status(network: str, node: str) -> Key[m_network.NetworkStatus]:
+    """A network as it is on one node."""
+    return Key(f"{STATUS}/network/{network}@{node}", m_network.NetworkStatus)
+
+
+def pool_spec(pool: str) -> Key[m_storage.PoolSpec]:
+    """What is wanted of a pool."""
+    return Key(f"{SPEC}/pool/{pool}", m_storage.PoolSpec)
+
+
+def pool_status(pool: str) -> Key[m_storage.PoolStatus]:
+    """A pool as it is."""
+    return Key(f"{STATUS}/pool/{pool}", m_storage.PoolStatus)
+
+
+def volume_spec(volume: str) -> Key[m_storage.VolumeSpec]:
+    """What is wanted of a volume."""
+    return Key(f"{SPEC}/volume/{volume}", m_storage.VolumeSpec)
+
+
+def volume_status(volume: str) -> Key[m_storage.VolumeStatus]:
+    """A volume as it is."""
+    return Key(f"{STATUS}/volume/{volume}", m_storage.VolumeStatus)
+
+
+def task(task_id: str) -> Key[m_task.Task]:
+    """A job."""
+    return Key(f"{TASK}/{task_id}", m_task.Task)
+
+
+def name(kind: str, name_: str) -> str:
+    """The index node that holds the id of the object with this name (volumes: ``pool:name``)."""
+    return f"{NAME}/{kind}/{name_}"
+
+
+def ref(kind: str, id_: str) -> str:
+    """The parent of the references to an object.
+
+    It is created with the object; each user creates a child, named with the user's id, in the same
+    transaction as its own spec; deleting the object deletes this node, which fails ``NOT_EMPTY``
+    while anybody refers to it.  So "is it used" is decided inside the transaction, without a scan.
+    """
+    return f"{REF}/{kind}/{id_}"
+
+
+def parse(path: str) -> tuple[str, str] | None:
+    """Return ``(kind, id)`` of the object that a change at ``path`` concerns, or None for the rest.
+
+    A claim concerns its VM; status changes concern nobody (only their writer acts on them).
+    """
+    parts = path.removeprefix(ROOT + "/").split("/")
+    match parts:
+        case ["spec", kind, id_]:
+            return kind, id_
+        case ["claim", vm]:
+            return "vm", vm
+        case ["task" | "lease" | "fence" as kind, id_]:
+            return kind, id_
+        case ["primary"]:
+            return "primary", ""
+        case ["cluster"]:
+            return "cluster", ""
+    return None
