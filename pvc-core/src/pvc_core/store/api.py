@@ -70,6 +70,7 @@ class Failure(enum.StrEnum):
     NO_NODE = "no node"
     BAD_VERSION = "bad version"
     NOT_EMPTY = "not empty"
+    EPHEMERAL_PARENT = "its parent is ephemeral"
 
 
 class TransactionFailed(Conflict):
@@ -83,6 +84,10 @@ class TransactionFailed(Conflict):
 
 class StoreUnavailable(Unavailable):
     """The store did not answer, or the session is over."""
+
+
+class StoreRefused(Unavailable):
+    """The store answers but refuses this client: its login failed, or the tree is closed to it."""
 
 
 class SessionState(enum.StrEnum):
