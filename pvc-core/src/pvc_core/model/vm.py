@@ -1,8 +1,10 @@
 """Virtual machines: what is wanted (VmSpec), what is (VmStatus), and who may run it (VmClaim)."""
 
 import enum
+import hashlib
 from typing import Annotated, Final, Literal
 
+import msgspec
 from msgspec import Meta
 
 from pvc_core.model.base import Condition, Document, Value
@@ -16,6 +18,7 @@ Power = Literal["running", "stopped", "disabled"]
 SELECTORS: Final = ("mem", "memprov", "vcpus", "load", "vms")
 """The selectors that core brings; plugins add more (entry points ``pvc.scheduling``)."""
 
+
 class Disk(Value, frozen=True, kw_only=True):
     """A volume as a disk of the VM.  The order in the VM is the boot order."""
 
@@ -26,6 +29,7 @@ class Disk(Value, frozen=True, kw_only=True):
     cache: Literal["none", "writeback", "writethrough", "directsync", "unsafe"] = "none"
     discard: bool = True
 
+
 class Nic(Value, frozen=True, kw_only=True):
     """A network card.  ``parameters`` are the network driver's own (VF, queues, rate)."""
 
@@ -35,6 +39,7 @@ class Nic(Value, frozen=True, kw_only=True):
     link_up: bool = True
     parameters: dict[str, str] = {}
 
+
 class DirectKernel(Value, frozen=True, kw_only=True):
     """Boot this kernel instead of a boot loader; paths as the node sees them."""
 
@@ -42,11 +47,13 @@ class DirectKernel(Value, frozen=True, kw_only=True):
     initrd: str = ""
     cmdline: str = ""
 
+
 class Tag(Value, frozen=True, kw_only=True):
     """A word on a VM to select it by; a protected one is not removed without force."""
 
     name: str
     protected: bool = False
+
 
 class VmSpec(Document, frozen=True, kw_only=True):
     """What the operator wants.  Written by operations only, each time with ``generation`` one higher."""
@@ -98,6 +105,7 @@ class VmSpec(Document, frozen=True, kw_only=True):
     deleting: bool = False
     delete_volumes: bool = False
 
+
 class VmState(enum.StrEnum):
     """What the VM is doing, as one word."""
 
@@ -115,6 +123,7 @@ class VmState(enum.StrEnum):
     """It could not be started, or crashed too often; ``conditions`` say why."""
     DELETING = "deleting"
 
+
 class MigrationResult(Value, frozen=True, kw_only=True):
     """How the last move ended."""
 
@@ -127,6 +136,7 @@ class MigrationResult(Value, frozen=True, kw_only=True):
     downtime_ms: int | None = None
     """As libvirt reports it; None for a move by shutdown."""
     finished: float = 0.0
+
 
 class VmStatus(Document, frozen=True, kw_only=True):
     """What is.  Written by the node that holds the claim, else by the node the VM is placed on."""
@@ -148,8 +158,11 @@ class VmStatus(Document, frozen=True, kw_only=True):
     failed_target: str | None = None
     vnc: str = ""
     accelerator: str = ""
-    running_generation: int = 0
-    """Generation of the spec that the running guest was started with."""
+    running_hardware: str = ""
+    """``hardware`` of the spec that the running guest was started with."""
+    halted: int = 0
+    """Generation of the spec at which it ended for good (guest off, gave up): only a newer one starts it again."""
+
 
 class MigrationPhase(enum.StrEnum):
     """Phases of a live migration, in order; each is entered by one compare-and-set of the claim."""
@@ -162,6 +175,9 @@ class MigrationPhase(enum.StrEnum):
     """The target cannot; ``message`` says why."""
     TRANSFER = "transfer"
     """libvirt is moving the guest: from here on the target may have a domain of it."""
+    ARRIVED = "arrived"
+    """The target reports that the guest executes there; the holder still has to confirm its own side."""
+
 
 class MigrationRecord(Value, frozen=True, kw_only=True):
     """A live migration in progress, part of the claim so that whoever may run the guest is in one document."""
@@ -174,13 +190,40 @@ class MigrationRecord(Value, frozen=True, kw_only=True):
     target_address: str = ""
     message: str = ""
 
+
 class VmClaim(Document, frozen=True, kw_only=True):
-    """The right to run a VM's domain.  Persistent: it never expires by time."""
+    """The right to run a VM's domain.  Persistent: it never expires by time.
+
+    A released claim stays as a document without holder, so that ``epoch`` never runs backwards.
+    """
 
     vm: str
     node: str
+    """The holder; empty: nobody."""
     lease: int
     """Generation of the holder's lease when the claim was last taken or renewed."""
     epoch: int
     """Raised each time the claim gets a new holder; a fencing token for storage."""
     migration: MigrationRecord | None = None
+
+
+_HARDWARE: Final = (
+    "memory_mib",
+    "vcpus",
+    "machine",
+    "cpu_model",
+    "accelerator",
+    "firmware",
+    "direct_kernel",
+    "vnc",
+    "guest_agent",
+    "disks",
+    "nics",
+    "overlay_xml",
+)
+
+
+def hardware(vm: VmSpec) -> str:
+    """Return a fingerprint of all that a running guest takes over only when it is started again."""
+    parts = msgspec.json.encode([getattr(vm, field) for field in _HARDWARE])
+    return hashlib.sha256(parts).hexdigest()[:16]
