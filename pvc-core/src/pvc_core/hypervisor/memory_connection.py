@@ -1,0 +1,253 @@
+"""One daemon's connection to the hypervisor of a host in the in-memory world."""
+
+import contextlib
+import queue
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+from pvc_core.hypervisor.api import (
+    Domain,
+    DomainCallback,
+    DomainPlan,
+    DomainState,
+    ExitReason,
+    HostFacts,
+    HypervisorError,
+    HypervisorUnavailable,
+    JobState,
+    MigrationJob,
+    MigrationOptions,
+    MigrationStats,
+)
+from pvc_core.hypervisor.memory_guest import Guest, Host
+from pvc_core.model.node import GuestUsage
+
+if TYPE_CHECKING:
+    from pvc_core.hypervisor.memory import MemoryWorld
+
+
+class MemoryConsole:
+    """A guest's console."""
+
+    def __init__(self, guest: Guest) -> None:
+        if guest.console is not None:
+            guest.console.put(b"")
+        self._guest = guest
+        self._queue: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        guest.console = self._queue
+
+    def read(self) -> bytes:
+        data = self._queue.get()
+        if not data:
+            self._queue.put(b"")  # the end stays the end
+        return data
+
+    def write(self, data: bytes) -> None:
+        self._guest.body.heard += data
+
+    def close(self) -> None:
+        if self._guest.console is self._queue:
+            self._guest.console = None
+        self._queue.put(b"")
+
+
+class MemoryHypervisor:
+    """Implements ``Hypervisor``.  Knows why a domain ended only if it was connected then."""
+
+    def __init__(self, world: "MemoryWorld", host: Host) -> None:
+        self._world = world
+        self._host = host
+        self._exits: dict[str, ExitReason] = {}
+        self._failed: dict[str, MigrationJob] = {}
+        self._callbacks: list[DomainCallback] = []
+        self._closed = False
+        host.observers.append(self)
+
+    # -- what the world tells ---------------------------------------------------------------------------------
+
+    def appeared(self, vm: str) -> None:
+        """A domain is here: the reason of an earlier one's end says nothing any more."""
+        self._exits.pop(vm, None)
+        self._failed.pop(vm, None)
+        self.changed(vm)
+
+    def ended(self, vm: str, reason: ExitReason) -> None:
+        """A domain is gone."""
+        self._exits[vm] = reason
+        self._failed.pop(vm, None)
+        self.changed(vm)
+
+    def job_failed(self, vm: str, error: str, progress: float) -> None:
+        """An outgoing migration ended and the domain is still here."""
+        self._failed[vm] = MigrationJob(state=JobState.FAILED, progress=progress, error=error)
+        self.changed(vm)
+
+    def disconnected(self) -> None:
+        """From here on something may be missed, so what was seen is no longer the last."""
+        self._exits.clear()
+
+    def changed(self, vm: str) -> None:
+        """Have the watchers told."""
+        self._world.report(self, vm)
+
+    def tell(self, vm: str) -> None:
+        """Tell the watchers."""
+        if self._host.libvirtd and not self._closed:
+            for callback in self._callbacks:
+                callback(vm)
+
+    # -- Hypervisor -------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _call(self) -> Iterator[Host]:
+        with self._world.step():
+            if self._closed:
+                raise HypervisorUnavailable("this connection to the hypervisor was closed")
+            if not self._host.powered:
+                raise HypervisorUnavailable(f"host {self._host.name} has no power")
+            if not self._host.libvirtd:
+                raise HypervisorUnavailable(f"libvirtd of host {self._host.name} does not answer")
+            yield self._host
+
+    def _guest(self, vm: str) -> Guest:
+        guest = self._host.guests.get(vm)
+        if guest is None:
+            raise HypervisorError(f"host {self._host.name} has no domain of VM {vm}")
+        return guest
+
+    def facts(self) -> HostFacts:
+        with self._call() as host:
+            used = sum(g.plan.vm.memory_mib for g in host.guests.values())
+            return HostFacts(
+                cpus=host.cpus,
+                memory_mib=host.memory_mib,
+                free_mib=max(0, host.memory_mib - used),
+                version="memory",
+                accelerators=host.accelerators,
+                machine_types=("q35",),
+            )
+
+    def domains(self) -> dict[str, Domain]:
+        with self._call() as host:
+            return {vm: self._domain(vm, guest) for vm, guest in sorted(host.guests.items())}
+
+    def domain(self, vm: str) -> Domain | None:
+        with self._call() as host:
+            guest = host.guests.get(vm)
+            return None if guest is None else self._domain(vm, guest)
+
+    def _domain(self, vm: str, guest: Guest) -> Domain:
+        spec, job = guest.plan.vm, self._failed.get(vm)
+        if guest.outgoing is not None:
+            job = MigrationJob(state=JobState.ACTIVE, progress=self._world.progress(guest.outgoing))
+        wanted = spec.accelerator
+        return Domain(
+            id=vm,
+            name=spec.name,
+            state=guest.state,
+            memory_mib=spec.memory_mib,
+            vcpus=spec.vcpus,
+            job=job,
+            accelerator=self._host.accelerators[0] if wanted == "auto" else wanted,
+            vnc=f"{self._host.address}:5900" if spec.vnc else "",
+            running_for_s=self._world.now - guest.since,
+        )
+
+    def exit_reason(self, vm: str) -> ExitReason:
+        with self._call():
+            return self._exits.get(vm, ExitReason.UNKNOWN)
+
+    def start(self, plan: DomainPlan) -> None:
+        with self._call() as host:
+            wanted = plan.vm.accelerator
+            if wanted not in ("auto", *host.accelerators):
+                raise HypervisorError(f"cannot start {plan.vm.name}: host {host.name} has no usable {wanted}")
+            self._world.start(host, plan)
+
+    def shutdown(self, vm: str) -> None:
+        with self._call() as host:
+            self._world.shutdown(host, self._guest(vm))
+
+    def destroy(self, vm: str) -> None:
+        with self._call() as host:
+            if vm in host.guests:
+                self._world.end(host, vm, ExitReason.DESTROYED)
+
+    def migrate(self, vm: str, options: MigrationOptions) -> None:
+        with self._call() as host:
+            guest = self._guest(vm)
+            if guest.outgoing is not None:
+                raise HypervisorError(f"{guest.plan.vm.name} is being migrated already")
+            if guest.state is not DomainState.RUNNING:
+                raise HypervisorError(f"{guest.plan.vm.name} is {guest.state.value}: only a running domain migrates")
+            self._failed.pop(vm, None)
+            self._world.migrate(host, guest, options)
+
+    def abort_migration(self, vm: str) -> None:
+        with self._call() as host:
+            guest = host.guests.get(vm)
+            if guest is not None and guest.outgoing is not None:
+                self._world.fail(guest.outgoing, "aborted on request")
+
+    def forget_job(self, vm: str) -> None:
+        with self._call():
+            self._failed.pop(vm, None)
+
+    def migration_stats(self, vm: str) -> MigrationStats:
+        with self._call():
+            return self._guest(vm).stats
+
+    def usage(self) -> dict[str, GuestUsage]:
+        with self._call() as host:
+            return {
+                vm: GuestUsage(cpu_percent=1.0, memory_used_mib=g.plan.vm.memory_mib) for vm, g in host.guests.items()
+            }
+
+    def attach_device(self, vm: str, xml: str) -> None:
+        key = device_key(xml)
+        with self._call():
+            self._device_guest(vm).body.devices[key] = xml
+
+    def detach_device(self, vm: str, xml: str) -> None:
+        key = device_key(xml)
+        with self._call():
+            self._device_guest(vm).body.devices.pop(key, None)
+
+    def resize_disk(self, vm: str, index: int, size_bytes: int) -> None:
+        with self._call():
+            guest = self._device_guest(vm)
+            if index >= len(guest.plan.disks):
+                raise HypervisorError(f"{guest.plan.vm.name} has no disk {index}: it has {len(guest.plan.disks)}")
+            guest.body.disk_bytes[index] = size_bytes
+
+    def _device_guest(self, vm: str) -> Guest:
+        guest = self._guest(vm)
+        message = self._host.faults.device_error or self._world.vm_faults(vm).device_error
+        if message:
+            raise HypervisorError(f"cannot change the devices of {guest.plan.vm.name}: {message}")
+        return guest
+
+    def console(self, vm: str) -> MemoryConsole:
+        with self._call():
+            return MemoryConsole(self._guest(vm))
+
+    def watch(self, callback: DomainCallback) -> None:
+        self._callbacks.append(callback)
+
+    def close(self) -> None:
+        with self._world.step():
+            self._closed = True
+            if self in self._host.observers:
+                self._host.observers.remove(self)
+
+
+def device_key(xml: str) -> str:
+    """Return what tells a device from the VM's others: its tag with target or MAC address."""
+    try:
+        element = ET.fromstring(xml)  # noqa: S314 - XML of our own drivers
+    except ET.ParseError as error:
+        raise HypervisorError(f"the device is not valid XML: {error}") from error
+    target, mac = element.find("target"), element.find("mac")
+    name = (target.get("dev") if target is not None else None) or (mac.get("address") if mac is not None else None)
+    return f"{element.tag}:{name or xml}"
