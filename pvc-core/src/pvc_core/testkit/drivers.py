@@ -81,7 +81,11 @@ class DirectDrivers:
 
     def status(self) -> tuple[PluginStatus, ...]:
         """Return one plugin per driver."""
-        kinds = {"storage": self._storage, "network": self._network, "fencing": self._fencing}
+        kinds: dict[str, list[str]] = {
+            "storage": list(self._storage),
+            "network": list(self._network),
+            "fencing": list(self._fencing),
+        }
         return tuple(
             PluginStatus(
                 name=driver,

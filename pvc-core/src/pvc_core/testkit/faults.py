@@ -110,7 +110,9 @@ class Faults:
 class HasFaults(Protocol):
     """A fake."""
 
-    faults: Faults
+    @property
+    def faults(self) -> Faults:
+        """What goes wrong with it."""
 
 
 F = TypeVar("F", bound=HasFaults)
@@ -119,11 +121,11 @@ F = TypeVar("F", bound=HasFaults)
 def faulty(method: Callable[Concatenate[F, P], R]) -> Callable[Concatenate[F, P], R]:
     """Let a fake's method do what its ``faults`` ask for."""
 
-    @functools.wraps(method)
-    def call(self: F, *args: P.args, **kwargs: P.kwargs) -> R:
+    def call(self: F, /, *args: P.args, **kwargs: P.kwargs) -> R:
         self.faults.before(method.__name__)
         result = method(self, *args, **kwargs)
         self.faults.after(method.__name__)
         return result
 
+    functools.update_wrapper(call, method)
     return call
