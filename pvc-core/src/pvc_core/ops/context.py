@@ -1,0 +1,34 @@
+"""What operations work with."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from pvc_core.model.network import NetworkSpec
+from pvc_core.model.storage import PoolSpec
+from pvc_core.plan.placement import Policy
+from pvc_core.store.api import Store
+
+Validator = Callable[[PoolSpec | NetworkSpec], None]
+"""Pure check of a pool's or network's parameters; raises InvalidRequest."""
+
+ValidatorLookup = Callable[[str], Validator | None]
+"""Driver name -> its validator, or None when this machine knows none (the plugin is not installed here)."""
+
+
+def no_validators(driver: str) -> Validator | None:
+    """Know no driver: parameters are then checked by the nodes only."""
+    del driver
+    return None
+
+
+class Ops(NamedTuple):
+    """Where operations happen.  Immutable; may be shared by threads as far as the store may."""
+
+    store: Store
+    wall: Callable[[], float] = time.time
+    """Seconds since the epoch: for display only."""
+    monotonic: Callable[[], float] = time.monotonic
+    validators: ValidatorLookup = no_validators
+    policy: Policy = Policy()
+    """Selectors, filters and weighers beyond those of core."""
