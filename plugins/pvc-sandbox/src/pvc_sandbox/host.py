@@ -1,0 +1,210 @@
+"""One simulated host: namespaces, cables, and a real libvirtd.
+
+Usable alone, without a cluster: ``Host(directory, 1).start()``.  All its methods work from whatever state an
+earlier process, killed at any moment, left behind.
+"""
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from pvc_core.plugin.process import Completed, run
+from pvc_sandbox import libvirtd, links
+from pvc_sandbox.control import NoAnswer, Service, ServiceState, Signal, Start, Status, Stop, ask
+from pvc_sandbox.errors import SandboxError
+from pvc_sandbox.files import Lock, write_atomically
+from pvc_sandbox.layout import MAX_NODES, Layout, claim_layout
+from pvc_sandbox.node_init import InitSpec
+from pvc_sandbox.records import ProcessRecord, is_alive, kill, living, send
+from pvc_sandbox.waiting import wait_until
+
+START_DEADLINE_S: Final = 30.0
+EXEC_DEADLINE_S: Final = 60.0
+
+
+class Host:
+    """Host ``number`` (from 1) of the sandbox in a directory.
+
+    Safe to use from several threads and processes: what changes the host holds its lock.
+    """
+
+    def __init__(self, sandbox: Path | Layout, number: int) -> None:
+        if not 1 <= number <= MAX_NODES:
+            raise SandboxError(f"host {number} cannot be: a sandbox has hosts 1 to {MAX_NODES}")
+        self.layout = sandbox if isinstance(sandbox, Layout) else claim_layout(Path(sandbox))
+        self.number = number
+        self.name = self.layout.node_name(number)
+        self.address = self.layout.cluster_address(number)
+        self.uri = libvirtd.uri(self.layout, number)
+        self.state = self.layout.node_state(number)
+        self.run = self.layout.node_run(number)
+        self._pid_file = self.layout.run / f"{self.name}.pid"
+        self._boot_log = self.state / "log/init.log"
+
+    def start(self) -> None:
+        """Power the host on and return when its libvirtd answers; a host that is on stays as it is."""
+        with self._lock() as lock:
+            power = self._living()
+            if power is None:
+                self._clear()
+                power = self._boot(lock)
+            self._wait_for_init(power)
+            links.connect(self.layout, self.number, power.pid)
+            self.start_service(libvirtd.service(self.layout, self.number))
+        wait_until(
+            f"{self.name}: answer from libvirtd",
+            lambda: run(["virsh", "-q", "-c", self.uri, "hostname"], deadline_s=START_DEADLINE_S).returncode == 0,
+            deadline_s=START_DEADLINE_S,
+            detail=lambda: _tail(self.state / "log/libvirtd.log") or _tail(self.state / "libvirt/log/libvirtd.log"),
+        )
+
+    @property
+    def running(self) -> bool:
+        """Whether the host is on."""
+        return self._living() is not None
+
+    @property
+    def pid(self) -> int:
+        """PID, on the machine, of the host's first process; raises SandboxError when it is off."""
+        power = self._living()
+        if power is None:
+            raise SandboxError(f"{self.name} is off; switch it on with: pvc sandbox power-on {self.name}")
+        return power.pid
+
+    def power_cut(self) -> None:
+        """Cut the power: everything on it ends at once, without a word to its peers; an off host is success."""
+        with self._lock():
+            links.unplug(self.layout, self.number)
+            power = self._living()
+            if power is not None:
+                kill(power)
+            self._clear()
+
+    def freeze(self) -> None:
+        """Make the host hang: all its processes stop, guests too; its connections stay open but silent."""
+        power = self._record()
+        send(power, signal.SIGSTOP)  # first, or it would start daemons again
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen host go on."""
+        power = self._record()
+        self._signal_all(signal.SIGCONT)
+        send(power, signal.SIGCONT)
+
+    def cut_link(self) -> None:
+        """Pull its network cables: the host and its guests live on, unreachable."""
+        links.set_carrier(self.layout, self.number, up=False)
+
+    def heal_link(self) -> None:
+        """Put its network cables back."""
+        links.set_carrier(self.layout, self.number, up=True)
+
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """Return the argument list that runs ``argv`` on the host, for whoever wants to start it himself."""
+        return ["nsenter", "--target", str(self.pid), "--mount", "--net", "--pid", "--uts", "--ipc", "--", *argv]
+
+    def exec(self, argv: Sequence[str], *, deadline_s: float = EXEC_DEADLINE_S, stdin: bytes = b"") -> Completed:
+        """Run a program on the host to its end and return what it said; a non-zero status is not an error."""
+        return run(self.command(argv), deadline_s=deadline_s, stdin=stdin)
+
+    def start_service(self, service: Service) -> None:
+        """Keep a daemon running on the host; one that runs goes on."""
+        ask(self.run, Start(service=service))
+
+    def stop_service(self, name: str, *, deadline_s: float = 30.0) -> None:
+        """End a daemon of the host (SIGTERM, later SIGKILL) and return when it is gone."""
+        ask(self.run, Stop(name=name))
+        wait_until(f"{self.name}: end of {name}", lambda: not self.services()[name].pid, deadline_s=deadline_s)
+
+    def signal_service(self, name: str, sign: signal.Signals) -> None:
+        """Send a signal to a daemon's process group; one that ends of it is started again."""
+        ask(self.run, Signal(name=name, number=int(sign)))
+
+    def services(self) -> dict[str, ServiceState]:
+        """Return the host's daemons by name; raises NoAnswer when the host is off or frozen."""
+        return ask(self.run, Status())
+
+    def destroy(self) -> None:
+        """Power off and delete its disks."""
+        self.power_cut()
+        shutil.rmtree(self.state, ignore_errors=True)
+
+    def _lock(self) -> Lock:
+        return Lock(self.layout.run / f"{self.name}.lock")
+
+    def _living(self) -> ProcessRecord | None:
+        return living(self._pid_file)
+
+    def _record(self) -> ProcessRecord:
+        power = self._living()
+        if power is None:
+            raise SandboxError(f"{self.name} is off")
+        return power
+
+    def _boot(self, lock: Lock) -> ProcessRecord:
+        links.make_switch(self.layout)
+        (self.run / "lock").mkdir(parents=True)  # libvirt locks consoles there
+        self._boot_log.parent.mkdir(parents=True, exist_ok=True)
+        spec = InitSpec(
+            name=self.name,
+            run=str(self.run),
+            pid_file=str(self._pid_file),
+            binds=libvirtd.configure(self.layout, self.number),
+        )
+        spec_file = self.state / "init.json"
+        write_atomically(spec_file, msgspec.json.encode(spec))
+        argv = [sys.executable, "-m", "pvc_sandbox.node_init", str(spec_file), str(lock.fileno())]
+        with self._boot_log.open("ab") as log:
+            # The lock is inherited until the first process is recorded: should we be killed meanwhile, the next
+            # start waits for that, and finds it.
+            launcher = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                start_new_session=True,
+                pass_fds=(lock.fileno(),),
+            )
+        status = launcher.wait(START_DEADLINE_S)
+        power = self._living()
+        if status or power is None:
+            raise SandboxError(f"{self.name} did not start: {_tail(self._boot_log)}")
+        return power
+
+    def _wait_for_init(self, power: ProcessRecord) -> None:
+        def ready() -> bool:
+            if not is_alive(power):
+                raise SandboxError(f"{self.name} ended while it was starting: {_tail(self._boot_log)}")
+            with contextlib.suppress(NoAnswer):
+                self.services()
+                return True
+            return False
+
+        wait_until(f"{self.name}: start of its first process", ready, deadline_s=START_DEADLINE_S)
+
+    def _clear(self) -> None:
+        """Remove what does not survive a power cut."""
+        self._pid_file.unlink(missing_ok=True)
+        shutil.rmtree(self.run, ignore_errors=True)
+
+    def _signal_all(self, sign: signal.Signals) -> None:
+        # -1 is everything in the PID namespace but its first process and the sender: no process can slip through.
+        sender = f"import os; os.kill(-1, {int(sign)})"
+        argv = ["nsenter", "--target", str(self.pid), "--pid", "--", sys.executable, "-I", "-S", "-c", sender]
+        run(argv, deadline_s=EXEC_DEADLINE_S).check()
+
+
+def _tail(path: Path, lines: int = 3) -> str:
+    try:
+        return " / ".join(path.read_text(errors="replace").strip().splitlines()[-lines:])
+    except FileNotFoundError:
+        return ""

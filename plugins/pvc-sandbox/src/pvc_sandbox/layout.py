@@ -1,0 +1,158 @@
+"""Where everything of a sandbox is: names, addresses and paths, all from its name and its index.
+
+Lasting files (the nodes' "disks") are in the state directory.  What a reboot of this machine may lose, and
+sockets, whose paths must be short, are below ``/run/pvc-sandbox``.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from pvc_sandbox.errors import SandboxError
+from pvc_sandbox.files import Lock, write_atomically
+
+STATE_ROOT: Final = Path("/var/lib/pvc-sandbox")
+RUN_ROOT: Final = Path("/run/pvc-sandbox")
+MAX_INDEX: Final = 250
+MAX_NODES: Final = 99
+SWITCH_HOST: Final = 254
+"""Last octet of the switch's own address: clients and tests reach the nodes from there."""
+
+_NAME: Final = re.compile(r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$")
+
+
+class Layout(msgspec.Struct, frozen=True, kw_only=True):
+    """One sandbox's names and addresses.  Node numbers begin with 1."""
+
+    name: str
+    index: int
+    """Third octet of its networks: several sandboxes live side by side."""
+    state: str
+    """State directory."""
+
+    @property
+    def run(self) -> Path:
+        """Directory of sockets and of the records of what runs."""
+        return RUN_ROOT / self.name
+
+    @property
+    def switch(self) -> str:
+        """Network namespace of the switch that all nodes are connected to."""
+        return f"pvc-{self.name}"
+
+    @property
+    def shared(self) -> Path:
+        """Directory that all nodes see: pool images."""
+        return Path(self.state) / "shared"
+
+    @property
+    def client_config(self) -> Path:
+        """Configuration with which ``pvc`` reaches this cluster from the machine itself."""
+        return Path(self.state) / "pvc.yml"
+
+    def cluster_address(self, host: int = SWITCH_HOST) -> str:
+        """Return a node's address in the cluster network (a /24)."""
+        return f"10.77.{self.index}.{host}"
+
+    def guest_address(self, host: int = SWITCH_HOST) -> str:
+        """Return an address in the guests' network (a /24); the nodes themselves have none there."""
+        return f"10.78.{self.index}.{host}"
+
+    def node_name(self, number: int) -> str:
+        """Return a node's name, which is also the name of its port on the switch."""
+        return f"hv{number}"
+
+    def node_number(self, node: str) -> int:
+        """Return the number of a node; raises SandboxError when it is not a node's name."""
+        match = re.fullmatch(r"hv([1-9][0-9]?)", node)
+        if match is None:
+            raise SandboxError(f"{node!r} is not a node of a sandbox; they are called hv1, hv2, ...")
+        return int(match[1])
+
+    def node_state(self, number: int) -> Path:
+        """Return the directory with what a node has on its disk."""
+        return Path(self.state) / self.node_name(number)
+
+    def node_run(self, number: int) -> Path:
+        """Return the directory that a node sees as /run."""
+        return self.run / self.node_name(number)
+
+    def mac(self, number: int, network: int) -> str:
+        """Return the address of a node's card: the same after a power cut, as with real hardware."""
+        return f"02:77:{self.index:02x}:{network:02x}:00:{number:02x}"
+
+
+def default_name(state: Path) -> str:
+    """Return the name of a sandbox that is only known by its directory."""
+    plain = re.sub(r"[^a-z0-9]+", "-", state.name.lower()).strip("-")[:16] or "sandbox"
+    if state.parent == STATE_ROOT and plain == state.name:
+        return plain
+    return f"{plain}-{hashlib.sha256(str(state).encode()).hexdigest()[:6]}"
+
+
+def load_layout(state: Path) -> Layout | None:
+    """Return the layout recorded in a state directory, None when there is none."""
+    path = state / "sandbox.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Layout)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise SandboxError(f"{path} cannot be read ({error}); remove it to begin anew") from error
+
+
+def claim_layout(state: Path, name: str | None = None) -> Layout:
+    """Return the layout of the sandbox in this directory, and reserve its name and index on this machine.
+
+    The same directory gets the same layout each time.  Raises SandboxError when another directory has the
+    name, or when all indexes are in use.
+    """
+    state = state.absolute()
+    hidden = next((root for root in ("/run", "/var/run", "/dev", "/proc", "/sys") if state.is_relative_to(root)), None)
+    if hidden is not None:
+        raise SandboxError(f"{state} cannot hold a sandbox: every node has a {hidden} of its own and would not see it")
+    known = load_layout(state)
+    wanted = name or (known.name if known else default_name(state))
+    if not _NAME.match(wanted):
+        raise SandboxError(
+            f"sandbox name {wanted!r} is not valid: use up to 32 small letters, digits and dashes, "
+            "beginning and ending with a letter or digit"
+        )
+    if known is not None and known.name != wanted:
+        raise SandboxError(f"{state} holds the sandbox {known.name!r}, not {wanted!r}; give another --state directory")
+    with Lock(RUN_ROOT / "lock"):
+        holder = _holders().get(wanted)
+        if holder is not None and holder.state != str(state):
+            raise SandboxError(
+                f"a sandbox named {wanted!r} exists already in {holder.state}; choose another --name, or remove it "
+                f"with: pvc sandbox down --name {wanted}"
+            )
+        taken = {other.index for other in _holders().values() if other.name != wanted}
+        candidates = [known.index] if known else []
+        candidates += range(MAX_INDEX + 1)
+        index = next((i for i in candidates if i not in taken), None)
+        if index is None:
+            raise SandboxError(f"all {MAX_INDEX + 1} networks for sandboxes are in use; remove one: pvc sandbox down")
+        layout = Layout(name=wanted, index=index, state=str(state))
+        write_atomically(RUN_ROOT / wanted / "sandbox.json", msgspec.json.encode(layout))
+        write_atomically(state / "sandbox.json", msgspec.json.encode(layout))
+    return layout
+
+
+def find_layout(name: str) -> Layout | None:
+    """Return the layout of the named sandbox, wherever its state is; None when there is none."""
+    return load_layout(RUN_ROOT / name) or load_layout(STATE_ROOT / name)
+
+
+def sandboxes() -> list[Layout]:
+    """Return all sandboxes of this machine that are up, or were not brought down."""
+    return sorted(_holders().values(), key=lambda layout: layout.name)
+
+
+def _holders() -> dict[str, Layout]:
+    found = (load_layout(path.parent) for path in RUN_ROOT.glob("*/sandbox.json"))
+    # A state directory that somebody removed by hand does not keep its name and network for ever.
+    return {layout.name: layout for layout in found if layout is not None and Path(layout.state).is_dir()}

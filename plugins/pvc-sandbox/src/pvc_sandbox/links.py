@@ -1,0 +1,166 @@
+"""Networks of a sandbox: a switch in a namespace of its own, and each node's two cables to it.
+
+``eth0`` is in the cluster network (bridge ``sw``: state store, migrations), ``guest0`` in the guests' (bridge
+``guest``), for network drivers to put into their bridges.  The machine's own network is not touched.  Every
+function brings things to the wanted state, from whatever it finds.
+"""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from pyroute2 import IPRoute, NetlinkError
+
+from pvc_core.plugin.process import run
+from pvc_sandbox.layout import SWITCH_HOST, Layout
+from pvc_sandbox.syscalls import CLONE_NEWNET, setns
+
+CLUSTER: Final = 0
+GUESTS: Final = 1
+_BRIDGES: Final = {CLUSTER: "sw", GUESTS: "guest"}
+_CARDS: Final = {CLUSTER: "eth0", GUESTS: "guest0"}
+_DEADLINE_S: Final = 20.0
+_NAMESPACES: Final = Path("/run/netns")
+
+
+@contextlib.contextmanager
+def _open(namespace: Path) -> Iterator[IPRoute]:
+    """Open netlink in a namespace.
+
+    A socket belongs to the namespace in which it was made, so only this thread goes there, and only for that.
+    (``IPRoute(netns=...)`` forks for it, which a process with threads should not.)
+    """
+    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        there = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            setns(there, CLONE_NEWNET)
+        finally:
+            os.close(there)
+        try:
+            links = IPRoute()
+        finally:
+            setns(here, CLONE_NEWNET)
+    finally:
+        os.close(here)
+    with links:
+        yield links
+
+
+def _switch(layout: Layout) -> Path:
+    return _NAMESPACES / layout.switch
+
+
+def _index(links: IPRoute, name: str) -> int | None:
+    found = links.link_lookup(ifname=name)
+    return int(found[0]) if found else None
+
+
+def _up(links: IPRoute, name: str) -> None:
+    links.link("set", index=_index(links, name), state="up")
+
+
+def _address(links: IPRoute, name: str, address: str) -> None:
+    with _ignoring(errno.EEXIST):
+        links.addr("add", index=_index(links, name), address=address, prefixlen=24)
+
+
+@contextlib.contextmanager
+def _ignoring(*codes: int) -> Iterator[None]:
+    try:
+        yield
+    except NetlinkError as error:
+        if error.code not in codes:
+            raise
+
+
+def port(layout: Layout, number: int, network: int) -> str:
+    """Return the name of a node's port on the switch."""
+    name = layout.node_name(number)
+    return name if network == CLUSTER else f"{name}-guest"
+
+
+def switch_exists(layout: Layout) -> bool:
+    """Return whether the switch's namespace is there."""
+    path = _switch(layout)
+    # The name is a plain file until the namespace is mounted on it.
+    return path.exists() and path.stat().st_dev != _NAMESPACES.stat().st_dev
+
+
+def make_switch(layout: Layout) -> None:
+    """Make the switch with its two bridges; what is there is kept."""
+    if not switch_exists(layout):
+        _switch(layout).unlink(missing_ok=True)
+        run(["ip", "netns", "add", layout.switch], deadline_s=_DEADLINE_S).check()
+    addresses = {CLUSTER: layout.cluster_address(SWITCH_HOST), GUESTS: layout.guest_address(SWITCH_HOST)}
+    with _open(_switch(layout)) as links:
+        _up(links, "lo")
+        for network, bridge in _BRIDGES.items():
+            with _ignoring(errno.EEXIST):
+                links.link("add", ifname=bridge, kind="bridge", br_stp_state=0, br_forward_delay=0, br_mcast_snooping=0)
+            _address(links, bridge, addresses[network])
+            _up(links, bridge)
+
+
+def remove_switch(layout: Layout) -> None:
+    """Remove the switch and with it all cables; absent is success."""
+    path = _switch(layout)
+    if switch_exists(layout):
+        run(["ip", "netns", "delete", layout.switch], deadline_s=_DEADLINE_S).check()
+    else:
+        path.unlink(missing_ok=True)
+
+
+def connect(layout: Layout, number: int, pid: int) -> None:
+    """Plug a node's cables in; ``pid`` is a process in the node's network namespace."""
+    with _open(_switch(layout)) as switch, _open(Path(f"/proc/{pid}/ns/net")) as node:
+        _up(node, "lo")
+        for network, card in _CARDS.items():
+            name = port(layout, number, network)
+            if _index(node, card) is None:
+                # A port without its card belonged to a node that died: the kernel takes it away later.
+                _unplug(switch, name)
+                peer: dict[str, Any] = {"ifname": card, "net_ns_pid": pid, "address": layout.mac(number, network)}
+                switch.link("add", ifname=name, kind="veth", peer=peer)
+            switch.link("set", index=_index(switch, name), master=_index(switch, _BRIDGES[network]), state="up")
+            _up(node, card)
+        _address(node, _CARDS[CLUSTER], layout.cluster_address(number))
+
+
+def _unplug(switch: IPRoute, name: str) -> None:
+    index = _index(switch, name)
+    if index is not None:
+        with _ignoring(errno.ENODEV):
+            switch.link("del", index=index)
+
+
+def unplug(layout: Layout, number: int) -> None:
+    """Take a node's cables away, as its cards without power are: no FIN, no RST ever leaves it again."""
+    if switch_exists(layout):
+        with _open(_switch(layout)) as switch:
+            for network in _CARDS:
+                _unplug(switch, port(layout, number, network))
+
+
+def set_carrier(layout: Layout, number: int, *, up: bool) -> None:
+    """Pull both cables out of the switch, or put them back in: the node's cards lose or get their carrier."""
+    with _open(_switch(layout)) as switch:
+        for network in _CARDS:
+            index = _index(switch, port(layout, number, network))
+            if index is not None:
+                switch.link("set", index=index, state="up" if up else "down")
+
+
+def carriers(layout: Layout) -> dict[str, bool]:
+    """Return for each port of the switch whether it is up."""
+    if not switch_exists(layout):
+        return {}
+    with _open(_switch(layout)) as switch:
+        return {
+            str(link.get_attr("IFLA_IFNAME")): bool(link["flags"] & 1)
+            for link in switch.get_links()
+            if link.get_attr("IFLA_IFNAME") not in ("lo", *_BRIDGES.values())
+        }

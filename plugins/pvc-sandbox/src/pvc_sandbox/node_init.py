@@ -1,0 +1,107 @@
+"""The first process of a node: ``python -m pvc_sandbox.node_init SPEC LOCK_FD``.
+
+It makes the node's namespaces, mounts what a host of its own would have, and then supervises services.  When
+it dies, the kernel ends everything in its PID namespace: that is the node's power cut.
+
+A kill at any moment leaves nothing unknown behind: it forks while no file says so yet, but the child goes on
+only after its parent has recorded it.
+"""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import msgspec
+
+from pvc_sandbox import syscalls
+from pvc_sandbox.control import SOCKET_NAME
+from pvc_sandbox.devices import DeviceEvents, mount_devices
+from pvc_sandbox.records import write_record
+from pvc_sandbox.supervisor import Supervisor
+
+
+class InitSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node is made of."""
+
+    name: str
+    run: str
+    """Directory that becomes /run."""
+    pid_file: str
+    binds: tuple[tuple[str, str], ...]
+    """Files and directories of the machine, and what each stands in place of in the node."""
+
+
+def main() -> None:
+    """Become the first process of a node; the process that was called ends as soon as that is recorded."""
+    spec = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=InitSpec)
+    syscalls.unshare(
+        syscalls.CLONE_NEWNS
+        | syscalls.CLONE_NEWPID
+        | syscalls.CLONE_NEWUTS
+        | syscalls.CLONE_NEWIPC
+        | syscalls.CLONE_NEWNET
+    )
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child:
+        write_record(Path(spec.pid_file), child)
+        os.write(writer, b"!")
+        os._exit(0)
+    os.close(int(sys.argv[2]))
+    os.close(writer)
+    recorded = os.read(reader, 1)
+    os.close(reader)
+    if recorded:
+        _run(spec)
+
+
+def _run(spec: InitSpec) -> None:
+    os.chdir("/")
+    _mount(spec)
+    socket.sethostname(spec.name)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    path = Path("/run") / SOCKET_NAME
+    path.unlink(missing_ok=True)
+    listener.bind(str(path))
+    listener.listen()
+    supervisor = Supervisor(listener)
+    events = DeviceEvents()
+    supervisor.also(events, events.handle)
+    supervisor.run()
+
+
+def _mount(spec: InitSpec) -> None:
+    syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
+    _forget_other_namespaces()
+    for source, target in spec.binds:
+        place = Path(target)
+        if not place.exists():
+            if Path(source).is_dir():
+                place.mkdir(parents=True)
+            else:
+                place.touch()
+        syscalls.bind(source, target)
+    # Of this PID namespace, and of this network namespace: /sys/class/net shows the node's own links.
+    syscalls.mount("proc", "/proc", "proc")
+    syscalls.mount("sysfs", "/sys", "sysfs")
+    staging = Path(spec.run) / "dev"
+    staging.mkdir()
+    mount_devices(staging)
+    staging.rmdir()
+    syscalls.bind(spec.run, "/run")
+
+
+def _forget_other_namespaces() -> None:
+    """Let go of the copies of mounts below /run that came with the mount namespace.
+
+    A named network namespace is such a mount: while any copy of it is held, deleting the name does not end it.
+    """
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for place in reversed(mounts):
+        if place.startswith("/run/"):
+            syscalls.unmount(place)
+
+
+if __name__ == "__main__":
+    main()
