@@ -57,16 +57,20 @@ def decode(key: Key[T], node: Node) -> Entry[T]:
     return Entry(key, value, node.version, node.value)
 
 
+def maybe(key: Key[T], node: Node | None) -> Entry[T] | None:
+    """Return the document in a node that may be absent."""
+    return None if node is None else decode(key, node)
+
+
 def read(store: Store, key: Key[T]) -> Entry[T] | None:
     """Read one document; None when there is none."""
-    node = store.get(key.path)
-    return None if node is None else decode(key, node)
+    return maybe(key, store.get(key.path))
 
 
 def read_many(store: Store, keys: Sequence[Key[T]]) -> list[Entry[T] | None]:
     """Read many documents of one type in a small fixed number of round trips."""
     nodes = store.get_many([key.path for key in keys])
-    return [None if node is None else decode(key, node) for key, node in zip(keys, nodes, strict=True)]
+    return [maybe(key, node) for key, node in zip(keys, nodes, strict=True)]
 
 
 def _encode_over(raw: bytes, old: Document, new: Document) -> bytes:
