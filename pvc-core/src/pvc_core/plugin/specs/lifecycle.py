@@ -56,14 +56,17 @@ class CollectHooks:
     @hookspec
     def role_services(self) -> list[RoleService]:
         """Return the services that the primary shall run.  Called once, at start, on coordinators."""
+        return []
 
     @hookspec
     def task_runners(self) -> dict[str, TaskRunner]:
         """Return kind -> runner of the plugin's own tasks.  Called once, at start."""
+        return {}
 
     @hookspec
     def resource_kinds(self) -> list[str]:
         """Return the kinds of documents (``spec/<kind>/<id>``) that ``resource_reconcile`` takes care of."""
+        return []
 
     @hookspec
     def resource_reconcile(self, kind: str, id: str, spec: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -76,10 +79,12 @@ class CollectHooks:
     @hookspec
     def health_checks(self) -> list[Condition]:
         """Return what is right and wrong with this node, one condition per check.  Called every 15 s."""
+        return []
 
     @hookspec
     def metrics(self) -> list[Metric]:
         """Return figures for monitoring."""
+        return []
 
 
 class EventHooks:

@@ -5,6 +5,8 @@ of daemon threads; calls for one network never run at the same time.  Every call
 exception means "not done", as for storage drivers.
 """
 
+# ruff: noqa: ARG002 - the arguments of a default are the specification
+
 import abc
 
 import msgspec

@@ -6,8 +6,8 @@ clock and return within milliseconds.  Deadline 1 s for all nodes together.
 
 import abc
 
-from pvc_core.model.vm import VmSpec
 from pvc_core.model.placement import NodeView
+from pvc_core.model.vm import VmSpec
 from pvc_core.plugin.markers import hookspec
 
 

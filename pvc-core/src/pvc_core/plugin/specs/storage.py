@@ -7,6 +7,8 @@ An exception means "not done": ``DriverError`` and its kinds for what happens in
 back-off while ``retryable``; anything else is logged with its traceback and counted against the plugin.
 """
 
+# ruff: noqa: ARG002 - the arguments of a default are the specification
+
 import abc
 from collections.abc import Callable
 from typing import Literal
