@@ -108,6 +108,8 @@ class Lease(Document, frozen=True, kw_only=True):
 
     node: str
     generation: int
+    holder: str = ""
+    """Random word of the daemon that took it, by which that daemon, or its successor on the host, knows it again."""
 
 
 class LeaseGeneration(Document, frozen=True, kw_only=True):

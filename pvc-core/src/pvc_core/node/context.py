@@ -7,7 +7,7 @@ from pvc_core.config.schema import Timing
 from pvc_core.hypervisor.api import Hypervisor
 from pvc_core.node.clock import Clock
 from pvc_core.runtime.api import Drivers
-from pvc_core.store.api import Store
+from pvc_core.store.api import Operation, Store
 
 
 class LeaseView(Protocol):
@@ -15,6 +15,12 @@ class LeaseView(Protocol):
 
     def generation(self) -> int | None:
         """Return the generation of the lease held now, or None while none is held for certain."""
+
+    def guard(self) -> tuple[Operation, ...]:
+        """Return the checks that make a transaction fail unless this very lease still stands.
+
+        Raises LeaseLost when none is held.
+        """
 
 
 class NodeContext(NamedTuple):

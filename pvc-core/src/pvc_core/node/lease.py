@@ -1,0 +1,146 @@
+"""This node's lease: an ephemeral document whose existence means that the node's session is alive.
+
+Taking it is one transaction: the generation document rises by one (compare-and-set) and the lease is
+created.  So two daemons of one name can never both hold it, and every generation belongs to exactly one
+daemon and one session of it.
+
+A lease that is already there is one of three:
+
+* this process made it in a transaction whose answer was lost, or in a session that is over: replaced at once;
+* a daemon that ran before us on this host made it, and is certainly dead (``predecessor`` is the word it left
+  in its run directory, whose lock we hold now): replaced at once, so that a restart is not taken for a failure;
+* anything else: it must vanish first, which a dead daemon's does within the lease time.
+"""
+
+import logging
+import threading
+from typing import Final, NamedTuple
+
+from pvc_core.model.errors import PvcError, Unavailable
+from pvc_core.model.node import Lease, LeaseGeneration
+from pvc_core.node.clock import Clock
+from pvc_core.store import documents, keys
+from pvc_core.store.api import Check, Operation, SessionState, Store
+
+log = logging.getLogger(__name__)
+
+_SAFE: Final = 0.8
+"""Part of the lease time, counted from the last answer, in which the lease certainly stands: the servers count from
+when they heard from us, which is before that answer came; the rest covers different clock rates and slow threads."""
+
+
+class LeaseLost(Unavailable):
+    """This node holds no lease now, so it may not decide anything."""
+
+
+class LeaseBusy(PvcError):
+    """Another daemon, or one that died just now, has the lease of this node's name."""
+
+
+class _Held(NamedTuple):
+    generation: int
+    version: int
+    """Version of the generation document: no later lease has the same."""
+
+
+class NodeLease:
+    """The lease of this node.  May be used from any thread."""
+
+    def __init__(
+        self, store: Store, node: str, clock: Clock, lease_s: float, *, holder: str, predecessor: str = ""
+    ) -> None:
+        self._store = store
+        self._node = node
+        self._clock = clock
+        self._safe_s = lease_s * _SAFE
+        self._lease_s = lease_s
+        self._own = frozenset({holder, predecessor} - {""})
+        self._holder = holder
+        self._lock = threading.Lock()
+        self._held: _Held | None = None
+        self._losses = 0
+        self._released = False
+        store.watch_state(self._on_state)
+
+    def generation(self) -> int | None:
+        """Return the generation of the lease held now, or None while none is held for certain."""
+        held = self._held
+        if held is None or self._store.state is not SessionState.CONNECTED or not self._fresh():
+            return None
+        return held.generation
+
+    def alive(self) -> bool:
+        """Return whether the lease certainly stands, even if the store cannot be reached at this moment."""
+        return self._held is not None and self._fresh()
+
+    def guard(self) -> tuple[Operation, ...]:
+        """Return the checks that make a transaction fail unless this very lease still stands; raises LeaseLost."""
+        held = self._held
+        if held is None:
+            raise LeaseLost(f"node {self._node} has no lease now: it waits for the state store")
+        return Check(keys.lease(self._node).path), Check(keys.generation(self._node).path, held.version)
+
+    def ensure(self) -> int:
+        """Take the lease unless it is held, looking at the store in any case; return its generation.
+
+        Raises LeaseBusy while another has it, StoreUnavailable, LeaseLost when the session was lost
+        meanwhile or the lease was released, and TransactionFailed when another taker was faster.
+        """
+        if self._released:
+            raise LeaseLost(f"node {self._node} has given up its lease: its daemon is stopping")
+        held, losses = self._held, self._losses
+        lease = documents.read(self._store, keys.lease(self._node))
+        last = documents.read(self._store, keys.generation(self._node))
+        if held is not None and lease is not None and last is not None and losses == self._losses:
+            stands = lease.value.holder == self._holder and lease.value.generation == held.generation
+            if stands and last.version == held.version:
+                return held.generation
+        operations: list[Operation] = []
+        if lease is not None:
+            if lease.value.holder not in self._own:
+                raise LeaseBusy(
+                    f"the lease of node {self._node} is held by another daemon (generation {lease.value.generation}); "
+                    f"if that one is dead, it vanishes within {self._lease_s:g} s; if it does not, "
+                    "two hosts have this node name: give one of them another in pvcnoded.yml"
+                )
+            operations.append(lease.delete())
+        if last is None:
+            taken = _Held(1, 0)
+            first = LeaseGeneration(node=self._node, generation=taken.generation)
+            operations.append(documents.create(keys.generation(self._node), first))
+        else:
+            taken = _Held(last.value.generation + 1, last.version + 1)
+            operations.append(last.put(LeaseGeneration(node=self._node, generation=taken.generation)))
+        new = Lease(node=self._node, generation=taken.generation, holder=self._holder)
+        operations.append(documents.create(keys.lease(self._node), new, ephemeral=True))
+        self._store.commit(*operations)
+        with self._lock:
+            if losses != self._losses:
+                raise LeaseLost(f"the session of node {self._node} was lost while it took its lease: repeat")
+            self._held = taken
+        log.info("lease-taken node=%s generation=%d", self._node, taken.generation)
+        return taken.generation
+
+    def release(self) -> None:
+        """Give the lease up on purpose: others must not take its end for a failure.  Raises StoreUnavailable."""
+        self._released = True
+        with self._lock:
+            held, self._held = self._held, None
+        if held is None:
+            return
+        lease = documents.read(self._store, keys.lease(self._node))
+        last = documents.read(self._store, keys.generation(self._node))
+        if lease is None or last is None or last.version != held.version:
+            return
+        released = LeaseGeneration(node=self._node, generation=held.generation, released=True)
+        self._store.commit(last.put(released), lease.delete())
+        log.info("lease-released node=%s generation=%d", self._node, held.generation)
+
+    def _fresh(self) -> bool:
+        return self._clock.monotonic() - self._store.last_heard() < self._safe_s
+
+    def _on_state(self, state: SessionState) -> None:
+        if state in (SessionState.LOST, SessionState.CLOSED):
+            with self._lock:
+                self._losses += 1
+                self._held = None

@@ -1,0 +1,190 @@
+"""The work queue: which objects are to be looked at, and when.
+
+Rules:
+
+* A key ``(kind, id)`` is in the queue at most once; adding it again keeps the earlier time.
+* A key that is in work is not given out again; what is added meanwhile becomes due when the work is done.
+* A failed key comes back after a pause that doubles with each failure up to a bound, until a success.
+  An event during the pause brings it forward, but not nearer than ``EVENT_PAUSE_S`` to the failure:
+  many failures cause events themselves, and would otherwise be repeated without end.
+* Keys of each kind have a number of places of their own, so that slow work of one kind (an hour of
+  copying volumes) never keeps another (the lease, VMs) waiting.
+
+Time is passed in or read from the given clock, and nothing here starts a thread: a simulator drives the
+queue with ``ready``, ``take`` and ``done``; ``pvc_core.node.workers`` does it with threads.
+"""
+
+import threading
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from pvc_core.node.clock import Clock
+
+WorkKey = tuple[str, str]
+"""Kind and id of an object."""
+
+EVENT_PAUSE_S: Final = 1.0
+"""An event does not repeat a failed key sooner than this."""
+
+OTHER_KINDS: Final = ""
+"""Key of ``places`` for kinds that are not in it: they share these places."""
+
+
+class _Failures(NamedTuple):
+    times: int
+    last: float
+    pause_s: float
+
+
+class WorkQueue:
+    """A de-duplicating queue of keys with due times.  May be used from any thread."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        places: Mapping[str, int] | None = None,
+        backoff_first_s: float = 0.5,
+        backoff_max_s: float = 30.0,
+    ) -> None:
+        """``places``: how many keys of a kind may be in work at once; None: no bound."""
+        self._clock = clock
+        self._places = places
+        self._first_s = backoff_first_s
+        self._max_s = backoff_max_s
+        self._lock = threading.Condition()
+        self._due: dict[WorkKey, tuple[float, int]] = {}
+        self._taken: set[WorkKey] = set()
+        self._failures: dict[WorkKey, _Failures] = {}
+        self._sequence = 0
+        self._closed = False
+
+    def add(self, kind: str, id_: str, delay: float = 0.0) -> None:
+        """Have a key looked at ``delay`` seconds from now, or earlier when it is due earlier already."""
+        with self._lock:
+            key = (kind, id_)
+            due = self._clock.monotonic() + max(delay, 0.0)
+            failed = self._failures.get(key)
+            if failed is not None:
+                due = max(due, failed.last + min(failed.pause_s, EVENT_PAUSE_S))
+            self._put(key, due)
+
+    def ready(self, now: float) -> list[WorkKey]:
+        """Return the keys that may be taken at ``now``, the longest due first."""
+        with self._lock:
+            return self._ready(now)
+
+    def next_due(self) -> float | None:
+        """Return when the next key that is not in work is due, on the monotonic clock; None when there is none."""
+        with self._lock:
+            return min((due for key, (due, _) in self._due.items() if key not in self._taken), default=None)
+
+    def take(self, key: WorkKey) -> bool:
+        """Begin work on a key, whether it is due or not; False when it is in work already."""
+        with self._lock:
+            if key in self._taken:
+                return False
+            self._due.pop(key, None)
+            self._taken.add(key)
+            return True
+
+    def done(self, key: WorkKey, requeue: float | None = None) -> None:
+        """End work on a key with success; ``requeue``: look at it again after so many seconds."""
+        with self._lock:
+            self._taken.discard(key)
+            self._failures.pop(key, None)
+            if requeue is not None:
+                self._put(key, self._clock.monotonic() + max(requeue, 0.0))
+            self._wake(key)
+
+    def failed(self, key: WorkKey, *, first_s: float | None = None) -> float:
+        """End work on a key with failure, and return the seconds after which it comes back.
+
+        ``first_s`` replaces the first pause, for failures that are known to pass quickly.
+        """
+        with self._lock:
+            self._taken.discard(key)
+            count = self._failures[key].times + 1 if key in self._failures else 1
+            first = self._first_s if first_s is None else first_s
+            # 2.0 ** 1024 would overflow; the bound is reached long before.
+            pause = min(first * 2.0 ** min(count - 1, 60), self._max_s)
+            now = self._clock.monotonic()
+            self._failures[key] = _Failures(count, now, pause)
+            if self._due.pop(key, None) is not None:
+                # Something happened while it was in work: come back as after an event.
+                pause = min(pause, EVENT_PAUSE_S)
+            self._put(key, now + pause)
+            return pause
+
+    def failures(self, key: WorkKey) -> int:
+        """Return how many times in a row a key failed."""
+        with self._lock:
+            found = self._failures.get(key)
+            return found.times if found else 0
+
+    def forget(self, key: WorkKey) -> None:
+        """Drop a key: its object is gone."""
+        with self._lock:
+            self._due.pop(key, None)
+            self._failures.pop(key, None)
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._due)
+
+    def take_next(self, wait_s: float) -> WorkKey | None:
+        """Wait for a key that is due and take it; None after ``wait_s`` seconds, or when the queue is closed.
+
+        For worker threads: needs a clock that runs by itself.
+        """
+        deadline = self._clock.monotonic() + wait_s
+        with self._lock:
+            while not self._closed:
+                now = self._clock.monotonic()
+                key = next(iter(self._ready(now)), None)
+                if key is not None:
+                    self._due.pop(key)
+                    self._taken.add(key)
+                    return key
+                if now >= deadline:
+                    return None
+                coming = (due for due, _ in self._due.values() if due > now)
+                self._lock.wait(min((*coming, deadline)) - now)
+            return None
+
+    def close(self) -> None:
+        """Give out nothing more and wake all that wait in ``take_next``."""
+        with self._lock:
+            self._closed = True
+            self._lock.notify_all()
+
+    def in_work(self) -> frozenset[WorkKey]:
+        """Return the keys that are in work now."""
+        with self._lock:
+            return frozenset(self._taken)
+
+    def _put(self, key: WorkKey, due: float) -> None:
+        old = self._due.get(key)
+        if old is not None and old[0] <= due:
+            return
+        self._sequence += 1
+        self._due[key] = (due, self._sequence)
+        self._lock.notify()
+
+    def _wake(self, key: WorkKey) -> None:
+        """One waiting thread must look again: what was added while the key was in work may be due now."""
+        if key in self._due:
+            self._lock.notify()
+
+    def _ready(self, now: float) -> list[WorkKey]:
+        due = sorted((when, key) for key, when in self._due.items() if when[0] <= now and key not in self._taken)
+        if self._places is None:
+            return [key for _, key in due]
+        free = dict(self._places)
+        for kind, _ in self._taken:
+            free[self._place(kind)] -= 1
+        return [key for _, key in due if free[self._place(key[0])] > 0]
+
+    def _place(self, kind: str) -> str:
+        assert self._places is not None
+        return kind if kind in self._places else OTHER_KINDS
