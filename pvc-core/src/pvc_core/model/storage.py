@@ -64,12 +64,16 @@ class VolumeSpec(Document, frozen=True, kw_only=True):
     pool: str
     generation: int = 1
     size_bytes: int
+    """Never shrinks; 0 with ``task``: what the image has."""
     format: str = ""
     """Image format where the driver has a choice (raw, qcow2); empty: the driver's default."""
     source: str = ""
     """Clone of this volume of the same pool (``name`` or ``name@snapshot``) at creation."""
     full_copy: bool = False
     """Copy the source instead of sharing its blocks."""
+    task: str = ""
+    """Task that makes its contents (``volume.import``): until that is done the volume is CREATING and the reconciler
+    leaves it alone; when the task failed, was cancelled or is gone before the status says READY, the volume is FAILED."""
     description: str = ""
     node: str | None = None
     """The node that carries out changes; another takes over when its lease is gone."""

@@ -49,6 +49,7 @@ BASE: Final = (
     TASK,
     USAGE,
     *(f"{parent}/{kind}" for parent in (SPEC, STATUS, NAME, REF) for kind in KINDS),
+    f"{NAME}/mac",
 )
 """Nodes that exist from the first start on, parents before children."""
 
@@ -132,7 +133,10 @@ def task(task_id: str) -> Key[m_task.Task]:
 
 
 def name(kind: str, name_: str) -> str:
-    """The index node that holds the id of the object with this name (volumes: ``pool:name``)."""
+    """The index node that holds the id of the object with this name (volumes: ``pool:name``).
+
+    ``name("mac", address)`` holds the id of the VM whose NIC has this MAC address.
+    """
     return f"{NAME}/{kind}/{name_}"
 
 

@@ -1,0 +1,99 @@
+"""What removes the documents of an object whose effects are undone, as the operations of one transaction.
+
+The responsible node adds the checks of its lease and commits.  Every document is removed in the version that was read, so
+an object that changed meanwhile stays, and the caller reads again.  Index nodes that are missing, or belong to another object
+(a tree edited by hand), are left alone.
+"""
+
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
+from pvc_core.model.network import NetworkSpec
+from pvc_core.model.storage import PoolSpec, VolumeSpec, VolumeStatus
+from pvc_core.model.vm import VmClaim, VmSpec, VmStatus
+from pvc_core.store import keys
+from pvc_core.store.api import CheckAbsent, Delete, Operation, Store
+from pvc_core.store.documents import Entry, decode
+
+
+def vm_operations(
+    store: Store, vm: Entry[VmSpec], status: Entry[VmStatus] | None, claim: Entry[VmClaim] | None
+) -> list[Operation]:
+    """Remove a VM; the claim must be vacant.  With ``delete_volumes`` its volumes begin to be deleted."""
+    spec = vm.value
+    owned = [(keys.name("vm", spec.name), spec.id), *((keys.name("mac", nic.mac), spec.id) for nic in spec.nics)]
+    networks = _ids(store, (keys.name("network", name) for name in sorted({nic.network for nic in spec.nics})))
+    owned += [(f"{keys.ref('network', id_)}/{spec.id}", "") for id_ in networks]
+    volumes = _ids(store, (keys.name("volume", f"{disk.pool}:{disk.volume}") for disk in spec.disks))
+    owned += [(f"{keys.ref('volume', id_)}/holder", spec.id) for id_ in volumes]
+    operations = [vm.delete(), *_present(status), _claim_gone(spec.id, claim), *_owned(store, owned)]
+    if spec.delete_volumes:
+        operations += _delete_volumes(store, volumes)
+    return operations
+
+
+def volume_operations(store: Store, volume: Entry[VolumeSpec], status: Entry[VolumeStatus] | None) -> list[Operation]:
+    """Remove a volume.  Its own references were removed when it began to be deleted."""
+    spec = volume.value
+    pool = store.get(keys.pool_spec(spec.pool).path)
+    owned = [(f"{keys.ref('pool', spec.pool)}/{spec.id}", "")]
+    if pool is not None:
+        name = decode(keys.pool_spec(spec.pool), pool).value.name
+        owned.append((keys.name("volume", f"{name}:{spec.name}"), spec.id))
+    return [volume.delete(), *_present(status), *_owned(store, owned)]
+
+
+def pool_operations(store: Store, pool: Entry[PoolSpec]) -> list[Operation]:
+    """Remove a pool."""
+    spec = pool.value
+    return [
+        pool.delete(),
+        *_owned(store, [(keys.name("pool", spec.name), spec.id), (keys.pool_status(spec.id).path, "")]),
+    ]
+
+
+def network_operations(store: Store, network: Entry[NetworkSpec], nodes: Iterable[str]) -> list[Operation]:
+    """Remove a network with what is left of its status on ``nodes``."""
+    spec = network.value
+    owned = [(keys.name("network", spec.name), spec.id)]
+    owned += [(keys.network_status(spec.id, node).path, "") for node in nodes]
+    return [network.delete(), *_owned(store, owned)]
+
+
+def _delete_volumes(store: Store, volumes: list[str]) -> list[Operation]:
+    """Begin the deletion of volumes whose holder is removed in the same transaction."""
+    operations: list[Operation] = []
+    specs = [keys.volume_spec(id_) for id_ in volumes]
+    found = store.get_many([key.path for key in specs] + [keys.ref("volume", id_) for id_ in volumes])
+    for key, node, ref, id_ in zip(specs, found[: len(specs)], found[len(specs) :], volumes, strict=True):
+        if node is None:
+            continue
+        entry = decode(key, node)
+        if not entry.value.deleting:
+            operations.append(entry.put(replace(entry.value, deleting=True, generation=entry.value.generation + 1)))
+        if ref is not None:
+            operations.append(Delete(keys.ref("volume", id_)))
+    return operations
+
+
+def _present(entry: Entry[VmStatus] | Entry[VolumeStatus] | None) -> list[Operation]:
+    return [entry.delete()] if entry is not None else []
+
+
+def _claim_gone(vm: str, claim: Entry[VmClaim] | None) -> Operation:
+    return claim.delete() if claim is not None else CheckAbsent(keys.claim(vm).path)
+
+
+def _owned(store: Store, owned: list[tuple[str, str]]) -> list[Operation]:
+    """Return the deletions of those index nodes that exist and hold the expected id (empty: whatever they hold)."""
+    nodes = store.get_many([path for path, _ in owned])
+    return [
+        Delete(path, node.version)
+        for (path, id_), node in zip(owned, nodes, strict=True)
+        if node is not None and (not id_ or node.value.decode() == id_)
+    ]
+
+
+def _ids(store: Store, paths: Iterable[str]) -> list[str]:
+    return [node.value.decode() for node in store.get_many(list(paths)) if node is not None]
