@@ -1,0 +1,48 @@
+#!/bin/busybox sh
+# First process of the tiny Linux guest. Kernel command line:
+#   ip=A/LEN     address of eth0          gw=G         default route
+#   disk=1       every second, count into the first sector of /dev/vda
+#   dirty=MIB    keep rewriting that much memory
+#   crash=S      panic S seconds after the start       poweroff=S   power off S seconds after the start
+/bin/busybox --install -s /bin
+mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
+mkdir -p /dev/pts; mount -t devpts pts /dev/pts
+for module in $(cat /modules/order); do insmod "/modules/$module"; done
+argument() { sed -n "s/.*\b$1=\([^ ]*\).*/\1/p" /proc/cmdline; }
+uptime_s() { cut -d' ' -f1 /proc/uptime; }
+# What the hypervisor calls a shutdown is a press of the power button.
+mkdir -p /etc/acpi/PWRF /var/run /var/log
+printf '#!/bin/sh\necho GUEST-DOWN >/dev/ttyS0\nsync\npoweroff -f\n' >/etc/acpi/PWRF/00000080
+chmod +x /etc/acpi/PWRF/00000080
+acpid
+exec >/dev/ttyS0 2>&1 </dev/ttyS0
+ip link set lo up
+address=$(argument ip)
+if [ -n "$address" ]; then
+    ip addr add "$address" dev eth0; ip link set eth0 up
+    gateway=$(argument gw); [ -z "$gateway" ] || ip route add default via "$gateway"
+fi
+echo "GUEST-UP $(uptime_s)"
+after=$(argument poweroff); [ -z "$after" ] || { sleep "$after"; poweroff -f; } &
+after=$(argument crash); [ -z "$after" ] || { sleep "$after"; echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger; } &
+dirty=$(argument dirty)
+if [ -n "$dirty" ]; then
+    mount -t tmpfs -o "size=$((dirty + 4))m" tmpfs /tmp
+    while :; do dd if=/dev/urandom of=/tmp/dirty bs=64k count=$((dirty * 16)) conv=notrunc 2>/dev/null; done &
+fi
+disk=$(argument disk)
+tick() {
+    n=0
+    # Goes on counting where an earlier life of this guest stopped.
+    if [ "$disk" = 1 ]; then n=$(dd if=/dev/vda bs=512 count=1 2>/dev/null | sed -n 's/^tick \([0-9]*\).*/\1/p'); fi
+    while :; do
+        n=$((n + 1)); echo "tick $n $(uptime_s)"
+        if [ "$disk" = 1 ]; then
+            printf '%-511s\n' "tick $n" >/sector
+            dd if=/sector of=/dev/vda bs=512 count=1 oflag=direct conv=notrunc 2>/dev/null || echo "DISK-ERROR"
+        fi
+        sleep 1
+    done
+}
+tick &
+while :; do setsid cttyhack sh; done
