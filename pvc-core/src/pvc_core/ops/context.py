@@ -1,12 +1,14 @@
 """What operations work with."""
 
+import secrets
 import time
+import uuid
 from collections.abc import Callable
 from typing import NamedTuple
 
 from pvc_core.model.network import NetworkSpec
 from pvc_core.model.storage import PoolSpec
-from pvc_core.plan.placement import Policy
+from pvc_core.plan.placement import CORE_POLICY, Policy
 from pvc_core.store.api import Store
 
 Validator = Callable[[PoolSpec | NetworkSpec], None]
@@ -30,5 +32,7 @@ class Ops(NamedTuple):
     """Seconds since the epoch: for display only."""
     monotonic: Callable[[], float] = time.monotonic
     validators: ValidatorLookup = no_validators
-    policy: Policy = Policy()
-    """Selectors, filters and weighers beyond those of core."""
+    policy: Policy = CORE_POLICY
+    """Selectors, filters and weighers beyond those of core; the default selector is the cluster's."""
+    new_id: Callable[[], str] = lambda: str(uuid.uuid4())
+    random_bytes: Callable[[int], bytes] = secrets.token_bytes
