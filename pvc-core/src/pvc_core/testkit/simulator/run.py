@@ -1,0 +1,72 @@
+"""One seeded run: trouble for a while, then peace, then everything must be as wanted."""
+
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+from pvc_core.node.agent import Agent
+from pvc_core.testkit.simulator.cluster import Cluster
+from pvc_core.testkit.simulator.workload import Fate, Operators
+
+TROUBLE_S = 120.0
+"""Virtual time in which requests and faults come."""
+PEACE_S = 900.0
+"""Virtual time after the last of them; every fault passes within its first 90 s."""
+
+
+class Run(NamedTuple):
+    """What happened in a run that kept all invariants."""
+
+    seed: int
+    nodes: int
+    vms: int
+    steps: int
+    requests: int
+    refused: int
+    faults: int
+    trace: tuple[str, ...]
+
+
+class Failed(AssertionError):
+    """A run that broke an invariant; the message ends with the trace."""
+
+
+def run(seed: int, assemble: Callable[[Agent], None], *, trouble_s: float = TROUBLE_S) -> Run:
+    """Run one seed: 3 to 7 nodes, up to 8 VMs.  Raises Failed with a readable trace."""
+    rng = random.Random(seed ^ 0x5EED)
+    nodes = rng.randint(3, 7)
+    cluster = Cluster(seed, nodes, assemble=assemble)
+    operators = Operators(cluster, vms=rng.randint(2, 8))
+    fate = Fate(cluster)
+
+    def next_request() -> None:
+        operators.act()
+        if cluster.clock.monotonic() < 1000.0 + trouble_s:
+            cluster.later(rng.expovariate(1 / 1.5), "", next_request)
+
+    def next_fault() -> None:
+        fate.strike()
+        if cluster.clock.monotonic() < 1000.0 + trouble_s:
+            cluster.later(rng.expovariate(1 / 8.0), "", next_fault)
+
+    cluster.later(12.0, "", next_request)
+    cluster.later(15.0, "", next_fault)
+    try:
+        steps = cluster.run(trouble_s + 100.0)
+        cluster.note("all faults have passed; every node is put back into service")
+        operators.all_ready()
+        steps += cluster.run(PEACE_S)
+        cluster.invariants.check_settled(set(cluster.nodes))
+    except AssertionError as error:
+        lines = "\n".join(cluster.trace)
+        raise Failed(f"seed {seed}: {error}\n\ntrace of seed {seed} ({nodes} nodes):\n{lines}") from error
+    return Run(
+        seed=seed,
+        nodes=nodes,
+        vms=len(cluster.invariants.vms),
+        steps=steps,
+        requests=operators.done,
+        refused=operators.refused,
+        faults=fate.struck,
+        trace=tuple(cluster.trace),
+    )
