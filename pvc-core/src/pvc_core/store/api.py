@@ -86,7 +86,7 @@ class StoreUnavailable(Unavailable):
     """The store did not answer, or the session is over."""
 
 
-class StoreRefused(Unavailable):
+class StoreRefused(StoreUnavailable):
     """The store answers but refuses this client: its login failed, or the tree is closed to it."""
 
 
@@ -123,6 +123,9 @@ class Store(Protocol):
 
     def children(self, path: str) -> list[str]:
         """Return the names of the children, sorted; an absent node has none."""
+
+    def children_many(self, paths: Sequence[str]) -> list[list[str]]:
+        """Return the children of many nodes, as ``children`` and ``get_many`` do."""
 
     def commit(self, *operations: Operation) -> None:
         """Carry out all operations, or none and raise TransactionFailed."""

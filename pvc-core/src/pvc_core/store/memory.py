@@ -307,6 +307,13 @@ class MemoryStore:
         self._reading()
         return self.tree._get_children(path)
 
+    def children_many(self, paths: Sequence[str]) -> list[list[str]]:
+        """Return the children of many nodes, in the order asked for."""
+        for path in paths:
+            check_path(path)
+        self._reading()
+        return [self.tree._get_children(path) for path in paths]
+
     def commit(self, *operations: Operation) -> None:
         """Carry out all operations, or none and raise TransactionFailed."""
         check_transaction(operations)

@@ -161,15 +161,19 @@ class ZooKeeperStore:
         """Return many nodes in the order asked for: one request for each 500 of them, all sent at once."""
         for path in paths:
             check_path(path)
-        return self._repeat(partial(self._get_many, paths))
+        return self._repeat(partial(self._read_many, paths, self._get_pipelined))
 
     def children(self, path: str) -> list[str]:
         """Return the names of the children, sorted."""
         check_path(path)
-        try:
-            return sorted(self._repeat(partial(self._ask, GetChildren(path, None))))
-        except NoNodeError:
-            return []
+        return self.children_many([path])[0]
+
+    def children_many(self, paths: Sequence[str]) -> list[list[str]]:
+        """Return the children of many nodes in the order asked for, in as few requests as ``get_many``."""
+        for path in paths:
+            check_path(path)
+        found = self._repeat(partial(self._read_many, paths, self._children_pipelined, children=True))
+        return [sorted(names or ()) for names in found]
 
     def commit(self, *operations: Operation) -> None:
         """Carry out all operations, or none and raise TransactionFailed; not repeated when unanswered."""
@@ -248,43 +252,43 @@ class ZooKeeperStore:
     # Requests.
 
     def _get(self, path: str) -> Node | None:
-        try:
-            value, stat = self._ask(GetData(path, None))
-        except NoNodeError:
-            return None
-        return Node(value or b"", stat.version, stat.ephemeralOwner != 0)
+        return _node(self._answer_or_none(self._send(GetData(path, None))))
 
-    def _get_many(self, paths: Sequence[str]) -> list[Node | None]:
+    def _read_many(
+        self, paths: Sequence[str], pipelined: Callable[[Sequence[str]], list[Any]], *, children: bool = False
+    ) -> list[Any]:
         if not self._multi_read:
-            return self._get_pipelined(paths)
+            return pipelined(paths)
         batches = [paths[start : start + READ_BATCH] for start in range(0, len(paths), READ_BATCH)]
-        results = [self._send(MultiRead(batch)) for batch in batches]
-        nodes: list[Node | None] = []
+        results = [self._send(MultiRead(batch, children)) for batch in batches]
+        found: list[Any] = []
         try:
             for batch, result in zip(batches, results, strict=True):
                 for path, answer in zip(batch, self._answer(result), strict=True):
                     if not isinstance(answer, int):
-                        nodes.append(answer)
+                        found.append(answer)
                     elif answer == NO_NODE:
-                        nodes.append(None)
+                        found.append(None)
                     else:
                         raise self._refusal(path, answer)
         except (UnimplementedError, MarshallingError) as error:
             log.warning("store-multi-read-refused server=%s error=%r", self.server, error)
             self._multi_read = False
-            return self._get_pipelined(paths)
-        return nodes
+            return pipelined(paths)
+        return found
 
     def _get_pipelined(self, paths: Sequence[str]) -> list[Node | None]:
-        nodes: list[Node | None] = []
-        for result in [self._send(GetData(path, None)) for path in paths]:
-            try:
-                value, stat = self._answer(result)
-            except NoNodeError:
-                nodes.append(None)
-            else:
-                nodes.append(Node(value or b"", stat.version, stat.ephemeralOwner != 0))
-        return nodes
+        results = [self._send(GetData(path, None)) for path in paths]
+        return [_node(answer) for answer in map(self._answer_or_none, results)]
+
+    def _children_pipelined(self, paths: Sequence[str]) -> list[list[str] | None]:
+        return [self._answer_or_none(result) for result in [self._send(GetChildren(path, None)) for path in paths]]
+
+    def _answer_or_none(self, result: Any) -> Any:
+        try:
+            return self._answer(result)
+        except NoNodeError:
+            return None
 
     def _requests(self, operation: Operation) -> list[Any]:
         match operation:
@@ -331,7 +335,8 @@ class ZooKeeperStore:
                     raise
             except KazooException as error:
                 explained = self._explain(error)
-                if not isinstance(explained, StoreUnavailable) or time.monotonic() > deadline:
+                final = isinstance(explained, StoreRefused | InvalidRequest)
+                if final or time.monotonic() > deadline:
                     raise explained from error
 
     # Connection.
@@ -402,7 +407,7 @@ class ZooKeeperStore:
 
     # Errors.
 
-    def _explain(self, error: KazooException) -> StoreUnavailable | StoreRefused | InvalidRequest:
+    def _explain(self, error: KazooException) -> StoreUnavailable | InvalidRequest:
         match error:
             case NoAuthError() | AuthFailedError() | InvalidACLError() | SessionClosedRequireSaslError():
                 return self._refused()
@@ -418,7 +423,7 @@ class ZooKeeperStore:
             "check cluster.zookeeper.auth, and that the servers have SASL switched on"
         )
 
-    def _refusal(self, path: str, code: int) -> StoreRefused | StoreUnavailable:
+    def _refusal(self, path: str, code: int) -> StoreUnavailable:
         if code == _NO_AUTH:
             return self._refused()
         return StoreUnavailable(f"ZooKeeper answered error {code} for {path}")
@@ -433,3 +438,10 @@ class ZooKeeperStore:
             f"the state store does not answer; tried {', '.join(tried)}; check that ZooKeeper runs on the coordinators "
             "and that this machine reaches them"
         )
+
+
+def _node(answer: Any) -> Node | None:
+    if answer is None:
+        return None
+    value, stat = answer
+    return Node(value or b"", stat.version, stat.ephemeralOwner != 0)

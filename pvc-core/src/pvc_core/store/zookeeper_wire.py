@@ -9,7 +9,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
-from kazoo.protocol.serialization import MultiHeader, Transaction, multiheader_struct, write_string
+from kazoo.protocol.serialization import MultiHeader, Transaction, multiheader_struct, read_string, write_string
 from msgspec import Struct
 
 from pvc_core.store.api import Node
@@ -22,6 +22,7 @@ _INT: Final = struct.Struct("!i")
 _STAT: Final = struct.Struct("!qqqqiiiqiiq")
 _END: Final = multiheader_struct.pack(-1, True, -1)
 _GET_DATA: Final = 4
+_GET_CHILDREN: Final = 8
 _ERROR: Final = -1
 
 
@@ -40,13 +41,18 @@ class AddWatch(Struct, frozen=True):
 
 
 class MultiRead(Struct, frozen=True):
-    """Many reads in one request (ZooKeeper 3.6 and later); answers a Node or an error code for each path."""
+    """Many reads in one request (ZooKeeper 3.6 and later).
+
+    Answers for each path a Node, or the names of its children, or an error code.
+    """
 
     paths: Sequence[str]
+    children: bool = False
+    """Read the names of the children instead of the value."""
     type: ClassVar[int] = 22
 
     def serialize(self) -> bytes:
-        header = multiheader_struct.pack(_GET_DATA, False, -1)
+        header = multiheader_struct.pack(_GET_CHILDREN if self.children else _GET_DATA, False, -1)
         parts: list[bytes] = []
         for path in self.paths:
             raw = path.encode()
@@ -55,8 +61,8 @@ class MultiRead(Struct, frozen=True):
         return b"".join(parts)
 
     @staticmethod
-    def deserialize(buffer: bytes, offset: int) -> list[Node | int]:
-        answers: list[Node | int] = []
+    def deserialize(buffer: bytes, offset: int) -> list[Node | list[str] | int]:
+        answers: list[Node | list[str] | int] = []
         while True:
             kind, done, error = _HEADER.unpack_from(buffer, offset)
             offset += _HEADER.size
@@ -65,13 +71,21 @@ class MultiRead(Struct, frozen=True):
             if kind == _ERROR:
                 answers.append(error)
                 offset += _INT.size
-                continue
-            (length,) = _INT.unpack_from(buffer, offset)
-            offset += _INT.size
-            end = offset + max(length, 0)
-            stat = _STAT.unpack_from(buffer, end)
-            answers.append(Node(buffer[offset:end], stat[4], stat[7] != 0))
-            offset = end + _STAT.size
+            elif kind == _GET_CHILDREN:
+                (count,) = _INT.unpack_from(buffer, offset)
+                offset += _INT.size
+                names: list[str] = []
+                for _ in range(count):
+                    name, offset = read_string(buffer, offset)
+                    names.append(name)
+                answers.append(names)
+            else:
+                (length,) = _INT.unpack_from(buffer, offset)
+                offset += _INT.size
+                end = offset + max(length, 0)
+                stat = _STAT.unpack_from(buffer, end)
+                answers.append(Node(buffer[offset:end], stat[4], stat[7] != 0))
+                offset = end + _STAT.size
 
 
 class Multi(Struct, frozen=True):
