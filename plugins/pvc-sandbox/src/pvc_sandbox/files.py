@@ -25,7 +25,10 @@ def write_atomically(path: Path, content: bytes | str, mode: int = 0o644) -> Non
 
 
 class Lock:
-    """A lock between processes, by ``flock``: it ends with the process that holds it, however that ends."""
+    """A lock between processes, by ``flock`` on a file: it ends with the process that holds it, however that ends.
+
+    Whoever holds it may delete the file.
+    """
 
     def __init__(self, path: Path, deadline_s: float = 120.0) -> None:
         self._path = path
@@ -33,30 +36,37 @@ class Lock:
         self._handle = -1
 
     def __enter__(self) -> Self:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            wait_until(
-                f"{self._path} is locked",
-                self._try,
-                deadline_s=self._deadline_s,
-                detail=lambda: "another `pvc sandbox` command is at work on it; let it end first",
-            )
-        except BaseException:
-            os.close(self._handle)
-            raise
+        wait_until(
+            f"{self._path} is locked",
+            self._try,
+            deadline_s=self._deadline_s,
+            detail=lambda: "another `pvc sandbox` command is at work; let it end first",
+        )
         return self
 
     def _try(self) -> bool:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The holder before us may have deleted the file: then this is not the one that others lock.
+            if os.fstat(handle).st_ino == self._path.stat().st_ino:
+                self._handle, handle = handle, -1
+                return True
+        except (BlockingIOError, FileNotFoundError):
             return False
-        return True
+        finally:
+            if handle >= 0:
+                os.close(handle)
+        return False
 
     def fileno(self) -> int:
         """Return the descriptor: a child that inherits it shares the lock until it ends."""
         return self._handle
+
+    def delete(self) -> None:
+        """Delete the file, while the lock is held."""
+        self._path.unlink(missing_ok=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

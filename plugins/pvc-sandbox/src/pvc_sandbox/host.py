@@ -22,7 +22,7 @@ from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.files import Lock, write_atomically
 from pvc_sandbox.layout import MAX_NODES, Layout, claim_layout
 from pvc_sandbox.node_init import InitSpec
-from pvc_sandbox.records import ProcessRecord, is_alive, kill, living, send
+from pvc_sandbox.records import ProcessRecord, is_alive, is_stopped, kill, living, send
 from pvc_sandbox.waiting import wait_until
 
 START_DEADLINE_S: Final = 30.0
@@ -48,8 +48,11 @@ class Host:
         self._pid_file = self.layout.run / f"{self.name}.pid"
         self._boot_log = self.state / "log/init.log"
 
-    def start(self) -> None:
-        """Power the host on and return when its libvirtd answers; a host that is on stays as it is."""
+    def start(self, services: Sequence[Service] = ()) -> None:
+        """Power the host on, start ``services`` too, and return when its libvirtd answers.
+
+        A host that is on stays as it is, and so does a service that runs.
+        """
         with self._lock() as lock:
             power = self._living()
             if power is None:
@@ -57,7 +60,8 @@ class Host:
                 power = self._boot(lock)
             self._wait_for_init(power)
             links.connect(self.layout, self.number, power.pid)
-            self.start_service(libvirtd.service(self.layout, self.number))
+            for service in (libvirtd.service(self.layout, self.number), *services):
+                self.start_service(service)
         wait_until(
             f"{self.name}: answer from libvirtd",
             lambda: run(["virsh", "-q", "-c", self.uri, "hostname"], deadline_s=START_DEADLINE_S).returncode == 0,
@@ -69,6 +73,12 @@ class Host:
     def running(self) -> bool:
         """Whether the host is on."""
         return self._living() is not None
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the host is on but hangs."""
+        power = self._living()
+        return power is not None and is_stopped(power)
 
     @property
     def pid(self) -> int:

@@ -152,6 +152,16 @@ def sandboxes() -> list[Layout]:
     return sorted(_holders().values(), key=lambda layout: layout.name)
 
 
+def forget_empty_directories() -> None:
+    """Remove the directories of all sandboxes together when there is none any more."""
+    with Lock(RUN_ROOT / "lock") as lock:
+        if {path.name for path in RUN_ROOT.iterdir()} == {"lock"}:
+            lock.delete()
+            RUN_ROOT.rmdir()
+        if STATE_ROOT.is_dir() and not any(STATE_ROOT.iterdir()):
+            STATE_ROOT.rmdir()
+
+
 def _holders() -> dict[str, Layout]:
     found = (load_layout(path.parent) for path in RUN_ROOT.glob("*/sandbox.json"))
     # A state directory that somebody removed by hand does not keep its name and network for ever.

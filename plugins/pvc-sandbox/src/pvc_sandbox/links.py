@@ -7,7 +7,6 @@ function brings things to the wanted state, from whatever it finds.
 
 import contextlib
 import errno
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -16,42 +15,26 @@ from pyroute2 import IPRoute, NetlinkError
 
 from pvc_core.plugin.process import run
 from pvc_sandbox.layout import SWITCH_HOST, Layout
-from pvc_sandbox.syscalls import CLONE_NEWNET, setns
+from pvc_sandbox.namespaces import NAMED, entered
 
 CLUSTER: Final = 0
 GUESTS: Final = 1
 _BRIDGES: Final = {CLUSTER: "sw", GUESTS: "guest"}
 _CARDS: Final = {CLUSTER: "eth0", GUESTS: "guest0"}
 _DEADLINE_S: Final = 20.0
-_NAMESPACES: Final = Path("/run/netns")
 
 
 @contextlib.contextmanager
 def _open(namespace: Path) -> Iterator[IPRoute]:
-    """Open netlink in a namespace.
-
-    A socket belongs to the namespace in which it was made, so only this thread goes there, and only for that.
-    (``IPRoute(netns=...)`` forks for it, which a process with threads should not.)
-    """
-    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        there = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            setns(there, CLONE_NEWNET)
-        finally:
-            os.close(there)
-        try:
-            links = IPRoute()
-        finally:
-            setns(here, CLONE_NEWNET)
-    finally:
-        os.close(here)
+    # ``IPRoute(netns=...)`` would fork to open the socket there, which a process with threads should not do.
+    with entered(namespace):
+        links = IPRoute()
     with links:
         yield links
 
 
 def _switch(layout: Layout) -> Path:
-    return _NAMESPACES / layout.switch
+    return NAMED / layout.switch
 
 
 def _index(links: IPRoute, name: str) -> int | None:
@@ -87,7 +70,7 @@ def switch_exists(layout: Layout) -> bool:
     """Return whether the switch's namespace is there."""
     path = _switch(layout)
     # The name is a plain file until the namespace is mounted on it.
-    return path.exists() and path.stat().st_dev != _NAMESPACES.stat().st_dev
+    return path.exists() and path.stat().st_dev != NAMED.stat().st_dev
 
 
 def make_switch(layout: Layout) -> None:

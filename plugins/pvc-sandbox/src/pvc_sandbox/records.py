@@ -69,6 +69,12 @@ def is_alive(known: ProcessRecord) -> bool:
     return found is not None and found[0] not in "ZX" and found[1] == known.start and known.boot == _boot_id()
 
 
+def is_stopped(known: ProcessRecord) -> bool:
+    """Return whether the recorded process is stopped by a signal."""
+    found = _state_and_start(known.pid)
+    return found is not None and found[0] == "T" and is_alive(known)
+
+
 def send(known: ProcessRecord, sign: signal.Signals) -> None:
     """Send a signal to the recorded process and to no other; a dead one is success."""
     try:

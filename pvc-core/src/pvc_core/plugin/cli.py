@@ -17,7 +17,7 @@ a command is printed as one line, and its ``exit_status`` is the command's.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Concatenate, Final, Literal, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 import click
 
@@ -36,6 +36,9 @@ class Column(NamedTuple):
 
 class Output(Protocol):
     """Prints in the format the person asked for.  Results go to standard output, all else to standard error."""
+
+    format: Literal["table", "json", "yaml"]
+    """What the person asked for; ``table`` is the default."""
 
     def listing(self, rows: Sequence[Any], columns: Sequence[Column], *, empty: str) -> None:
         """Print many things: a table of ``columns``, or an array of the whole rows; ``empty`` when there are none."""
@@ -102,3 +105,21 @@ def pass_output(command: Callable[Concatenate[Output, P], R]) -> Callable[P, R]:
         return command(session().out, *args, **kwargs)
 
     return with_output
+
+
+def _take_format(
+    ctx: click.Context, _parameter: click.Parameter, value: Literal["table", "json", "yaml"] | None
+) -> None:
+    if value is not None and not ctx.resilient_parsing:
+        session().out.format = value
+
+
+format_option: Final = click.option(
+    "-f",
+    "--format",
+    type=click.Choice(["table", "json", "yaml"]),
+    expose_value=False,
+    callback=_take_format,
+    help="How it is printed.",
+)
+"""``--format`` after a plugin's command, where hands expect it, as well as before."""

@@ -1,0 +1,164 @@
+"""``pvc sandbox``: imported only when it is called."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import click
+from click.shell_completion import CompletionItem
+
+from pvc_core.model.errors import PvcError
+from pvc_core.plugin.cli import Column, Output, format_option, pass_output
+from pvc_sandbox import logs as log_files
+from pvc_sandbox.errors import SandboxError
+from pvc_sandbox.layout import sandboxes
+from pvc_sandbox.sandbox import DEFAULT_NAME, NodeState, Sandbox
+
+
+def _services(node: NodeState) -> str:
+    def one(name: str, pid: int, starts: int, last_exit: str) -> str:
+        again = f", started {starts} times, last end: {last_exit}" if starts > 1 else ""
+        return f"{name}{'' if pid else ' DOWN'}{again}"
+
+    return "; ".join(one(s.name, s.pid, s.starts, s.last_exit) for s in node.services)
+
+
+_NODE_COLUMNS: Final = (
+    Column("NODE", lambda node: node.name),
+    Column("ROLE", lambda node: node.role),
+    Column("ADDRESS", lambda node: node.address),
+    Column("POWER", lambda node: node.power),
+    Column("LINK", lambda node: node.link),
+    Column("SERVICES", _services),
+)
+
+
+def _complete_node(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    try:
+        names = Sandbox(ctx.params.get("name") or DEFAULT_NAME).nodes()
+    except PvcError:
+        return []
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+_name_option = click.option("--name", default=DEFAULT_NAME, show_default=True, help="Which sandbox.")
+_node_argument = click.argument("node", shell_complete=_complete_node)
+
+
+@click.group()
+def sandbox() -> None:
+    """Make and break a whole cluster on this machine: every node is a set of namespaces with real daemons."""
+
+
+@sandbox.command()
+@_name_option
+@click.option(
+    "--nodes", type=click.IntRange(1, 99), help="How many nodes [3]; more than there are: hypervisors are added."
+)
+@click.option("--memory", type=click.IntRange(512), metavar="MIB", help="What each node believes it has [2048].")
+@click.option(
+    "--accelerator",
+    type=click.Choice(["tcg", "kvm", "auto"]),
+    help="How guests run [tcg: emulation, works everywhere].",
+)
+@click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    help=f"Directory of its files, when it is made [/var/lib/pvc-sandbox/{DEFAULT_NAME}].",
+)
+@pass_output
+def up(
+    out: Output, name: str, nodes: int | None, memory: int | None, accelerator: str | None, state: Path | None
+) -> None:
+    """Make the cluster, or what is missing of it; may be repeated, also after it was killed."""
+    made = Sandbox(name, state)
+    made.up(nodes, report=out.note, memory_mib=memory, accelerator=accelerator)
+    config = str(made.client_config)
+    out.done(f"sandbox {name!r} is up; to use it: export PVC_CONFIG={config}", name=name, config=config)
+
+
+@sandbox.command()
+@_name_option
+@pass_output
+def down(out: Output, name: str) -> None:
+    """Remove the sandbox: nodes, guests, disks, networks."""
+    Sandbox(name).down(report=out.note)
+    out.done(f"nothing is left of sandbox {name!r}", name=name)
+
+
+@sandbox.command(name="list")
+@format_option
+@pass_output
+def list_(out: Output) -> None:
+    """List the sandboxes of this machine."""
+    columns = (
+        Column("NAME", lambda layout: layout.name),
+        Column("NETWORK", lambda layout: f"{layout.cluster_address(0)}/24"),
+        Column("DIRECTORY", lambda layout: layout.state),
+    )
+    out.listing(sandboxes(), columns, empty="no sandbox; make one: pvc sandbox up")
+
+
+@sandbox.command()
+@_name_option
+@format_option
+@pass_output
+def status(out: Output, name: str) -> None:
+    """Show the nodes' power, cables and daemons; what the cluster thinks of them says `pvc node list`."""
+    state = Sandbox(name).status()
+    if out.format == "table":
+        out.note(
+            f"{state.name}: cluster {state.cluster_network}, guests {state.guest_network}, {state.state_directory}"
+        )
+        out.listing(state.nodes, _NODE_COLUMNS, empty="no nodes")
+    else:
+        out.data(state)
+
+
+@sandbox.command(context_settings={"ignore_unknown_options": True})
+@_name_option
+@_node_argument
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def shell(name: str, node: str, command: tuple[str, ...]) -> None:
+    """Open a shell on NODE, or run COMMAND there."""
+    argv = Sandbox(name).shell_command(node, command)
+    os.execvp(argv[0], argv)  # noqa: S606 - a shell on purpose, in place of this process
+
+
+def _acts(name: str, help_: str, act: Callable[[Sandbox, str], None], said: str) -> None:
+    @sandbox.command(name=name, help=help_)
+    @_name_option
+    @_node_argument
+    @pass_output
+    def command(out: Output, name: str, node: str) -> None:
+        act(Sandbox(name), node)
+        out.done(f"{node}: {said}", node=node)
+
+
+_acts(
+    "power-cut", "Cut NODE's power: guests and daemons end at once, its disks stay.", Sandbox.power_cut, "power is off"
+)
+_acts("power-on", "Switch NODE on.", Sandbox.power_on, "power is on")
+_acts("cut-link", "Pull NODE's network cables: it lives on, unreachable.", Sandbox.cut_link, "cables are pulled")
+_acts("heal-link", "Put NODE's network cables back.", Sandbox.heal_link, "cables are back")
+_acts("freeze", "Make NODE hang: connections stay open, nothing answers.", Sandbox.freeze, "hangs")
+_acts("thaw", "Let a frozen NODE go on.", Sandbox.thaw, "goes on")
+
+
+@sandbox.command()
+@_name_option
+@_node_argument
+@click.argument("what", default="pvcnoded")
+@click.option(
+    "-n", "--lines", type=click.IntRange(0), default=50, show_default=True, help="How many of the last lines."
+)
+@click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C.")
+@pass_output
+def logs(out: Output, name: str, node: str, what: str, lines: int, follow: bool) -> None:
+    """Print the end of a log of NODE: pvcnoded (default), zookeeper, libvirtd, init, console/<VM id>."""
+    files = Sandbox(name).logs(node)
+    if what not in files:
+        raise SandboxError(f"{node} has no log {what!r}; it has: {', '.join(files)}")
+    for text in log_files.tail(files[what], lines, follow=follow):
+        out.text(text)

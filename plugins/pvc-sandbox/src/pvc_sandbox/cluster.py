@@ -1,0 +1,165 @@
+"""What makes a cluster of simulated hosts: which of them are coordinators, and every node's configuration."""
+
+import secrets
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import yaml
+
+from pvc_sandbox import zookeeper
+from pvc_sandbox.control import Service
+from pvc_sandbox.errors import SandboxError
+from pvc_sandbox.files import write_atomically
+from pvc_sandbox.layout import MAX_NODES, Layout
+
+DAEMON: Final = "pvcnoded"
+DEFAULT_NODES: Final = 3
+_RECORD: Final = "cluster.json"
+
+
+class ClusterPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sandbox's cluster consists of; kept in its state directory."""
+
+    nodes: int = DEFAULT_NODES
+    coordinators: int = DEFAULT_NODES
+    """The first so many nodes; fixed when the cluster is made."""
+    memory_mib: int = 2048
+    """What each node believes it has."""
+    reserved_memory_mib: int = 256
+    accelerator: str = "tcg"
+    """Emulation works wherever the sandbox does; ``kvm`` and ``auto`` need a machine whose KVM runs Linux guests."""
+    timing: dict[str, float | int] = {}
+    """Section ``timing`` of every node; what is not here has its default."""
+    plugins: dict[str, dict[str, Any]] = msgspec.field(default_factory=lambda: {"dir": {}, "bridge": {}})
+    """Section ``plugins`` of every node."""
+
+    def coordinator_numbers(self) -> range:
+        """Return the numbers of the coordinators."""
+        return range(1, self.coordinators + 1)
+
+    def node_numbers(self) -> range:
+        """Return the numbers of all nodes."""
+        return range(1, self.nodes + 1)
+
+
+def coordinators_for(nodes: int) -> int:
+    """Return how many of so many nodes are coordinators: a majority must survive, so 1, 3 or 5."""
+    return max(count for count in (1, 3, 5) if count <= nodes)
+
+
+def load_plan(layout: Layout) -> ClusterPlan | None:
+    """Return the plan of an existing cluster."""
+    path = Path(layout.state) / _RECORD
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ClusterPlan)
+    except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError as error:
+        raise SandboxError(f"{path} cannot be read ({error}); remove the sandbox: pvc sandbox down") from error
+
+
+def make_plan(layout: Layout, nodes: int | None, **changes: Any) -> ClusterPlan:
+    """Return the plan for ``up``: what is there, with ``changes``, grown to ``nodes``; and record it.
+
+    Raises SandboxError for a number of nodes that cannot be.
+    """
+    if nodes is not None and not 1 <= nodes <= MAX_NODES:
+        raise SandboxError(f"a sandbox has 1 to {MAX_NODES} nodes, not {nodes}")
+    known = load_plan(layout)
+    changed = {name: value for name, value in changes.items() if value is not None}
+    if known is None:
+        count = nodes or DEFAULT_NODES
+        plan = ClusterPlan(nodes=count, coordinators=coordinators_for(count), **changed)
+    elif nodes is not None and nodes < known.nodes:
+        raise SandboxError(
+            f"sandbox {layout.name!r} has {known.nodes} nodes already, so it cannot have {nodes}; "
+            f"begin anew: pvc sandbox down --name {layout.name}"
+        )
+    else:
+        # New nodes are hypervisors: an ensemble does not grow while it runs.
+        plan = msgspec.structs.replace(known, nodes=nodes or known.nodes, **changed)
+    write_atomically(Path(layout.state) / _RECORD, msgspec.json.encode(plan))
+    return plan
+
+
+def configure(layout: Layout, plan: ClusterPlan) -> None:
+    """Write what all nodes and clients have in common: the client's configuration, the services' token."""
+    layout.shared.mkdir(parents=True, exist_ok=True)
+    token = Path(layout.state) / "token"
+    if not token.exists():
+        write_atomically(token, secrets.token_hex(16) + "\n", mode=0o600)
+    client = {
+        "cluster": _cluster_section(layout, plan),
+        "service": _service_section(layout),
+        "network_namespace": layout.switch,
+    }
+    _write_yaml(layout.client_config, f"# How pvc reaches the sandbox {layout.name!r} from this machine.\n", client)
+
+
+def node_config(layout: Layout, number: int) -> Path:
+    """Return the path of a node's pvcnoded.yml."""
+    return layout.node_state(number) / "pvcnoded.yml"
+
+
+def node_services(layout: Layout, plan: ClusterPlan, number: int) -> list[Service]:
+    """Write a node's configuration and return its daemons, beside libvirtd, in the order of their start."""
+    state = layout.node_state(number)
+    section: dict[str, Any] = {
+        "cluster": _cluster_section(layout, plan),
+        "node": {
+            "name": layout.node_name(number),
+            "address": layout.cluster_address(number),
+            "memory_mib": plan.memory_mib,
+            "reserved_memory_mib": plan.reserved_memory_mib,
+            "accelerator": plan.accelerator,
+            "state_directory": str(state / "pvc"),
+            "console_directory": str(state / "console"),
+        },
+        "service": _service_section(layout),
+        "plugins": plan.plugins,
+    }
+    if plan.timing:
+        section["timing"] = dict(plan.timing)
+    _write_yaml(node_config(layout, number), f"# Node {layout.node_name(number)} of a sandbox.\n", section)
+    services = []
+    if number in plan.coordinator_numbers():
+        services.append(zookeeper.configure(layout, number, plan.coordinator_numbers()))
+    services.append(
+        Service(
+            name=DAEMON,
+            argv=(sys.executable, "-m", "pvc_core.node.main", "--config", str(node_config(layout, number))),
+            log=str(state / "log/pvcnoded.log"),
+            env={"PYTHONUNBUFFERED": "1"},
+            stop_timeout_s=30.0,
+        )
+    )
+    return services
+
+
+def shell_environment(layout: Layout, number: int) -> list[str]:
+    """Return NAME=VALUE words for a shell on a node: ``pvc`` is on its path and finds the cluster."""
+    programs = Path(sys.executable).parent
+    return [
+        f"PVC_CONFIG={node_config(layout, number)}",
+        f"PATH={programs}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        f"PS1={layout.node_name(number)}:\\w# ",
+    ]
+
+
+def _cluster_section(layout: Layout, plan: ClusterPlan) -> dict[str, Any]:
+    members = [
+        {"name": layout.node_name(number), "address": layout.cluster_address(number)}
+        for number in plan.coordinator_numbers()
+    ]
+    return {"name": layout.name, "coordinators": members, "zookeeper": {"port": zookeeper.PORT}}
+
+
+def _service_section(layout: Layout) -> dict[str, Any]:
+    return {"token_file": str(Path(layout.state) / "token")}
+
+
+def _write_yaml(path: Path, heading: str, content: Mapping[str, Any]) -> None:
+    write_atomically(path, heading + yaml.safe_dump(dict(content), sort_keys=False))

@@ -1,0 +1,319 @@
+"""A cluster on one machine: the nodes, their cables, and their power.
+
+Every method works from whatever state an earlier process left behind, killed at any moment: ``up`` goes on
+where it stopped, ``down`` removes it.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from pvc_core.model.units import format_duration
+from pvc_core.plugin.process import Completed
+from pvc_sandbox import cluster, libvirtd, links, zookeeper
+from pvc_sandbox.client import PvcCommand
+from pvc_sandbox.cluster import ClusterPlan
+from pvc_sandbox.control import NoAnswer, ServiceState
+from pvc_sandbox.errors import SandboxError
+from pvc_sandbox.files import Lock
+from pvc_sandbox.host import EXEC_DEADLINE_S, Host
+from pvc_sandbox.layout import (
+    RUN_ROOT,
+    STATE_ROOT,
+    Layout,
+    claim_layout,
+    find_layout,
+    forget_empty_directories,
+    load_layout,
+)
+from pvc_sandbox.requirements import check_requirements
+from pvc_sandbox.waiting import wait_until
+
+DEFAULT_NAME: Final = "default"
+READY_DEADLINE_S: Final = 120.0
+_AT_ONCE: Final = 4
+"""Hosts that are started at the same time."""
+
+Report = Callable[[str], None]
+
+
+class NodeState(msgspec.Struct, frozen=True, kw_only=True):
+    """A simulated node as its "hardware" is; what its cluster thinks of it, the cluster says."""
+
+    name: str
+    role: str
+    address: str
+    power: str
+    """on, off or frozen."""
+    link: str
+    """up or down; down too while the power is off."""
+    uri: str
+    services: tuple[ServiceState, ...] = ()
+
+
+class SandboxState(msgspec.Struct, frozen=True, kw_only=True):
+    """A sandbox as it is now."""
+
+    name: str
+    state_directory: str
+    client_config: str
+    switch: str
+    """Network namespace of the switch: ``ip netns exec`` it to reach nodes and guests."""
+    cluster_network: str
+    guest_network: str
+    nodes: tuple[NodeState, ...] = ()
+
+
+class Sandbox:
+    """The sandbox of this name.  It exists from the first ``up`` until ``down``.
+
+    ``state`` is the directory for everything that lasts; by default ``/var/lib/pvc-sandbox/NAME``.
+    """
+
+    def __init__(self, name: str = DEFAULT_NAME, state: Path | None = None) -> None:
+        self.name = name
+        self._state = state
+        self._known: Layout | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """Names, paths and addresses; raises SandboxError when there is no such sandbox."""
+        if self._known is None:
+            self._known = load_layout(self._state) if self._state else find_layout(self.name)
+        if self._known is None:
+            raise SandboxError(f"there is no sandbox named {self.name!r}; make it: pvc sandbox up --name {self.name}")
+        return self._known
+
+    @property
+    def plan(self) -> ClusterPlan:
+        """What the cluster consists of."""
+        plan = cluster.load_plan(self.layout)
+        if plan is None:
+            raise SandboxError(f"sandbox {self.name!r} is not complete; make it: pvc sandbox up --name {self.name}")
+        return plan
+
+    @property
+    def client_config(self) -> Path:
+        """Configuration file with which ``pvc`` reaches the cluster."""
+        return self.layout.client_config
+
+    @property
+    def shared(self) -> Path:
+        """Directory that all nodes see: for pools of image files."""
+        return self.layout.shared
+
+    @property
+    def pvc(self) -> PvcCommand:
+        """The ``pvc`` command, on this cluster."""
+        return PvcCommand(self.client_config)
+
+    def up(self, nodes: int | None = None, *, report: Report = lambda _: None, **changes: Any) -> None:
+        """Make the cluster, or what is missing of it, and return when every node's daemon works.
+
+        ``nodes``: how many (default: those there are, else 3); hypervisors are added to a cluster that is
+        there.  ``changes`` are other fields of ``ClusterPlan``; a running daemon takes them at its next
+        start.  ``report`` gets a line for each step.  Raises SandboxError.
+        """
+        check_requirements()
+        begun = time.monotonic()
+        self._known = claim_layout(self._state or STATE_ROOT / self.name, self.name)
+        with self._lock():
+            plan = cluster.make_plan(self.layout, nodes, **changes)
+            cluster.configure(self.layout, plan)
+            links.make_switch(self.layout)
+            report(
+                f"switch {self.layout.switch}: cluster 10.77.{self.layout.index}.0/24, guests 10.78.{self.layout.index}.0/24"
+            )
+            self._power_on(plan, plan.node_numbers(), report)
+            self._wait_for_ensemble(plan, report)
+        self.wait_ready(plan, report)
+        report(f"cluster of {plan.nodes} nodes is up after {format_duration(time.monotonic() - begun)}")
+
+    def down(self, *, report: Report = lambda _: None) -> None:
+        """Cut the power of all nodes and remove everything of the sandbox; one that is not there is success."""
+        layout = load_layout(self._state) if self._state else find_layout(self.name)
+        if layout is None:
+            report(f"there is no sandbox named {self.name!r}")
+            return
+        self._known = layout
+        with self._lock() as lock:
+            hosts = [Host(layout, layout.node_number(name)) for name in _node_names(layout)]
+            self._each(hosts, Host.destroy)
+            links.remove_switch(layout)
+            shutil.rmtree(layout.state, ignore_errors=True)
+            # Last: as long as this is there, a repeated `down` knows what to remove.
+            shutil.rmtree(layout.run, ignore_errors=True)
+            lock.delete()
+        forget_empty_directories()
+        self._known = None
+        report(f"sandbox {self.name!r} is removed ({len(hosts)} nodes)")
+
+    def status(self) -> SandboxState:
+        """Return what there is."""
+        layout, plan = self.layout, self.plan
+        carriers = links.carriers(layout)
+        return SandboxState(
+            name=layout.name,
+            state_directory=layout.state,
+            client_config=str(layout.client_config),
+            switch=layout.switch,
+            cluster_network=f"{layout.cluster_address(0)}/24",
+            guest_network=f"{layout.guest_address(0)}/24",
+            nodes=tuple(
+                self._node_state(plan, number, carrier=carriers.get(layout.node_name(number), False))
+                for number in plan.node_numbers()
+            ),
+        )
+
+    def nodes(self) -> list[str]:
+        """Return the names of all nodes."""
+        return [self.layout.node_name(number) for number in self.plan.node_numbers()]
+
+    def host(self, node: str) -> Host:
+        """Return a node's host; raises SandboxError when the sandbox has no such node."""
+        number = self.layout.node_number(node)
+        if number not in self.plan.node_numbers():
+            raise SandboxError(f"sandbox {self.name!r} has no node {node!r}; it has: {', '.join(self.nodes())}")
+        return Host(self.layout, number)
+
+    def power_on(self, node: str, *, report: Report = lambda _: None) -> None:
+        """Switch a node on and return when its libvirtd answers; its daemon joins the cluster by itself."""
+        self._power_on(self.plan, [self.host(node).number], report)
+
+    def power_cut(self, node: str) -> None:
+        """Cut a node's power: its guests and daemons end at once, its disks stay."""
+        self.host(node).power_cut()
+
+    def cut_link(self, node: str) -> None:
+        """Pull a node's network cables."""
+        self._powered(node).cut_link()
+
+    def heal_link(self, node: str) -> None:
+        """Put a node's network cables back."""
+        self._powered(node).heal_link()
+
+    def freeze(self, node: str) -> None:
+        """Make a node hang."""
+        self.host(node).freeze()
+
+    def thaw(self, node: str) -> None:
+        """Let a frozen node go on."""
+        self.host(node).thaw()
+
+    def exec(self, node: str, argv: Sequence[str], *, deadline_s: float = EXEC_DEADLINE_S) -> Completed:
+        """Run a program on a node to its end."""
+        return self.host(node).exec(argv, deadline_s=deadline_s)
+
+    def uri(self, node: str) -> str:
+        """Return the libvirt URI with which this machine reaches a node's libvirtd."""
+        return libvirtd.uri(self.layout, self.layout.node_number(node))
+
+    def shell_command(self, node: str, command: Sequence[str] = ()) -> list[str]:
+        """Return the argument list of ``command`` (empty: an interactive shell) on a node; ``pvc`` works there."""
+        host = self.host(node)
+        return host.command(
+            ["env", *cluster.shell_environment(self.layout, host.number), *(command or ("bash", "--norc", "-i"))]
+        )
+
+    def logs(self, node: str) -> dict[str, Path]:
+        """Return a node's log files by the name of what wrote them."""
+        state = self.host(node).state
+        files = {path.stem: path for path in sorted((state / "log").glob("*.log"))}
+        guests = {f"console/{path.stem}": path for path in sorted((state / "console").glob("*.log"))}
+        return files | {"libvirtd": state / "libvirt/log/libvirtd.log"} | guests
+
+    def wait_ready(self, plan: ClusterPlan | None = None, report: Report = lambda _: None) -> None:
+        """Return when every node that is on has its lease and its daemon says that it runs."""
+        wanted = {self.layout.node_name(number) for number in (plan or self.plan).node_numbers()}
+        seen: dict[str, str] = {}
+
+        def ready() -> bool:
+            for row in self.pvc.rows("node", "list"):
+                if row["alive"] and row["daemon"] == "running" and row["name"] not in seen:
+                    seen[row["name"]] = row["role"]
+                    report(f"{row['name']}: {row['role']} is in the cluster")
+            return wanted <= seen.keys()
+
+        wait_until(
+            f"sandbox {self.name!r}: all nodes in the cluster",
+            ready,
+            deadline_s=READY_DEADLINE_S,
+            detail=lambda: f"missing: {', '.join(sorted(wanted - seen.keys()))}; see: pvc sandbox logs NODE",
+        )
+
+    def _power_on(self, plan: ClusterPlan, numbers: Iterable[int], report: Report) -> None:
+        def start(host: Host) -> None:
+            begun = time.monotonic()
+            was_on = host.running
+            host.start(cluster.node_services(self.layout, plan, host.number))
+            after = f"on after {format_duration(time.monotonic() - begun)}"
+            report(f"{host.name}: {'is on' if was_on else after} ({host.address})")
+
+        self._each([Host(self.layout, number) for number in numbers], start)
+
+    def _wait_for_ensemble(self, plan: ClusterPlan, report: Report) -> None:
+        begun = time.monotonic()
+        names = [self.layout.node_name(number) for number in plan.coordinator_numbers()]
+        modes: dict[str, str] = {}
+
+        def serving() -> bool:
+            modes.update({name: zookeeper.mode(self.layout, self.layout.node_number(name)) for name in names})
+            return all(modes.values())
+
+        wait_until(
+            "ZooKeeper serves",
+            serving,
+            deadline_s=READY_DEADLINE_S,
+            detail=lambda: "silent: " + ", ".join(sorted(name for name in names if not modes.get(name))),
+        )
+        report(f"ZooKeeper serves ({_listed(modes)}) after {format_duration(time.monotonic() - begun)}")
+
+    def _node_state(self, plan: ClusterPlan, number: int, *, carrier: bool) -> NodeState:
+        host = Host(self.layout, number)
+        services: tuple[ServiceState, ...] = ()
+        power = "frozen" if host.frozen else "on" if host.running else "off"
+        if power == "on":
+            try:
+                services = tuple(host.services().values())
+            except NoAnswer:
+                power = "frozen"
+        return NodeState(
+            name=host.name,
+            role="coordinator" if number in plan.coordinator_numbers() else "hypervisor",
+            address=host.address,
+            power=power,
+            link="up" if carrier else "down",
+            uri=host.uri,
+            services=services,
+        )
+
+    def _powered(self, node: str) -> Host:
+        host = self.host(node)
+        if not host.running:
+            raise SandboxError(f"{node} is off, so its cables carry nothing; switch it on: pvc sandbox power-on {node}")
+        return host
+
+    def _each(self, hosts: Sequence[Host], act: Callable[[Host], None]) -> None:
+        """Act on several hosts at once; the first error is raised after all have ended."""
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for result in [pool.submit(act, host) for host in hosts]:
+                result.result()
+
+    def _lock(self) -> Lock:
+        # Not in the sandbox's own directory, which `down` removes while it holds the lock.
+        return Lock(RUN_ROOT / f"{self.name}.lock")
+
+
+def _node_names(layout: Layout) -> list[str]:
+    """Return the nodes of which anything is left, whatever the plan says."""
+    found = {path.name.partition(".")[0] for root in (Path(layout.state), layout.run) for path in root.glob("hv*")}
+    return sorted(found)
+
+
+def _listed(modes: dict[str, str]) -> str:
+    return ", ".join(f"{name} {mode}" for name, mode in modes.items())
