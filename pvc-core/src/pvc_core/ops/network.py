@@ -52,7 +52,7 @@ class NetworkModify(Request, frozen=True, kw_only=True):
 
     network: str
     description: str | UnsetType = UNSET
-    mtu: int | None | UnsetType = UNSET
+    mtu: int | UnsetType | None = UNSET
     parameters: dict[str, str | int | bool | list[str] | None] = {}
     """Parameters to set; None removes one."""
 

@@ -1,11 +1,17 @@
 """The definition of a VM as people write it, and its conversion to and from a spec."""
 
-from typing import Annotated, Literal
+import uuid
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta
+from msgspec.structs import asdict
 
 from pvc_core.model.base import Value
-from pvc_core.model.vm import DirectKernel, Disk, MigrationMethod, NicModel, RestartPolicy, Tag
+from pvc_core.model.errors import InvalidRequest
+from pvc_core.model.names import check_mac, check_name
+from pvc_core.model.units import parse_mib
+from pvc_core.model.vm import DirectKernel, Disk, MigrationMethod, Nic, NicModel, RestartPolicy, Tag, VmSpec
 from pvc_core.ops.message import Request
 
 
@@ -58,3 +64,110 @@ class VmDefine(Request, frozen=True, kw_only=True, omit_defaults=True):
     tags: tuple[Tag | str, ...] = ()
     start: bool = False
     """Start it at once."""
+
+
+_SAME: Final = (
+    "description",
+    "vcpus",
+    "machine",
+    "cpu_model",
+    "accelerator",
+    "firmware",
+    "direct_kernel",
+    "vnc",
+    "guest_agent",
+    "overlay_xml",
+    "shutdown_timeout_s",
+    "restart",
+    "autostart",
+    "node_limit",
+    "selector",
+    "migration",
+    "max_downtime_ms",
+)
+"""Fields that a definition and a spec have in common, with the same meaning."""
+
+
+def spec_fields(definition: VmDefine, macs: Iterator[str]) -> dict[str, Any]:
+    """Return the fields of a VmSpec that a definition sets; raises InvalidRequest for malformed values.
+
+    NICs without a MAC address get the next one of ``macs``.
+    Not among them: id, node, power, tags.
+    """
+    fields = {field: getattr(definition, field) for field in _SAME}
+    fields["name"] = check_name(definition.name, "VM name")
+    fields["memory_mib"] = memory_mib(definition.memory)
+    fields["disks"] = disks(definition.disks)
+    fields["nics"] = nics(definition.nics, macs)
+    return fields
+
+
+def definition_of(spec: VmSpec) -> VmDefine:
+    """Return the definition that makes this VM again."""
+    return VmDefine(
+        **{field: getattr(spec, field) for field in _SAME},
+        name=spec.name,
+        id=spec.id,
+        memory=spec.memory_mib,
+        node=spec.node,
+        disks=tuple(DiskDefinition(**asdict(disk)) for disk in spec.disks),
+        nics=tuple(NicDefinition(**asdict(nic)) for nic in spec.nics),
+        tags=tuple(tag if tag.protected else tag.name for tag in spec.tags),
+    )
+
+
+def memory_mib(memory: int | str) -> int:
+    """Return a VM's memory in MiB; raises InvalidRequest."""
+    size = parse_mib(memory)
+    if not 1 <= size <= 64 * 1024 * 1024:
+        raise InvalidRequest(f"memory {memory!r} is out of range: from 1 MiB to 64 TiB")
+    return size
+
+
+def disks(definitions: tuple[DiskDefinition, ...]) -> tuple[Disk, ...]:
+    """Return the disks; raises InvalidRequest when a volume is there twice."""
+    seen: set[tuple[str, str]] = set()
+    for disk in definitions:
+        if (disk.pool, disk.volume) in seen:
+            raise InvalidRequest(f"volume {disk.pool}/{disk.volume} is given twice: a volume is one disk of one VM")
+        seen.add((disk.pool, disk.volume))
+    return tuple(Disk(**asdict(disk)) for disk in definitions)
+
+
+def nics(definitions: tuple[NicDefinition, ...], macs: Iterator[str]) -> tuple[Nic, ...]:
+    """Return the NICs; those without a MAC address get the next one of ``macs``.  Raises InvalidRequest when one is there twice."""
+    given = [check_mac(nic.mac) if nic.mac else "" for nic in definitions]
+    taken: set[str] = set()
+    for mac in given:
+        if mac in taken:
+            raise InvalidRequest(f"MAC address {mac} is given twice")
+        if mac:
+            taken.add(mac)
+    result: list[Nic] = []
+    for nic, mac in zip(definitions, given, strict=True):
+        chosen = mac or next(free for free in macs if free not in taken)
+        taken.add(chosen)
+        result.append(Nic(**(asdict(nic) | {"mac": chosen})))
+    return tuple(result)
+
+
+def tags(definitions: tuple[Tag | str, ...]) -> tuple[Tag, ...]:
+    """Return tags sorted by name; raises InvalidRequest for a malformed one or one that is there twice."""
+    result: dict[str, Tag] = {}
+    for item in definitions:
+        tag = Tag(name=item) if isinstance(item, str) else item
+        check_name(tag.name, "tag")
+        if tag.name in result:
+            raise InvalidRequest(f"tag {tag.name!r} is given twice")
+        result[tag.name] = tag
+    return tuple(sorted(result.values(), key=lambda tag: tag.name))
+
+
+def check_id(id_: str) -> str:
+    """Return a UUID in its usual form; raises InvalidRequest."""
+    try:
+        return str(uuid.UUID(id_))
+    except ValueError:
+        raise InvalidRequest(
+            f"{id_!r} is not a UUID; write it like 123e4567-e89b-42d3-a456-426614174000, or leave it out"
+        ) from None

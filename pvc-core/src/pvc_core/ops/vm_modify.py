@@ -22,7 +22,7 @@ class VmPatch(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cpu_model: str | UnsetType = UNSET
     accelerator: Literal["auto", "kvm", "tcg"] | UnsetType = UNSET
     firmware: Literal["bios", "uefi"] | UnsetType = UNSET
-    direct_kernel: DirectKernel | None | UnsetType = UNSET
+    direct_kernel: DirectKernel | UnsetType | None = UNSET
     vnc: bool | UnsetType = UNSET
     guest_agent: bool | UnsetType = UNSET
     disks: tuple[DiskDefinition, ...] | UnsetType = UNSET

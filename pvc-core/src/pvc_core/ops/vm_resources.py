@@ -1,0 +1,164 @@
+"""What VMs refer to: networks, pools, volumes, MAC addresses; and the index nodes that say so."""
+
+from collections.abc import Iterable
+from typing import NamedTuple, TypeVar
+
+from pvc_core.model.base import Document
+from pvc_core.model.errors import AlreadyExists, InUse
+from pvc_core.model.names import not_found
+from pvc_core.model.network import NetworkSpec
+from pvc_core.model.storage import PoolSpec, VolumeSpec
+from pvc_core.model.vm import VmSpec
+from pvc_core.ops.context import Ops
+from pvc_core.ops.resolve import is_plain, refuse_deleting
+from pvc_core.store import keys
+from pvc_core.store.api import Create, Delete, Node, Operation
+from pvc_core.store.documents import decode, read
+from pvc_core.store.keys import Key
+
+T = TypeVar("T", bound=Document)
+
+
+class Resources(NamedTuple):
+    """The objects that VMs name, as read; what does not exist is not in here."""
+
+    networks: dict[str, NetworkSpec]
+    pools: dict[str, PoolSpec]
+    volumes: dict[tuple[str, str], VolumeSpec]
+    """By the names of pool and volume."""
+    holders: dict[str, str]
+    """Volume id -> id of the VM it belongs to."""
+    macs: dict[str, str]
+    """MAC address -> id of the VM that has it."""
+
+    def capabilities(self, vm: VmSpec) -> frozenset[str]:
+        """Return what a node must offer to run the VM, such as ``storage:dir``."""
+        pools = {self.pools[disk.pool].driver for disk in vm.disks if disk.pool in self.pools}
+        networks = {self.networks[nic.network].driver for nic in vm.nics if nic.network in self.networks}
+        return frozenset({f"storage:{driver}" for driver in pools} | {f"network:{driver}" for driver in networks})
+
+
+def read_resources(ops: Ops, *vms: VmSpec) -> Resources:
+    """Read all that these VMs refer to, in two round trips for any number of them."""
+    networks = {nic.network for vm in vms for nic in vm.nics if is_plain(nic.network)}
+    disks = {(disk.pool, disk.volume) for vm in vms for disk in vm.disks}
+    disks = {(pool, volume) for pool, volume in disks if is_plain(pool) and is_plain(volume)}
+    pools = {pool for pool, _ in disks}
+    macs = {nic.mac for vm in vms for nic in vm.nics}
+    if not (networks or disks):
+        return Resources({}, {}, {}, {}, {})
+    index = _fetch(
+        ops,
+        [keys.name("network", name) for name in networks]
+        + [keys.name("pool", name) for name in pools]
+        + [keys.name("volume", f"{pool}:{volume}") for pool, volume in disks]
+        + [keys.name("mac", mac) for mac in macs],
+    )
+    network_keys = {n: keys.network_spec(i) for n in networks if (i := _id(index, keys.name("network", n)))}
+    pool_keys = {n: keys.pool_spec(i) for n in pools if (i := _id(index, keys.name("pool", n)))}
+    volume_ids = {d: i for d in disks if (i := _id(index, keys.name("volume", f"{d[0]}:{d[1]}")))}
+    volume_keys = {d: keys.volume_spec(i) for d, i in volume_ids.items()}
+    found = _fetch(
+        ops,
+        [key.path for key in (*network_keys.values(), *pool_keys.values(), *volume_keys.values())]
+        + [_holder(i) for i in volume_ids.values()],
+    )
+    return Resources(
+        _decoded(network_keys, found),
+        _decoded(pool_keys, found),
+        _decoded(volume_keys, found),
+        {i: holder for i in volume_ids.values() if (holder := _id(found, _holder(i)))},
+        {mac: id_ for mac in macs if (id_ := _id(index, keys.name("mac", mac)))},
+    )
+
+
+def check_resources(ops: Ops, vm: VmSpec, resources: Resources) -> None:
+    """Check that all a VM refers to exists and is not somebody else's.
+
+    Raises NotFound, Conflict (being removed), InUse (volume), AlreadyExists (MAC address).
+    """
+    for nic in vm.nics:
+        network = resources.networks.get(nic.network)
+        if network is None:
+            raise not_found("network", nic.network, ops.store.children(f"{keys.NAME}/network"))
+        refuse_deleting("network", nic.network, deleting=network.deleting)
+        owner = resources.macs.get(nic.mac, vm.id)
+        if owner != vm.id:
+            raise AlreadyExists(f"MAC address {nic.mac} belongs to VM {vm_name(ops, owner)!r}")
+    for disk in vm.disks:
+        pool = resources.pools.get(disk.pool)
+        if pool is None:
+            raise not_found("storage pool", disk.pool, ops.store.children(f"{keys.NAME}/pool"))
+        refuse_deleting("storage pool", disk.pool, deleting=pool.deleting)
+        what = f"{disk.pool}/{disk.volume}"
+        volume = resources.volumes.get((disk.pool, disk.volume))
+        if volume is None:
+            known = [name.replace(":", "/", 1) for name in ops.store.children(f"{keys.NAME}/volume")]
+            raise not_found("volume", what, known)
+        refuse_deleting("volume", what, deleting=volume.deleting)
+        holder = resources.holders.get(volume.id, vm.id)
+        if holder != vm.id:
+            raise InUse(f"volume {what} belongs to VM {vm_name(ops, holder)!r}; a volume is a disk of one VM at most")
+
+
+def reference_operations(vm: VmSpec, old: VmSpec | None, resources: Resources) -> list[Operation]:
+    """Return the operations that make the index nodes say what ``vm`` refers to, given what ``old`` did.
+
+    They fail when a network or volume is taken away at the same time, or a MAC address or volume is taken.
+    """
+    operations: list[Operation] = []
+    new_macs, old_macs = _macs(vm), _macs(old)
+    operations += [Create(keys.name("mac", mac), vm.id.encode()) for mac in sorted(new_macs - old_macs)]
+    operations += [Delete(keys.name("mac", mac)) for mac in sorted(old_macs - new_macs)]
+    new_networks, old_networks = _network_ids(vm, resources), _network_ids(old, resources)
+    operations += [Create(f"{keys.ref('network', i)}/{vm.id}", b"") for i in sorted(new_networks - old_networks)]
+    operations += [Delete(f"{keys.ref('network', i)}/{vm.id}") for i in sorted(old_networks - new_networks)]
+    new_volumes, old_volumes = _volume_ids(vm, resources), _volume_ids(old, resources)
+    operations += [Create(_holder(i), vm.id.encode()) for i in sorted(new_volumes - old_volumes)]
+    operations += [Delete(_holder(i)) for i in sorted(old_volumes - new_volumes)]
+    return operations
+
+
+def vm_name(ops: Ops, id_: str) -> str:
+    """Return the name of a VM for a message; its id when it is gone."""
+    entry = read(ops.store, keys.vm_spec(id_))
+    return entry.value.name if entry is not None else id_
+
+
+def _macs(vm: VmSpec | None) -> set[str]:
+    return {nic.mac for nic in vm.nics} if vm is not None else set()
+
+
+def _network_ids(vm: VmSpec | None, resources: Resources) -> set[str]:
+    if vm is None:
+        return set()
+    return {resources.networks[nic.network].id for nic in vm.nics if nic.network in resources.networks}
+
+
+def _volume_ids(vm: VmSpec | None, resources: Resources) -> set[str]:
+    if vm is None:
+        return set()
+    names = [(disk.pool, disk.volume) for disk in vm.disks]
+    return {resources.volumes[name].id for name in names if name in resources.volumes}
+
+
+def _holder(volume: str) -> str:
+    return f"{keys.ref('volume', volume)}/holder"
+
+
+def _fetch(ops: Ops, paths: Iterable[str]) -> dict[str, Node]:
+    wanted = list(paths)
+    nodes = ops.store.get_many(wanted)
+    return {path: node for path, node in zip(wanted, nodes, strict=True) if node is not None}
+
+
+def _id(found: dict[str, Node], path: str) -> str:
+    node = found.get(path)
+    return node.value.decode() if node is not None else ""
+
+
+K = TypeVar("K")
+
+
+def _decoded(wanted: dict[K, Key[T]], found: dict[str, Node]) -> dict[K, T]:
+    return {name: decode(key, found[key.path]).value for name, key in wanted.items() if key.path in found}
