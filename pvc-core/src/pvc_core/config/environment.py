@@ -1,0 +1,39 @@
+"""Environment variables that say where files are: for containers, tests, and several nodes on one machine."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+NODE_FILE: Final = "/etc/pvc/pvcnoded.yml"
+CLIENT_FILE: Final = "/etc/pvc/pvc.yml"
+CONFIG: Final = "PVC_CONFIG"
+
+DIRECTORIES: Final = {
+    "PVC_STATE_DIRECTORY": "state_directory",
+    "PVC_RUN_DIRECTORY": "run_directory",
+    "PVC_CONSOLE_DIRECTORY": "console_directory",
+}
+"""Variable -> key of the section ``node`` that it overrides."""
+
+VARIABLES: Final = {
+    CONFIG: f"Configuration file: of `pvcnoded` instead of {NODE_FILE}, of `pvc` instead of {CLIENT_FILE} "
+    f"(or, where that does not exist, {NODE_FILE}). The option `--config` goes before it.",
+    "PVC_STATE_DIRECTORY": "Overrides `node.state_directory`.",
+    "PVC_RUN_DIRECTORY": "Overrides `node.run_directory`.",
+    "PVC_CONSOLE_DIRECTORY": "Overrides `node.console_directory`.",
+    "PVC_TRACE_HOOKS": "`1`: the daemon logs every call of a plugin's hook (logger `pvc.trace`), without secrets.",
+}
+"""Every variable that PVC reads, with what it does."""
+
+
+def node_file(option: str | None = None, environment: Mapping[str, str] = os.environ) -> str:
+    """Return the file that ``pvcnoded`` reads: the option, else the environment's, else the default."""
+    return option or environment.get(CONFIG) or NODE_FILE
+
+
+def client_file(option: str | None = None, environment: Mapping[str, str] = os.environ) -> str:
+    """Return the file that ``pvc`` reads; on a node that has no file for clients, the node's own."""
+    if chosen := option or environment.get(CONFIG):
+        return chosen
+    return CLIENT_FILE if Path(CLIENT_FILE).exists() or not Path(NODE_FILE).exists() else NODE_FILE

@@ -1,0 +1,279 @@
+"""One object of a plugin, supervised: every call into it passes here.
+
+A call runs in one of the unit's bulkheads under a deadline; what it returns is checked against the
+specification; what it raises is mapped to DriverError with the plugin's and the hook's name; all of it
+is counted.  Thread-safe.
+"""
+
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+from pvc_core.model.errors import InvalidRequest, PvcError
+from pvc_core.plugin.errors import (
+    DeadlineExceeded,
+    DriverError,
+    ObjectBusy,
+    ObjectExists,
+    ObjectMissing,
+    PluginContractError,
+    Unsupported,
+)
+from pvc_core.plugin.specs.storage import Cancelled
+from pvc_core.runtime.bulkhead import Bulkhead, Outcome, Pending
+from pvc_core.runtime.contract import mismatch, text_of
+from pvc_core.runtime.hooks import SLOW_S, Hook, Lane, deadline_of
+from pvc_core.runtime.manifests import describe
+from pvc_core.runtime.trace import redacted, redacted_arguments
+
+log = logging.getLogger(__name__)
+trace_log = logging.getLogger("pvc.trace")
+
+_ANSWERS: Final = (Unsupported, ObjectMissing, ObjectExists, ObjectBusy)
+"""Errors that say something about the object asked for, not about the health of the plugin."""
+_ILL_AFTER: Final = 3
+_FINGERPRINTS_MAX: Final = 200
+_FENCE_THREADS: Final = 2
+
+
+class HookStatistics:
+    """Figures of one hook of one unit since the daemon's start."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.failures = 0
+        self.timeouts = 0
+        self.total_s = 0.0
+        self.slowest_s = 0.0
+
+
+class HookFigures(NamedTuple):
+    """Statistics of one hook of one unit, as they are now."""
+
+    plugin: str
+    unit: str
+    hook: str
+    calls: int
+    failures: int
+    timeouts: int
+    total_s: float
+    slowest_s: float
+
+
+class Call(NamedTuple):
+    """A call that was begun."""
+
+    hook: Hook
+    pending: Pending
+    deadline_s: float
+
+
+class Unit:
+    """A driver, or an object with hooks, of one plugin."""
+
+    def __init__(
+        self,
+        plugin: str,
+        kind: str,
+        name: str,
+        instance: Any,
+        *,
+        changed: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.plugin: Final = plugin
+        self.kind: Final = kind
+        self.name: Final = name
+        self.instance: Final = instance
+        self.functions: dict[str, Callable[..., Any]] = {}
+        """Hook -> how it is called, filled at registration."""
+        self.ready = False
+        """Drivers: its preflight succeeded."""
+        self.reason = "its preflight has not ended yet"
+        """Why it is not ready."""
+        self.capabilities: Any = None
+        """What its capabilities hook said when it became ready."""
+        self.tracing = False
+        self.ill = 0
+        """Failures since the last call that went well."""
+        self.last_error = ""
+        self._statistics: dict[str, HookStatistics] = {}
+        self._changed = changed
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._bulkheads: dict[str, Bulkhead] = {}
+        self._seen: dict[tuple[str, str, str], int] = {}
+
+    @property
+    def label(self) -> str:
+        """Return what identifies it: ``storage:dir``."""
+        return f"{self.kind}:{self.name}"
+
+    @property
+    def open(self) -> bool:
+        """Return whether the circuit for its ordinary work is open."""
+        bulkhead = self._bulkheads.get("work")
+        return bulkhead is not None and bulkhead.state == "open"
+
+    @property
+    def open_lanes(self) -> list[str]:
+        """Return the names of all its lanes whose circuit is open."""
+        return sorted(lane for lane, bulkhead in self._bulkheads.copy().items() if bulkhead.state == "open")
+
+    @property
+    def sick(self) -> bool:
+        """Return whether several calls in a row failed."""
+        return self.ill >= _ILL_AFTER
+
+    def bulkhead(self, lane: str) -> Bulkhead:
+        """Return the pool of a lane."""
+        with self._lock:
+            if lane not in self._bulkheads:
+                name = f"{self.plugin}/{self.label}/{lane}"
+                threads = {"threads": _FENCE_THREADS} if lane.startswith("node ") else {}
+                self._bulkheads[lane] = Bulkhead(name, clock=self._clock, changed=self._changed, **threads)
+            return self._bulkheads[lane]
+
+    def call(self, hook: Hook, arguments: Mapping[str, Any]) -> Any:
+        """Call a hook and return its result; raises DriverError or Cancelled."""
+        return self.finish(self.begin(hook, arguments))
+
+    def begin(self, hook: Hook, arguments: Mapping[str, Any]) -> Call:
+        """Hand a call to the unit's threads; raises DriverError when the circuit is open."""
+        if self.tracing:
+            trace_log.info("hook-call plugin=%s hook=%s %s", self.plugin, hook.name, redacted_arguments(arguments))
+        function = self.functions[hook.name]
+        try:
+            pending = self.bulkhead(self._lane(hook, arguments)).submit(lambda: function(**arguments))
+        except DriverError as error:
+            raise self._named(error, hook.name) from None
+        return Call(hook, pending, deadline_of(hook))
+
+    def finish(self, call: Call) -> Any:
+        """Wait for a call that was begun and return its result; raises DriverError or Cancelled."""
+        hook = call.hook.name
+        slow_s = call.deadline_s if call.hook.lane == "long" else SLOW_S
+        try:
+            outcome = call.pending.wait(call.deadline_s, slow_s=slow_s, slow=lambda: self._slow(hook, slow_s))
+        except DeadlineExceeded as error:
+            self._count(hook, call.pending, error)
+            log.warning("hook-timeout plugin=%s unit=%s hook=%s error=%s", self.plugin, self.label, hook, error)
+            raise self._named(error, hook) from None
+        if outcome.error is None:
+            wrong = self._contract(call.hook, outcome.value)
+            if wrong is not None:
+                outcome = Outcome(None, wrong)
+        self._count(hook, call.pending, outcome.error)
+        if self.tracing:
+            answer = redacted(outcome.value) if outcome.error is None else type(outcome.error).__name__
+            trace_log.info("hook-return plugin=%s hook=%s result=%s", self.plugin, hook, answer)
+        if outcome.error is not None:
+            raise self.mapped(outcome.error, hook) from outcome.error
+        return outcome.value
+
+    def run(self, what: str, function: Callable[[], Any], deadline_s: float, lane: str) -> None:
+        """Run something of the plugin that is not a hook, such as a role service; raises DriverError."""
+        try:
+            pending = self.bulkhead(lane).submit(function)
+            outcome = pending.wait(deadline_s)
+        except DeadlineExceeded as error:
+            self._count(what, pending, error)
+            raise self._named(error, what) from None
+        except DriverError as error:
+            raise self._named(error, what) from None
+        self._count(what, pending, outcome.error)
+        if outcome.error is not None:
+            raise self.mapped(outcome.error, what) from outcome.error
+
+    def mapped(self, error: BaseException, hook: str) -> Exception:
+        """Return what is raised instead of an exception of the plugin."""
+        if isinstance(error, Cancelled):
+            return error
+        if isinstance(error, DriverError):
+            return self._named(error, hook)
+        if isinstance(error, PvcError):
+            retryable = not isinstance(error, InvalidRequest)
+            return DriverError(str(error), retryable=retryable, plugin=self.plugin, hook=hook)
+        self._log_once(error, hook)
+        return DriverError(f"unexpected {describe(error)}", plugin=self.plugin, hook=hook)
+
+    def figures(self) -> list[HookFigures]:
+        """Return the figures of every hook that was called."""
+        with self._lock:
+            return [
+                HookFigures(
+                    self.plugin, self.label, hook, s.calls, s.failures, s.timeouts, round(s.total_s, 6), s.slowest_s
+                )
+                for hook, s in self._statistics.items()
+            ]
+
+    def shut(self) -> None:
+        """Let in no more calls; waits for none."""
+        with self._lock:
+            bulkheads = list(self._bulkheads.values())
+        for bulkhead in bulkheads:
+            bulkhead.shut()
+
+    def _lane(self, hook: Hook, arguments: Mapping[str, Any]) -> str:
+        # Each node's power controller has a circuit of its own: two that hang must not keep a third from being used.
+        target = arguments.get("target") if self.kind == "fencing" else None
+        lane: Lane = hook.lane
+        return lane if target is None else f"node {target.node}"
+
+    def _contract(self, hook: Hook, value: Any) -> PluginContractError | None:
+        if hook.kind == "event" or (hook.kind == "collect" and value is None):
+            return None
+        wrong = mismatch(value, hook.returns)
+        if wrong is None:
+            return None
+        wanted = text_of(hook.returns)
+        also = "" if wanted in wrong else f"; the specification says {wanted}"
+        return PluginContractError(f"it returned {wrong}{also}")
+
+    def _named(self, error: DriverError, hook: str) -> DriverError:
+        error.plugin = error.plugin or self.plugin
+        error.hook = error.hook or hook
+        return error
+
+    def _slow(self, hook: str, after_s: float) -> None:
+        log.warning("hook-slow plugin=%s unit=%s hook=%s seconds=%g", self.plugin, self.label, hook, after_s)
+
+    def _count(self, hook: str, pending: Pending, error: BaseException | None) -> None:
+        took_s = time.monotonic() - pending.started
+        failed = error is not None and not isinstance(error, (*_ANSWERS, Cancelled))
+        with self._lock:
+            figures = self._statistics.setdefault(hook, HookStatistics())
+            figures.calls += 1
+            figures.failures += failed
+            figures.timeouts += isinstance(error, DeadlineExceeded)
+            figures.total_s += took_s
+            figures.slowest_s = max(figures.slowest_s, took_s)
+            was_sick = self.sick
+            self.ill = self.ill + 1 if failed else 0
+            if error is not None and failed:
+                said = error.args[0] if isinstance(error, DriverError) else describe(error)
+                self.last_error = f"{hook}: {said}"
+            changed = was_sick != self.sick
+        if changed and self._changed is not None:
+            self._changed()
+
+    def _log_once(self, error: BaseException, hook: str) -> None:
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+        fingerprint = (hook, type(error).__name__, place)
+        with self._lock:
+            if len(self._seen) >= _FINGERPRINTS_MAX:
+                self._seen.clear()
+            count = self._seen[fingerprint] = self._seen.get(fingerprint, 0) + 1
+        if count == 1:
+            log.error(
+                "hook-raised plugin=%s unit=%s hook=%s error=%s",
+                self.plugin,
+                self.label,
+                hook,
+                describe(error),
+                exc_info=error,
+            )
