@@ -15,6 +15,7 @@ The faults a session can have, and what the ZooKeeper client shows then:
 """
 
 import enum
+import logging
 import threading
 import time
 from collections import deque
@@ -39,6 +40,8 @@ from pvc_core.store.api import (
     WatchCallback,
 )
 from pvc_core.store.limits import check_path, check_transaction
+
+log = logging.getLogger(__name__)
 
 
 class MonotonicClock(Protocol):
@@ -104,7 +107,10 @@ class MemoryTree:
         """Run the callbacks that wait, and those they cause, of all sessions or of one; return how many ran."""
         count = 0
         while (call := self._take(session)) is not None:
-            call()
+            try:
+                call()
+            except Exception:  # as with ZooKeeper, a callback's mistake concerns neither the writer nor other callbacks
+                log.exception("store-callback-failed")
             count += 1
         return count
 
