@@ -86,7 +86,7 @@ def test_silence_ends_the_lease_on_our_own_clock_before_the_session_can_be_over(
     lease = lease_of(store, clock)
     lease.ensure()
     store.suspend()
-    clock.now += LEASE_S * 0.79
+    clock.now += LEASE_S * 0.69
     assert lease.alive()
     clock.now += LEASE_S * 0.02
     assert not lease.alive()

@@ -162,7 +162,7 @@ class Agent:
             self.queue.add("primary", "")
             self.queue.add("duties", "")
         elif kind == "node" and not own:
-            return
+            self.queue.add("duties", "")
         elif kind == "cluster":
             self.queue.add("node", self.context.name)
         elif kind == "task" and self.interest.is_foreign_task(id_):
@@ -210,7 +210,7 @@ class Agent:
     def _look_at_everything(self) -> None:
         self._dropped = False
         self._full_scan = True
-        for kind in ("resync", "publish"):
+        for kind in ("resync", "publish", "health"):
             self.queue.add(kind, "")
 
     def _lost(self) -> None:

@@ -24,9 +24,9 @@ from pvc_core.store.api import Check, Operation, SessionState, Store
 
 log = logging.getLogger(__name__)
 
-_SAFE: Final = 0.8
+_SAFE: Final = 0.7
 """Part of the lease time, counted from the last answer, in which the lease certainly stands: the servers count from
-when they heard from us, which is before that answer came; the rest covers different clock rates and slow threads."""
+when they heard from us, which is before that answer came; the rest is for noticing it and giving up the primary role."""
 
 
 class LeaseLost(Unavailable):
@@ -68,6 +68,10 @@ class NodeLease:
         if held is None or self._store.state is not SessionState.CONNECTED or not self._fresh():
             return None
         return held.generation
+
+    def connected(self) -> bool:
+        """Return whether the store can be asked now without waiting for a connection."""
+        return self._store.state is SessionState.CONNECTED
 
     def alive(self) -> bool:
         """Return whether the lease certainly stands, even if the store cannot be reached at this moment."""

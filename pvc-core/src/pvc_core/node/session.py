@@ -58,6 +58,9 @@ class Session:
             log.warning("lease-lost action=stop-deciding guests=keep-running")
             self._lost()
         generation = self._lease.generation()
+        if not self._lease.connected():
+            # The connection's return is an event; asking now would only wait, and hide the lease's end meanwhile.
+            return self._lease_s * _LOOK
         if generation is None or self._verify:
             generation = self._ensure()
             if generation is None:

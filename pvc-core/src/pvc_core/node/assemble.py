@@ -1,0 +1,95 @@
+"""Puts the parts of a node's daemon together: who takes care of which kind of key."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from pvc_core.node.agent import Agent
+from pvc_core.node.bounded import BoundedCall, call_with_deadline
+from pvc_core.node.context import Reconciler
+from pvc_core.node.duties import LostTasks, Orphans, Upkeep, Watch
+from pvc_core.node.health import Health
+from pvc_core.node.host import Host
+from pvc_core.node.primary import Duties, Duty, Election
+from pvc_core.node.publish import MemoryLimits, Publisher
+from pvc_core.node.reconcile.node import NodeReconciler
+from pvc_core.node.reconcile.recovery import Recovery
+from pvc_core.node.reconcile.resource import ResourceReconciler, make_parents
+from pvc_core.node.services import RoleServices
+from pvc_core.node.state import NodeState
+from pvc_core.node.tasks import Spawn, TaskEngine, spawn_thread
+from pvc_core.ops.context import Ops
+from pvc_core.plugin.specs.lifecycle import RoleService, TaskRunner
+
+
+class Parts(NamedTuple):
+    """What the daemon has to reach after it was put together."""
+
+    state: NodeState
+    publisher: Publisher
+    node: NodeReconciler
+    election: Election
+    tasks: TaskEngine
+
+
+def assemble(
+    agent: Agent,
+    *,
+    ops: Ops,
+    host: Host,
+    coordinators: tuple[str, ...],
+    reconcilers: Callable[[NodeReconciler], Mapping[str, Reconciler]],
+    services: tuple[RoleService, ...] = (),
+    runners: Mapping[str, TaskRunner] | None = None,
+    resource_kinds: tuple[str, ...] = (),
+    duties: tuple[tuple[str, Duty], ...] = (),
+    limits: MemoryLimits | None = None,
+    service_port: int = 0,
+    spawn: Spawn = spawn_thread,
+    call: BoundedCall = call_with_deadline,
+) -> Parts:
+    """Give an agent its reconcilers; call ``agent.start()`` afterwards.
+
+    ``reconcilers`` makes those of VMs, networks, pools and volumes; it gets the node's own, which knows which VMs
+    are parked.  ``duties`` are done by the primary after core's own.
+    """
+    context, queue = agent.context, agent.queue
+    state = NodeState(context.clock, lambda: queue.add("publish", ""))
+    publisher = Publisher(context, state, host, limits=limits, service_port=service_port)
+    node = NodeReconciler(context, state, agent.interest, ops, host)
+    election = Election(context, agent.lease, RoleServices(services, state, context.clock, call=call), coordinators)
+    tasks = TaskEngine(context, agent.interest, runners or {}, spawn=spawn)
+    watch, upkeep = Watch(context), Upkeep(context, ops)
+    core: tuple[tuple[str, Duty], ...] = (
+        ("lost-nodes", watch.tell_lost),
+        ("lost-tasks", LostTasks(context, watch)),
+        ("orphans", Orphans(context, watch, ops)),
+        ("place-waiting", upkeep.place),
+        ("prune-tasks", upkeep.prune),
+    )
+    agent.register(
+        {
+            "publish": publisher,
+            "node": node,
+            "primary": election,
+            "duties": Duties(election, [*core, *duties]),
+            "task": tasks,
+            "recovery": Recovery(context, queue),
+            "health": Health(context, state),
+            **{kind: ResourceReconciler(context, kind) for kind in resource_kinds},
+            **reconcilers(node),
+        }
+    )
+    started = False
+
+    def enter(generation: int) -> None:
+        nonlocal started
+        make_parents(context, resource_kinds)
+        node.enter(generation)
+        state.daemon = "running"
+        queue.add("health", "")
+        if not started:
+            started = True
+            context.drivers.notify("node_started", node=context.name)
+
+    agent.on_lease(enter)
+    return Parts(state, publisher, node, election, tasks)

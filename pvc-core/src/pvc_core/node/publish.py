@@ -1,0 +1,164 @@
+"""The node's report: one write of facts and one of its guests' figures per interval, and one more on important change.
+
+Liveness does not depend on it: a node lives while its lease stands.
+"""
+
+import logging
+import threading
+from importlib import metadata
+from typing import Final, Generic, TypeVar
+
+from pvc_core.hypervisor.api import Domain, DomainState, HostFacts, HypervisorError
+from pvc_core.model.base import Document
+from pvc_core.model.node import Memory, NodeStatus, NodeUsage
+from pvc_core.node.context import NodeContext
+from pvc_core.node.host import Host
+from pvc_core.node.state import NodeState
+from pvc_core.store import documents
+from pvc_core.store.documents import Entry
+from pvc_core.store.keys import Key, node_status, usage
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T", bound=Document)
+
+_LEAST_S: Final = 1.0
+"""Pause between two reports, however much changes."""
+
+
+class MemoryLimits:
+    """What the configuration says of this host's memory, in MiB."""
+
+    def __init__(self, total_mib: int | None = None, reserved_mib: int = 1024) -> None:
+        self._total_mib = total_mib
+        self._reserved_mib = reserved_mib
+
+    def memory(self, facts: HostFacts, used_by_guests_mib: int) -> Memory:
+        """Return the memory to report; with a configured total, no more is free than guests leave of it."""
+        total = facts.memory_mib if self._total_mib is None else self._total_mib
+        free = facts.free_mib
+        if self._total_mib is not None:
+            free = min(free, max(total - self._reserved_mib - used_by_guests_mib, 0))
+        return Memory(total_mib=total, reserved_mib=min(self._reserved_mib, total), free_mib=free)
+
+
+class Publisher:
+    """Reconciler of the key ``("publish", "")``: writes the report and asks to be called again in an interval."""
+
+    def __init__(
+        self,
+        context: NodeContext,
+        state: NodeState,
+        host: Host,
+        *,
+        limits: MemoryLimits | None = None,
+        service_port: int = 0,
+    ) -> None:
+        self._context = context
+        self._state = state
+        self._host = host
+        self._limits = limits or MemoryLimits()
+        self._service_port = service_port
+        self._version = metadata.version("pvc-core")
+        self._lock = threading.Lock()
+        self._status = _Writer(context, node_status(context.name))
+        self._usage = _Writer(context, usage(context.name))
+        self._facts = HostFacts(cpus=0, memory_mib=0, free_mib=0, version="")
+        self._domains: dict[str, Domain] = {}
+        self._published: float | None = None
+        self._figures: float | None = None
+        self._had_guests = True
+
+    def reconcile(self, id_: str) -> float | None:  # noqa: ARG002  (there is one report)
+        """Publish, unless that was done within the last second; returns when to do it again."""
+        clock, interval = self._context.clock, self._context.timing.publish
+        now = clock.monotonic()
+        least = min(_LEAST_S, interval)
+        if self._published is not None and now - self._published < least:
+            return self._published + least - now
+        self.publish()
+        self._published = now
+        if self._figures is None or now - self._figures >= interval - least / 2:
+            self._figures = now
+            self._publish_usage()
+        return interval
+
+    def publish(self) -> None:
+        """Write the status now.  Raises StoreUnavailable, LeaseLost."""
+        with self._lock:
+            self._status.write(self._report())
+
+    def _report(self) -> NodeStatus:
+        context, state = self._context, self._state
+        try:
+            self._facts = context.hypervisor.facts()
+            self._domains = context.hypervisor.domains()
+        except HypervisorError as error:
+            # Guests may well be running: the last that was seen of them stays in the report.
+            state.set_condition(
+                "Hypervisor", ok=False, reason="Unavailable", message=f"the hypervisor does not answer: {error}"
+            )
+        else:
+            state.set_condition("Hypervisor", ok=True)
+        host, facts, domains = self._host.figures(), self._facts, self._domains.values()
+        allocated = sum(domain.memory_mib for domain in domains)
+        return NodeStatus(
+            id=context.name,
+            role="coordinator" if context.role == "coordinator" else "hypervisor",
+            daemon=state.daemon,
+            scheduling=state.scheduling,
+            observed_generation=state.observed_generation,
+            lease=context.lease.generation() or 0,
+            boot_id=host.boot_id,
+            address=context.address,
+            service_port=self._service_port,
+            version=self._version,
+            kernel=host.kernel,
+            architecture=host.architecture,
+            hypervisor=facts.version,
+            accelerators=facts.accelerators,
+            machine_types=facts.machine_types,
+            cpus=facts.cpus,
+            memory=self._limits.memory(facts, allocated),
+            load1=round(host.load1, 2),
+            running=tuple(sorted(domain.id for domain in domains if domain.state is not DomainState.INCOMING)),
+            allocated_mib=allocated,
+            allocated_vcpus=sum(domain.vcpus for domain in domains),
+            plugins=context.drivers.status(),
+            conditions=state.conditions,
+            published=context.clock.wall(),
+        )
+
+    def _publish_usage(self) -> None:
+        context = self._context
+        try:
+            guests = context.hypervisor.usage()
+        except HypervisorError as error:
+            log.debug("usage-unknown error=%s", error)
+            return
+        if guests or self._had_guests:
+            new = NodeUsage(id=context.name, guests=guests, published=context.clock.wall())
+            self._usage.write(new)
+        self._had_guests = bool(guests)
+
+
+class _Writer(Generic[T]):
+    """A document that only this node writes: one round trip per write, as its version is known from the last."""
+
+    def __init__(self, context: NodeContext, key: Key[T]) -> None:
+        self._context = context
+        self._key = key
+        self._entry: Entry[T] | None = None
+        self._unknown = True
+
+    def write(self, new: T) -> None:
+        store, guard = self._context.store, self._context.lease.guard()
+        if self._unknown:
+            self._entry = documents.read(store, self._key)
+            self._unknown = False
+        entry = self._entry
+        operation = documents.create(self._key, new) if entry is None else entry.put(new)
+        self._unknown = True
+        store.commit(operation, *guard)
+        self._unknown = False
+        self._entry = Entry(self._key, new, 0 if entry is None else entry.version + 1, operation.value)

@@ -1,0 +1,111 @@
+"""The services that only the primary runs: acquired in ascending order, relinquished in reverse."""
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from pvc_core.node.bounded import BoundedCall, call_with_deadline
+from pvc_core.node.clock import Clock
+from pvc_core.node.state import NodeState
+from pvc_core.plugin.specs.lifecycle import RoleService
+
+log = logging.getLogger(__name__)
+
+DEADLINE_S: Final = 30.0
+"""For each acquire and each relinquish."""
+
+_RETRY_FIRST_S: Final = 1.0
+_RETRY_MAX_S: Final = 60.0
+
+
+class RoleServices:
+    """All role services of this node.  Used by one thread at a time: the one that looks at the primary role.
+
+    A service that cannot be acquired is a condition of the node and tried again with growing pauses; the
+    later ones are acquired all the same.
+    """
+
+    def __init__(
+        self,
+        services: Iterable[RoleService],
+        state: NodeState,
+        clock: Clock,
+        *,
+        call: BoundedCall = call_with_deadline,
+    ) -> None:
+        self._services = sorted(services, key=lambda service: (service.order, service.name))
+        self._state = state
+        self._clock = clock
+        self._call = call
+        self._running: dict[str, RoleService] = {}
+        self._term = 0
+        self._failures: dict[str, tuple[int, float]] = {}
+
+    def names(self) -> list[str]:
+        """Return the names of all services, in the order they are acquired."""
+        return [service.name for service in self._services]
+
+    def acquire(self, term: int, still_ours: Callable[[], bool]) -> float | None:
+        """Acquire what does not run yet in this term; return the seconds after which to try failed ones again.
+
+        Stops between two services when ``still_ours`` says that the role is gone.
+        """
+        if term != self._term:
+            self._term = term
+            self._running.clear()
+            self._failures.clear()
+        for service in self._services:
+            if service.name in self._running or not self._due(service):
+                continue
+            if not still_ours():
+                return None
+            self._acquire(service)
+        pauses = [due - self._clock.monotonic() for _, due in self._failures.values()]
+        return max(min(pauses), 0.0) if pauses else None
+
+    def relinquish(self) -> None:
+        """End all services, the last acquired first; one that fails is told and does not keep the others."""
+        for service in reversed(self._services):
+            failed = service.name in self._failures
+            if service.name not in self._running and not failed:
+                continue
+            try:
+                self._call(f"relinquish {service.name}", service.relinquish, DEADLINE_S)
+            except Exception as error:
+                # The others must be given up all the same: the next primary is about to run them.
+                log.exception("role-service-relinquish-failed service=%s", service.name)
+                self._tell(service, ok=False, reason="RelinquishFailed", message=str(error))
+            else:
+                log.info("role-service-relinquished service=%s", service.name)
+                self._state.clear_condition(_condition(service))
+        self._running.clear()
+        self._failures.clear()
+
+    def _due(self, service: RoleService) -> bool:
+        failed = self._failures.get(service.name)
+        return failed is None or self._clock.monotonic() >= failed[1]
+
+    def _acquire(self, service: RoleService) -> None:
+        term = self._term
+        try:
+            self._call(f"acquire {service.name}", lambda: service.acquire(term), DEADLINE_S)
+        except Exception as error:
+            # One service that fails must not keep the later ones from running.
+            count = self._failures.get(service.name, (0, 0.0))[0] + 1
+            pause = min(_RETRY_FIRST_S * 2.0 ** min(count - 1, 16), _RETRY_MAX_S)
+            self._failures[service.name] = (count, self._clock.monotonic() + pause)
+            log.warning("role-service-failed service=%s retry_s=%.0f error=%s", service.name, pause, error)
+            self._tell(service, ok=False, reason="AcquireFailed", message=str(error))
+        else:
+            self._failures.pop(service.name, None)
+            self._running[service.name] = service
+            log.info("role-service-acquired service=%s term=%d", service.name, term)
+            self._tell(service, ok=True)
+
+    def _tell(self, service: RoleService, *, ok: bool, reason: str = "", message: str = "") -> None:
+        text = f"service {service.name} of the primary: {message}" if message else ""
+        self._state.set_condition(_condition(service), ok=ok, reason=reason, message=text)
+
+
+def _condition(service: RoleService) -> str:
+    return f"RoleService/{service.name}"
