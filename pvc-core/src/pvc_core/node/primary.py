@@ -99,7 +99,7 @@ class Election:
             return self._fill_vacancy(entry, generation)
         lease = documents.read(self._context.store, keys.lease(primary.node))
         if lease is None:
-            return self._take(entry, generation, CheckAbsent(keys.lease(primary.node).path))
+            return self._fill_vacancy(entry, generation, CheckAbsent(keys.lease(primary.node).path))
         if lease.value.generation != primary.lease:
             return self._outwait(entry, generation)
         self._vacant_since = None
@@ -132,13 +132,13 @@ class Election:
         self._context.store.commit(self._vacated(entry), *self._lease.guard())
         return 0.0
 
-    def _fill_vacancy(self, entry: Entry[Primary], generation: int) -> float | None:
+    def _fill_vacancy(self, entry: Entry[Primary], generation: int, *proof: Operation) -> float | None:
         wanted = entry.value.wanted
         if wanted in (None, ANY_OTHER, self._context.name) or not self._alive(str(wanted)):
-            return self._take(entry, generation)
-        return self._outwait(entry, generation)
+            return self._take(entry, generation, *proof)
+        return self._outwait(entry, generation, *proof)
 
-    def _outwait(self, entry: Entry[Primary], generation: int) -> float | None:
+    def _outwait(self, entry: Entry[Primary], generation: int, *proof: Operation) -> float | None:
         """Leave the one whose turn it is the time of a lease, then take the role."""
         now, patience = self._context.clock.monotonic(), self._context.timing.lease
         if self._vacant_since is None:
@@ -147,7 +147,7 @@ class Election:
         if left > 0:
             return left
         log.warning("primary-overdue node=%s wanted=%s", entry.value.node, entry.value.wanted)
-        return self._take(entry, generation)
+        return self._take(entry, generation, *proof)
 
     def _take(self, entry: Entry[Primary], generation: int, *proof: Operation) -> float | None:
         me, old = self._context.name, entry.value
