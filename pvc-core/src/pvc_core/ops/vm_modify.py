@@ -1,15 +1,41 @@
 """Changing the definition of VMs."""
 
+import logging
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import UNSET, Meta, UnsetType
+from msgspec.structs import replace
 
 from pvc_core.model.base import Value
-from pvc_core.model.vm import DirectKernel, MigrationMethod, RestartPolicy
+from pvc_core.model.errors import AlreadyExists, Conflict, InUse, InvalidRequest, NotFound
+from pvc_core.model.names import check_mac, check_name, did_you_mean
+from pvc_core.model.vm import DirectKernel, MigrationMethod, RestartPolicy, Tag, VmSpec, hardware
 from pvc_core.ops.context import Ops
+from pvc_core.ops.mac import free_macs
 from pvc_core.ops.message import Request, View
-from pvc_core.ops.vm_definition import DiskDefinition, NicDefinition, VmDefine
-from pvc_core.ops.vm_views import VmView
+from pvc_core.ops.transaction import attempt
+from pvc_core.ops.vm_checks import check_spec
+from pvc_core.ops.vm_definition import (
+    DiskDefinition,
+    NicDefinition,
+    VmDefine,
+    definition_of,
+    disks,
+    memory_mib,
+    nics,
+    spec_fields,
+    tags,
+)
+from pvc_core.ops.vm_placing import choose_node
+from pvc_core.ops.vm_resources import check_resources, read_resources, reference_operations
+from pvc_core.ops.vm_views import VmView, read_view
+from pvc_core.ops.vm_write import VmDocuments, changed, read_vm
+from pvc_core.store import keys
+from pvc_core.store.api import Create, Delete, Operation
+
+log = logging.getLogger(__name__)
 
 
 class VmPatch(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,7 +71,7 @@ class VmModify(Request, frozen=True, kw_only=True):
     vm: str
     patch: VmPatch | None = None
     definition: VmDefine | None = None
-    """Its ``name`` and ``id`` must be the VM's; ``node``, ``start`` and tags follow their own operations."""
+    """Its ``name``, ``id`` and ``node``, where given, must be the VM's; ``start`` says nothing here."""
     restart: bool = False
     """Restart the guest so that changes take effect, if it runs and needs it."""
     dry_run: bool = False
@@ -108,12 +134,11 @@ class VmDiskAdd(Request, frozen=True, kw_only=True):
 
 
 class VmDiskRemove(Request, frozen=True, kw_only=True):
-    """Take a disk from a VM; the volume stays."""
+    """Take a disk from a VM that does not run; the volume stays."""
 
     vm: str
     volume: str
     """``pool/volume``."""
-    restart: bool = False
 
 
 class VmNicAdd(Request, frozen=True, kw_only=True):
@@ -125,52 +150,243 @@ class VmNicAdd(Request, frozen=True, kw_only=True):
 
 
 class VmNicRemove(Request, frozen=True, kw_only=True):
-    """Take a NIC from a VM; by network when it has one there, else by MAC address."""
+    """Take a NIC from a VM that does not run; by network when it has one there, else by MAC address."""
 
     vm: str
     network: str = ""
     mac: str = ""
-    restart: bool = False
 
 
 def vm_modify(ops: Ops, request: VmModify) -> VmModified:
     """Change a VM's definition.
 
-    Raises NotFound, InvalidRequest, InUse, AlreadyExists (MAC), Conflict (other generation).
+    Disks and NICs are taken only from a VM that does not run: its guest would go on using them.  Raises NotFound,
+    InvalidRequest, InUse, AlreadyExists (MAC), NoNodeFits (restart with more memory), Conflict (other generation).
     """
-    raise NotImplementedError
+    if (request.patch is None) == (request.definition is None):
+        raise InvalidRequest("give either a patch or a definition")
+
+    def next_(vm: VmSpec) -> VmSpec:
+        if request.generation is not None and request.generation != vm.generation:
+            raise Conflict(
+                f"VM {vm.name!r} was changed meanwhile (generation {vm.generation}, edited was {request.generation}): "
+                "look at it again and repeat"
+            )
+        if request.patch is not None:
+            return _patched(ops, vm, request.patch)
+        assert request.definition is not None
+        return _redefined(ops, vm, request.definition)
+
+    return _change(ops, request.vm, next_, restart=request.restart, dry_run=request.dry_run)
 
 
 def vm_rename(ops: Ops, request: VmRename) -> VmView:
     """Rename a VM, running or not.  Raises NotFound, AlreadyExists, InvalidRequest."""
-    raise NotImplementedError
+    name = check_name(request.name, "VM name")
+
+    def once() -> VmSpec:
+        vm = read_vm(ops, request.vm)
+        if vm.spec.name == name:
+            return vm.spec
+        if ops.store.get(keys.name("vm", name)) is not None:
+            raise AlreadyExists(f"there is a VM named {name!r} already; names are unique in the cluster")
+        new = changed(vm.spec, name=name)
+        ops.store.commit(
+            *vm.write(new),
+            Create(keys.name("vm", name), new.id.encode()),
+            Delete(keys.name("vm", vm.spec.name)),
+        )
+        log.info("vm-renamed vm=%s old=%s new=%s", new.id, vm.spec.name, name)
+        return new
+
+    return read_view(ops, attempt(f"VM {request.vm!r} could not be renamed", once))
 
 
 def vm_tags(ops: Ops, request: VmTags) -> VmView:
     """Add and remove tags.  Raises NotFound for a tag it does not have, InUse for a protected one."""
-    raise NotImplementedError
+
+    def next_(vm: VmSpec) -> VmSpec:
+        have = {tag.name: tag for tag in vm.tags}
+        for name in request.remove:
+            if name not in have:
+                raise NotFound(f"VM {vm.name!r} has no tag {name!r}{did_you_mean(name, have)}")
+            if have[name].protected and not request.force:
+                raise InUse(f"tag {name!r} of VM {vm.name!r} is protected; remove it with force")
+            del have[name]
+        for name in request.add:
+            have[name] = Tag(name=name, protected=request.protected)
+        return replace(vm, tags=tags(tuple(have.values())))
+
+    return _change(ops, request.vm, next_).vm
 
 
 def vm_autostart(ops: Ops, request: VmAutostart) -> VmView:
-    """Set or clear autostart."""
-    raise NotImplementedError
+    """Set or clear autostart.  Raises NotFound."""
+    return _change(ops, request.vm, lambda vm: replace(vm, autostart=request.autostart)).vm
 
 
 def vm_disk_add(ops: Ops, request: VmDiskAdd) -> VmModified:
-    """Attach a volume as the last disk."""
-    raise NotImplementedError
+    """Attach a volume as the last disk.  Raises NotFound, InUse (other VM), InvalidRequest (attached already)."""
+
+    def next_(vm: VmSpec) -> VmSpec:
+        return replace(vm, disks=disks((*definition_of(vm).disks, request.disk)))
+
+    return _change(ops, request.vm, next_, restart=request.restart)
 
 
 def vm_disk_remove(ops: Ops, request: VmDiskRemove) -> VmModified:
-    """Detach a volume."""
-    raise NotImplementedError
+    """Detach a volume; it stays.  Raises NotFound, InUse while the VM runs."""
+
+    def next_(vm: VmSpec) -> VmSpec:
+        names = [f"{disk.pool}/{disk.volume}" for disk in vm.disks]
+        if request.volume not in names:
+            hint = did_you_mean(request.volume, names)
+            raise NotFound(f"VM {vm.name!r} has no disk {request.volume!r}{hint}; it has {', '.join(names) or 'none'}")
+        return replace(vm, disks=tuple(d for d, name in zip(vm.disks, names, strict=True) if name != request.volume))
+
+    return _change(ops, request.vm, next_)
 
 
 def vm_nic_add(ops: Ops, request: VmNicAdd) -> VmModified:
-    """Add a NIC."""
-    raise NotImplementedError
+    """Add a NIC.  Raises NotFound (network), AlreadyExists (MAC address)."""
+
+    def next_(vm: VmSpec) -> VmSpec:
+        return replace(vm, nics=nics((*definition_of(vm).nics, request.nic), free_macs(ops)))
+
+    return _change(ops, request.vm, next_, restart=request.restart)
 
 
 def vm_nic_remove(ops: Ops, request: VmNicRemove) -> VmModified:
-    """Remove a NIC."""
-    raise NotImplementedError
+    """Remove a NIC.  Raises NotFound, InvalidRequest when the network names several, InUse while the VM runs."""
+    mac = check_mac(request.mac) if request.mac else ""
+    if not mac and not request.network:
+        raise InvalidRequest("say which NIC: its network or its MAC address")
+
+    def next_(vm: VmSpec) -> VmSpec:
+        found = [nic for nic in vm.nics if mac in ("", nic.mac) and request.network in ("", nic.network)]
+        what = " ".join(word for word in (request.network, mac) if word)
+        if not found:
+            have = ", ".join(f"{nic.mac} in {nic.network}" for nic in vm.nics) or "none"
+            raise NotFound(f"VM {vm.name!r} has no NIC {what}; it has {have}")
+        if len(found) > 1:
+            macs = ", ".join(nic.mac for nic in found)
+            raise InvalidRequest(f"VM {vm.name!r} has {len(found)} NICs in {what}; give the MAC address, one of {macs}")
+        return replace(vm, nics=tuple(nic for nic in vm.nics if nic is not found[0]))
+
+    return _change(ops, request.vm, next_)
+
+
+def _change(
+    ops: Ops, name: str, next_: Callable[[VmSpec], VmSpec], *, restart: bool = False, dry_run: bool = False
+) -> VmModified:
+    def once() -> VmModified:
+        vm = read_vm(ops, name)
+        old, wanted = vm.spec, next_(vm.spec)
+        changes = differences(old, wanted)
+        if not changes:
+            return VmModified(vm=read_view(ops, old), changes=(), restart_needed=False, written=False)
+        needed = bool(vm.holder) and hardware(wanted) != _running_hardware(vm)
+        restarting = restart and needed and old.power == "running"
+        new = changed(wanted, restart_request=old.restart_request + (1 if restarting else 0))
+        operations = _checked(ops, vm, new, restarting=restarting)
+        if not dry_run:
+            ops.store.commit(*operations)
+            log.info("vm-modified vm=%s fields=%s", new.id, ",".join(change.field for change in changes))
+        return VmModified(
+            vm=read_view(ops, old if dry_run else new),
+            changes=changes,
+            restart_needed=needed and not restarting,
+            restarting=restarting,
+            written=not dry_run,
+        )
+
+    return attempt(f"VM {name!r} could not be changed", once)
+
+
+def _checked(ops: Ops, vm: VmDocuments, new: VmSpec, *, restarting: bool) -> list[Operation]:
+    """Return the operations of a change after all checks."""
+    old = vm.spec
+    check_spec(ops, new, old)
+    operations = vm.write(new)
+    if (old.disks, old.nics) != (new.disks, new.nics):
+        resources = read_resources(ops, old, new)
+        check_resources(ops, new, resources)
+        operations += reference_operations(new, old, resources)
+        lost = _lost(old, new)
+        if lost:
+            if vm.holder:
+                raise InUse(f"VM {old.name!r} runs on node {vm.holder} and its guest uses {lost}: shut it down first")
+            operations.append(vm.unclaimed())
+    if restarting and new.memory_mib > old.memory_mib and vm.holder == new.node:
+        needs = read_resources(ops, new).capabilities(new)
+        choose_node(ops, new, needs, wanted=vm.holder)
+    return operations
+
+
+def _lost(old: VmSpec, new: VmSpec) -> str:
+    """Return what a change takes from the VM, for people, or an empty string."""
+    volumes = {(disk.pool, disk.volume) for disk in new.disks}
+    gone = [f"volume {d.pool}/{d.volume}" for d in old.disks if (d.pool, d.volume) not in volumes]
+    kept = {(nic.mac, nic.network) for nic in new.nics}
+    gone += [f"NIC {nic.mac} in network {nic.network}" for nic in old.nics if (nic.mac, nic.network) not in kept]
+    return ", ".join(gone)
+
+
+def _running_hardware(vm: VmDocuments) -> str:
+    return (vm.status.value.running_hardware if vm.status is not None else "") or hardware(vm.spec)
+
+
+def _patched(ops: Ops, vm: VmSpec, patch: VmPatch) -> VmSpec:
+    given = {field: value for field in patch.__struct_fields__ if (value := getattr(patch, field)) is not UNSET}
+    if "memory" in given:
+        given["memory_mib"] = memory_mib(given.pop("memory"))
+    if "disks" in given:
+        given["disks"] = disks(given["disks"])
+    if "nics" in given:
+        given["nics"] = nics(_keep_macs(given["nics"], vm), free_macs(ops))
+    return replace(vm, **given)
+
+
+def _redefined(ops: Ops, vm: VmSpec, definition: VmDefine) -> VmSpec:
+    if definition.name != vm.name:
+        raise InvalidRequest(f"the definition names {definition.name!r}, not {vm.name!r}: rename a VM with 'vm rename'")
+    if definition.id and definition.id.lower() != vm.id:
+        raise InvalidRequest(f"the definition has id {definition.id}, VM {vm.name!r} has {vm.id}: an id never changes")
+    if definition.node not in (None, vm.node):
+        raise InvalidRequest(
+            f"the definition places VM {vm.name!r} on {definition.node}, it is placed on {vm.node or 'no node'}: move it "
+            "with 'vm move'"
+        )
+    new_tags = tags(definition.tags)
+    removed = {tag.name for tag in vm.tags if tag.protected} - {tag.name for tag in new_tags}
+    if removed:
+        raise InUse(
+            f"the definition leaves out protected tags of VM {vm.name!r} ({', '.join(sorted(removed))}): remove them first"
+        )
+    kept = replace(definition, nics=_keep_macs(definition.nics, vm))
+    return replace(vm, tags=new_tags, **spec_fields(kept, free_macs(ops)))
+
+
+def _keep_macs(definitions: tuple[NicDefinition, ...], vm: VmSpec) -> tuple[NicDefinition, ...]:
+    """Give NICs without a MAC address that of a NIC the VM has in the same network, so that it does not change."""
+    named = {nic.mac.lower() for nic in definitions if nic.mac}
+    free = [nic for nic in vm.nics if nic.mac not in named]
+    result: list[NicDefinition] = []
+    for nic in definitions:
+        match = next((have for have in free if not nic.mac and have.network == nic.network), None)
+        if match is not None:
+            free.remove(match)
+            result.append(replace(nic, mac=match.mac))
+        else:
+            result.append(nic)
+    return tuple(result)
+
+
+def differences(old: VmSpec, new: VmSpec) -> tuple[FieldChange, ...]:
+    """Return the fields that differ, as plain data."""
+    before, after = msgspec.to_builtins(old), msgspec.to_builtins(new)
+    return tuple(
+        FieldChange(field=field, old=before[field], new=after[field])
+        for field in after
+        if before[field] != after[field]
+    )

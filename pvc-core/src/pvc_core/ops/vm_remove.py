@@ -1,7 +1,22 @@
 """Removing VMs."""
 
+import logging
+
+from msgspec.structs import replace
+
+from pvc_core.model.errors import InUse
+from pvc_core.model.vm import VmSpec
+from pvc_core.ops import resolve
 from pvc_core.ops.context import Ops
 from pvc_core.ops.message import Request, View
+from pvc_core.ops.removal import vm_operations
+from pvc_core.ops.transaction import attempt
+from pvc_core.ops.vm_write import changed, with_documents
+from pvc_core.store import keys
+from pvc_core.store.api import Operation
+from pvc_core.store.documents import read
+
+log = logging.getLogger(__name__)
 
 
 class VmRemove(Request, frozen=True, kw_only=True):
@@ -26,14 +41,53 @@ class VmRemoved(View, frozen=True, kw_only=True):
 
 
 def vm_remove(ops: Ops, request: VmRemove) -> VmRemoved:
-    """Remove a VM.  Raises NotFound, InUse when it runs and ``force`` is not given."""
-    raise NotImplementedError
+    """Remove a VM: at once when no node runs it, else its node ends the guest first.
 
-
-def vm_forget(ops: Ops, vm: str) -> bool:
-    """Remove the documents of a VM that is being deleted; called by its node when nothing of it is left there.
-
-    One transaction that demands that nobody holds the VM's claim.  Returns False when a claim exists or the VM
-    is not being deleted (nothing is changed then), True when it is gone.
+    Raises NotFound, InUse when it runs and ``force`` is not given.
     """
-    raise NotImplementedError
+
+    def once() -> tuple[VmSpec, bool]:
+        vm = with_documents(ops, resolve.vm(ops, request.vm))
+        spec = vm.spec
+        volumes = request.volumes or spec.delete_volumes
+        if not vm.holder:
+            # Nobody holds the claim, and the transaction sees to it that nobody takes it: nothing of it runs.
+            entry = vm.entry._replace(value=_deleting(spec, volumes=volumes))
+            ops.store.commit(*vm_operations(ops.store, entry, vm.status, vm.claim))
+            return entry.value, True
+        if not request.force and not spec.deleting:
+            raise InUse(
+                f"VM {spec.name!r} runs on node {vm.holder}: shut it down first, or remove it with force, which cuts "
+                "its power"
+            )
+        if spec.deleting and spec.delete_volumes == volumes:
+            return spec, False
+        new = changed(_deleting(spec, volumes=volumes), node=vm.holder)
+        ops.store.commit(vm.entry.put(new))
+        return new, False
+
+    spec, gone = attempt(f"VM {request.vm!r} could not be removed", once)
+    log.info("vm-remove vm=%s name=%s volumes=%s gone=%s", spec.id, spec.name, spec.delete_volumes, gone)
+    volumes = tuple(f"{disk.pool}/{disk.volume}" for disk in spec.disks) if spec.delete_volumes else ()
+    return VmRemoved(id=spec.id, name=spec.name, volumes=volumes, gone=gone)
+
+
+def vm_forget(ops: Ops, vm: str, guard: tuple[Operation, ...] = ()) -> bool:
+    """Remove the documents of a VM (id) that is being deleted, when nothing of it is left on any node.
+
+    One transaction, with the caller's ``guard``, that demands that nobody holds the VM's claim.  Returns False, with nothing
+    changed, when somebody does or the VM is not being deleted; True when it is gone.  Raises TransactionFailed when
+    it changed meanwhile.
+    """
+    entry = read(ops.store, keys.vm_spec(vm))
+    if entry is None:
+        return True
+    documents = with_documents(ops, entry)
+    if not entry.value.deleting or documents.holder:
+        return False
+    ops.store.commit(*vm_operations(ops.store, entry, documents.status, documents.claim), *guard)
+    return True
+
+
+def _deleting(spec: VmSpec, *, volumes: bool) -> VmSpec:
+    return replace(spec, deleting=True, delete_volumes=volumes)
