@@ -1,0 +1,1 @@
+"""How a program outside the daemon reaches a cluster: its state store, and the service of its nodes."""

@@ -1,0 +1,63 @@
+"""`pvc storage volume import` and `export`: images in files of a node."""
+
+import click
+
+from pvc_core.cli.commands.volume import split
+from pvc_core.cli.complete import NODE, VOLUME
+from pvc_core.cli.options import format_option, wait_options
+from pvc_core.cli.session import Session, pass_session
+from pvc_core.cli.tasks import finish_task
+from pvc_core.ops.volume_image import VolumeExport, VolumeImport, volume_export, volume_import
+
+
+@click.command("import")
+@click.argument("volume")
+@click.argument("file")
+@click.option("-t", "--node", type=NODE, help="Node that has the file; left out: it is on all nodes.")
+@click.option("--image-format", default="raw", show_default=True, help="Format of the file, such as raw, qcow2, vmdk.")
+@click.option("--description", default="", help="A few words for people.")
+@wait_options(None)
+@format_option
+@pass_session
+def import_(
+    session: Session,
+    volume: str,
+    file: str,
+    node: str | None,
+    image_format: str,
+    description: str,
+    wait: bool,
+    timeout: float | None,
+) -> None:
+    """Make a new volume (pool/volume) from an image FILE on a node (an absolute path there)."""
+    pool, name = split(volume)
+    request = VolumeImport(pool=pool, name=name, path=file, format=image_format, node=node, description=description)
+    task = volume_import(session.client.ops, request)
+    finish_task(session, task, lambda _task: f"volume {volume} is imported from {file}", wait=wait, timeout=timeout)
+
+
+@click.command("export")
+@click.argument("volume", type=VOLUME)
+@click.argument("file")
+@click.option("-s", "--snapshot", default="", help="Write this snapshot instead of the contents now.")
+@click.option("-t", "--node", type=NODE, help="Node that gets the file; left out: one is chosen.")
+@click.option("--image-format", default="raw", show_default=True, help="Format of the file, such as raw or qcow2.")
+@wait_options(None)
+@format_option
+@pass_session
+def export(
+    session: Session,
+    volume: str,
+    file: str,
+    snapshot: str,
+    node: str | None,
+    image_format: str,
+    wait: bool,
+    timeout: float | None,
+) -> None:
+    """Write a volume (pool/volume) to a new image FILE on a node (an absolute path there)."""
+    request = VolumeExport(volume=volume, path=file, format=image_format, snapshot=snapshot, node=node)
+    task = volume_export(session.client.ops, request)
+    finish_task(
+        session, task, lambda done: f"volume {volume} is exported to {done.node}:{file}", wait=wait, timeout=timeout
+    )

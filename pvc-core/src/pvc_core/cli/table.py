@@ -1,0 +1,190 @@
+"""The table of core's commands: where each is found, and its line in the help."""
+
+from typing import Final, NamedTuple
+
+
+class Entry(NamedTuple):
+    """A command (with a target) or a group (with commands)."""
+
+    name: str
+    help: str
+    target: str = ""
+    commands: tuple["Entry", ...] = ()
+
+
+_SHADOWING: Final = {"list": "list_", "import": "import_"}
+"""Commands whose function cannot have their name."""
+
+
+def _group(name: str, help_: str, **modules: tuple[tuple[str, str], ...]) -> Entry:
+    """Return a group; each keyword is a module of ``cli.commands`` with its commands' names and help lines."""
+    return Entry(
+        name,
+        help_,
+        commands=tuple(
+            Entry(command, text, f"pvc_core.cli.commands.{module}:{_SHADOWING.get(command, command)}")
+            for module, commands in modules.items()
+            for command, text in commands
+        ),
+    )
+
+
+CORE: Final = (
+    _group(
+        "cluster",
+        "The cluster as a whole: state, settings, backup.",
+        cluster=(
+            ("status", "Show the state of the cluster."),
+            ("settings", "Show or change settings that hold for the whole cluster."),
+            ("maintenance", "Show or switch maintenance mode of the cluster."),
+        ),
+        state_tree=(
+            ("init", "Prepare an empty state store for a new cluster."),
+            ("upgrade", "Bring the layout of the state tree up to date."),
+            ("protect", "Close a state tree to all but the login in the configuration."),
+            ("backup", "Write the state tree to a file."),
+            ("restore", "Read the state tree back from a file."),
+        ),
+    ),
+    _group(
+        "node",
+        "Nodes: state, evacuation, primary role.",
+        node_show=(
+            ("list", "List the nodes."),
+            ("info", "Show one node in detail."),
+            ("log", "Say how to read the log of a node."),
+        ),
+        node=(
+            ("flush", "Move all VMs away from a node and keep it empty."),
+            ("ready", "Return a node to service and bring its VMs home."),
+            ("primary", "Make a node the primary coordinator."),
+            ("secondary", "Make the primary coordinator give up its role."),
+            ("maintenance", "Show or switch maintenance mode of a node."),
+            ("remove", "Remove a node from the cluster."),
+        ),
+    ),
+    _group(
+        "vm",
+        "Virtual machines: define, run, move, watch.",
+        vm_show=(
+            ("list", "List the VMs."),
+            ("info", "Show one VM in detail."),
+            ("dump", "Print the definition of a VM."),
+        ),
+        vm_define=(("define", "Define VMs from a file (YAML or libvirt XML)."),),
+        vm_modify=(
+            ("modify", "Change the definition of a VM."),
+            ("rename", "Rename a VM."),
+            ("autostart", "Start a VM whenever its node returns to service, or not."),
+            ("tag", "Show, add or remove tags of a VM."),
+        ),
+        vm_power=(
+            ("start", "Start a VM."),
+            ("shutdown", "Ask a VM to shut down; cut its power when its time is over."),
+            ("stop", "Cut the power of a VM at once."),
+            ("restart", "Shut a VM down and start it again."),
+            ("disable", "Stop a VM and mark it as off on purpose."),
+            ("remove", "Remove a VM."),
+        ),
+        vm_move=(
+            ("move", "Move a VM to another node for good."),
+            ("migrate", "Move a VM to another node for a while: it remembers its home."),
+            ("unmigrate", "Bring a VM back to its home node."),
+        ),
+        vm_console=(
+            ("log", "Show what a VM wrote to its serial console."),
+            ("console", "Connect to the serial console of a VM."),
+        ),
+    ),
+    _group(
+        "network",
+        "Virtual networks that VMs are attached to.",
+        network=(
+            ("list", "List the networks."),
+            ("info", "Show one network in detail, node by node."),
+            ("add", "Add a network."),
+            ("modify", "Change a network."),
+            ("remove", "Remove a network."),
+        ),
+    ),
+    Entry(
+        "storage",
+        "Storage pools, volumes and snapshots.",
+        commands=(
+            _group(
+                "pool",
+                "Pools: where volumes are kept.",
+                pool=(
+                    ("list", "List the pools."),
+                    ("info", "Show one pool in detail."),
+                    ("add", "Add a pool."),
+                    ("modify", "Change a pool."),
+                    ("remove", "Remove a pool."),
+                ),
+            ),
+            _group(
+                "volume",
+                "Volumes: the disks of VMs.",
+                volume=(
+                    ("list", "List the volumes."),
+                    ("info", "Show one volume in detail."),
+                    ("add", "Create an empty volume."),
+                    ("resize", "Make a volume larger."),
+                    ("rename", "Rename a volume."),
+                    ("clone", "Make a new volume from another one."),
+                    ("remove", "Remove a volume and everything on it."),
+                ),
+                volume_files=(
+                    ("import", "Make a new volume from an image file on a node."),
+                    ("export", "Write a volume to an image file on a node."),
+                ),
+            ),
+            _group(
+                "snapshot",
+                "Snapshots: a volume's contents at one instant.",
+                snapshot=(
+                    ("list", "List the snapshots of a volume."),
+                    ("create", "Keep the contents of a volume under a name."),
+                    ("rollback", "Give a volume the contents of a snapshot."),
+                    ("rename", "Rename a snapshot."),
+                    ("protect", "Forbid removing a snapshot, or allow it again."),
+                    ("remove", "Remove a snapshot."),
+                ),
+            ),
+        ),
+    ),
+    _group(
+        "plugin",
+        "Plugins: what is installed, enabled, working.",
+        plugin=(
+            ("list", "List the plugins."),
+            ("show", "Show one plugin in detail."),
+            ("doctor", "Check installed plugins and say what is wrong."),
+        ),
+    ),
+    _group(
+        "config",
+        "Configuration files.",
+        config=(
+            ("check", "Check a configuration file without starting anything."),
+            ("sample", "Print a commented sample configuration."),
+            ("show", "Print the configuration in effect, defaults included."),
+        ),
+    ),
+    _group(
+        "task",
+        "One-off jobs such as imports and roll-backs.",
+        task=(
+            ("list", "List the tasks."),
+            ("info", "Show one task in detail."),
+            ("wait", "Wait for a task to end."),
+            ("cancel", "Ask a task to stop."),
+        ),
+    ),
+    Entry(
+        "completion",
+        "Print the script that completes words in your shell.",
+        "pvc_core.cli.commands.completion:completion",
+    ),
+)
+"""All commands that core brings."""

@@ -1,0 +1,34 @@
+"""What commands that begin a task do with it."""
+
+from collections.abc import Callable
+
+from pvc_core.cli.progress import NO_LIMIT_S, watching
+from pvc_core.cli.session import Session
+from pvc_core.model.task import Task
+from pvc_core.ops.wait import wait_task
+
+SHORT: int = 8
+"""Letters of a task's id that are shown: the beginning is enough to name it."""
+
+
+def short_id(task: Task) -> str:
+    """Return the beginning of a task's id, by which commands take it."""
+    return task.id[:SHORT]
+
+
+def finish_task(
+    session: Session,
+    task: Task,
+    done: Callable[[Task], str],
+    *,
+    wait: bool,
+    timeout: float | None,
+) -> None:
+    """Wait for a task's end and say ``done(task)``; without ``wait`` say which task it is."""
+    if not wait:
+        session.out.done(f"task {short_id(task)} {task.kind} was given to node {task.node}", task=task)
+        return
+    what = f"{task.kind} {task.subject}".strip()
+    with watching(session, what, later=f"pvc task wait {short_id(task)}") as report:
+        task = wait_task(session.client.ops, task.id, timeout_s=timeout or NO_LIMIT_S, report=report)
+    session.out.done(done(task), task=task)
