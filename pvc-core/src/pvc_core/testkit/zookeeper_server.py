@@ -73,6 +73,9 @@ def write_server(
         "4lw.commands.whitelist=srvr",
         # Otherwise each server writes 64 MiB before its first transaction.
         "preAllocSize=2048",
+        # Once an hour: an ensemble may live for days in a sandbox.
+        "autopurge.snapRetainCount=3",
+        "autopurge.purgeInterval=1",
     ]
     if options.tls is not None:
         lines[lines.index(f"clientPortAddress={me.address}")] = f"secureClientPortAddress={me.address}"

@@ -1,0 +1,77 @@
+"""Fixtures for tests on a whole cluster; pytest loads this by itself where pvc-sandbox is installed.
+
+Everything else is imported when a fixture is used, so that other tests pay nothing and coverage sees it.
+
+``sandbox``: a cluster of three nodes for the whole session.  ``--sandbox NAME`` uses one that is up already, and
+leaves it up: quicker while a test is being written.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pvc_sandbox.sandbox import Sandbox
+
+_PREFIX = "pytest-"
+
+Eventually = Callable[..., Any]
+"""``eventually(what, condition, within_s=60)``: the condition's first true result; see ``waiting.wait_until``."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--sandbox``."""
+    group = parser.getgroup("pvc", "PVC's sandbox")
+    group.addoption("--sandbox", metavar="NAME", help="run on this sandbox, which is up already, and leave it up")
+
+
+@pytest.fixture(scope="session")
+def sandbox(request: pytest.FixtureRequest) -> "Iterator[Sandbox]":
+    """Return a cluster of three nodes, all coordinators; a test leaves every node on, connected and in service."""
+    from pvc_sandbox.sandbox import Sandbox
+
+    name = request.config.getoption("--sandbox")
+    if name:
+        made = Sandbox(name)
+        made.wait_ready()
+        yield made
+        return
+    _remove_leftovers()
+    made = Sandbox(f"{_PREFIX}{os.getpid()}")
+    try:
+        made.up(nodes=3)
+        yield made
+    finally:
+        made.down()
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Eventually:
+    """Return the function that waits for a condition with a deadline."""
+    from pvc_sandbox.waiting import wait_until
+
+    def wait(what: str, condition: Callable[[], Any], within_s: float = 60.0) -> Any:
+        return wait_until(what, condition, deadline_s=within_s)
+
+    return wait
+
+
+def _remove_leftovers() -> None:
+    """Remove the sandboxes of sessions that were killed: their name holds the process that made them."""
+    from pvc_sandbox.layout import sandboxes
+    from pvc_sandbox.sandbox import Sandbox
+
+    for layout in sandboxes():
+        owner = layout.name.removeprefix(_PREFIX)
+        if layout.name.startswith(_PREFIX) and owner.isdigit() and not _is_alive(int(owner)):
+            Sandbox(layout.name).down()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
