@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from pvc_core.config.environment import DIRECTORIES
+from pvc_core.config.environment import DIRECTORIES, client_file
 from pvc_core.config.schema import ClientConfig, ClusterSection, NodeConfig, NodeSection
 from pvc_core.config.source import Source, read
 from pvc_core.model.errors import InvalidRequest
@@ -55,6 +55,11 @@ def load_client_config(path: str) -> ClientConfig:
     if config is None or problems:
         raise ConfigError("\n".join(problems))
     return config
+
+
+def load_client(option: str | None = None) -> ClientConfig:
+    """Read the client's configuration from where ``--config``, the environment or the default says."""
+    return load_client_config(client_file(option))
 
 
 def explain(path: str) -> Callable[[InvalidSection], str]:

@@ -113,8 +113,9 @@ def decode(section: object, schema: type[T], path: str = "") -> T:
     section (None) is an empty one.  Raises InvalidSection, a ConfigError, with every problem found;
     ``path`` is what its message calls the section.
     """
-    value = {} if section is None else section
-    problems = tuple(_walk(value, schema_of.type_info(schema), ()))
+    info = schema_of.type_info(schema)
+    value = _without_empty_sections({} if section is None else section, info)
+    problems = tuple(_walk(value, info, ()))
     if problems:
         raise InvalidSection(path, problems)
     try:
@@ -133,6 +134,20 @@ def _from_msgspec(error: msgspec.ValidationError) -> Problem:
     message, _, place = str(error).partition(" - at `$")
     keys = tuple(int(index) if index else name for name, index in re.findall(r"\.([\w-]+)|\[(\d+)\]", place))
     return Problem(keys, message[:1].lower() + message[1:])
+
+
+def _without_empty_sections(value: object, info: schema_of.Type) -> object:
+    """Return the value with ``{}`` where a section is all comments, which YAML reads as nothing."""
+    match info:
+        case schema_of.Metadata():
+            return _without_empty_sections(value, info.type)
+        case schema_of.StructType() if value is None:
+            return {}
+        case schema_of.StructType() if isinstance(value, Mapping):
+            types = {field.encode_name: field.type for field in info.fields}
+            return {k: _without_empty_sections(v, types[k]) if k in types else v for k, v in value.items()}
+        case _:
+            return value
 
 
 def _walk(value: object, info: schema_of.Type, keys: tuple[str | int, ...]) -> Iterator[Problem]:
@@ -265,8 +280,10 @@ def describe(info: schema_of.Type) -> str:
 
 
 def _range_text(info: schema_of.IntType | schema_of.FloatType) -> str:
-    low = f"from {info.ge}" if info.ge is not None else f"above {info.gt:g}" if info.gt is not None else ""
-    high = f"to {info.le}" if info.le is not None else f"below {info.lt:g}" if info.lt is not None else ""
+    least = "from" if info.le is not None else "of at least"
+    low = f"{least} {info.ge}" if info.ge is not None else f"above {info.gt:g}" if info.gt is not None else ""
+    most = "to" if info.ge is not None else "of at most"
+    high = f"{most} {info.le}" if info.le is not None else f"below {info.lt:g}" if info.lt is not None else ""
     text = " ".join(part for part in (low, high) if part)
     return f" {text}" if text else ""
 

@@ -1,6 +1,7 @@
 """Every hook with its kind, lane and default deadline: the one table that calls and documentation are made from."""
 
 import functools
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -141,9 +142,31 @@ def _lane(name: str, kind: Kind) -> Lane:
     return "long" if DEADLINES[name] >= _LONG_S else "work"
 
 
+class _PluginManager(pluggy.PluginManager):
+    """Takes a driver's override of a specified hook as its implementation, marked ``@hookimpl`` or not.
+
+    A driver is derived from its specification, so overriding says it already, and a forgotten mark would
+    make the specification's default answer.  Collect and event hooks have no base class and are marked.
+    """
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
+        """Return how an attribute implements a hook, None when it does not."""
+        options = super().parse_hookimpl_opts(plugin, name)
+        return {} if options is None and overrides(type(plugin), name) else options
+
+
+def overrides(driver: type, name: str) -> bool:
+    """Return whether a driver class has a method of its own for a hook of its specification."""
+    hook = hooks().get(name)
+    if hook is None or hook.kind != "driver" or not issubclass(driver, hook.spec):
+        return False
+    own = inspect.getattr_static(driver, name)
+    return inspect.isroutine(own) and own is not vars(hook.spec)[name]
+
+
 def new_plugin_manager() -> pluggy.PluginManager:
     """Return a pluggy manager that knows all specifications and no plugin."""
-    manager = pluggy.PluginManager(PROJECT)
+    manager = _PluginManager(PROJECT)
     for spec in (*DRIVER_SPECS.values(), *OTHER_SPECS):
         manager.add_hookspecs(spec)
     return manager

@@ -1,8 +1,8 @@
 """Putting a plugin's objects into pluggy, after checking each alone.
 
-pluggy checks the names of hooks and of their arguments; what it lets through (1.7) is checked here: an
-override that was not marked, keyword-only arguments (it never passes them), wrappers (they would see
-other plugins' calls), hooks of another kind of driver.
+pluggy checks the names of hooks and of their arguments; what it lets through (1.7) is checked here:
+keyword-only arguments (it never passes them), wrappers (they would see other plugins' calls), hooks of
+another kind of driver, hooks that are no methods.
 """
 
 import functools
@@ -12,7 +12,6 @@ from typing import Any
 
 import pluggy
 
-from pvc_core.plugin.markers import PROJECT
 from pvc_core.runtime.discover import PluginFailure
 from pvc_core.runtime.hooks import DRIVER_SPECS, Hook, hook_names, hooks, new_plugin_manager
 from pvc_core.runtime.manifests import contain
@@ -46,9 +45,8 @@ def hook_problems(instance: Any, kind: str) -> list[str]:
         ]
     spec = DRIVER_SPECS.get(kind)
     for name in hook_names(spec) if spec else []:
-        own = inspect.getattr_static(type(instance), name)
-        if own is not inspect.getattr_static(spec, name) and not hasattr(own, f"{PROJECT}_impl"):
-            problems.append(f"{name}: it is overridden but not marked @hookimpl")
+        if not inspect.isroutine(own := inspect.getattr_static(type(instance), name)):
+            problems.append(f"{name}: it is a {type(own).__name__}, not a method")
     return problems
 
 
