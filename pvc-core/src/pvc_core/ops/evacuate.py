@@ -1,11 +1,34 @@
 """Changes of VM specs that the cluster itself asks for: evacuation, return, autostart, placing what waits.
 
 Called by the daemons (a draining node's own, or the primary), never by people.  All are idempotent: called again they
-do what is left to do.
+do what is left to do.  Everything is planned before anything is written; then the specs are written some at a
+time, each only as it was read.  A VM that changed meanwhile is left for the next call.  ``guard`` are checks that the
+caller adds to every transaction, such as that it still is the primary.
 """
 
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from pvc_core.model.vm import VmSpec
 from pvc_core.ops.context import Ops
 from pvc_core.ops.message import View
+from pvc_core.ops.snapshot import ClusterSnapshot, read_cluster
+from pvc_core.ops.vm_remove import vm_forget
+from pvc_core.ops.vm_resources import read_resources
+from pvc_core.ops.vm_write import VmDocuments, changed, on_node
+from pvc_core.plan.evacuation import Candidate, Evacuation, plan_evacuation
+from pvc_core.plan.placement import obstacle, without_vm
+from pvc_core.store import keys
+from pvc_core.store.api import Operation, TransactionFailed
+from pvc_core.store.documents import maybe
+
+log = logging.getLogger(__name__)
+
+BATCH: Final = 20
+"""VMs written in one transaction."""
+
+Guard = tuple[Operation, ...]
 
 
 class Placed(View, frozen=True, kw_only=True):
@@ -17,29 +40,186 @@ class Placed(View, frozen=True, kw_only=True):
     """VM -> node -> why it does not fit there; these VMs were left alone."""
 
 
-def apply_evacuation(ops: Ops, node: str) -> Placed:
+def apply_evacuation(ops: Ops, node: str, guard: Guard = ()) -> Placed:
     """Give every running VM of a node that drains another place; remembers home.  Plans all before it writes any."""
-    raise NotImplementedError
+    snapshot = read_cluster(ops)
+    vms = _read_running(ops, snapshot, [row.id for row in snapshot.vms.values() if row.node == node])
+    plan = _plan(ops, snapshot, vms, {node: "it is being flushed"})
+
+    def moved(spec: VmSpec) -> VmSpec:
+        home = spec.home or node
+        target = targets[spec.id]
+        return changed(spec, node=target, home=None if home == target else home, move_method=None)
+
+    targets = {item.vm: item.target for item in plan.assignments}
+    written = _write(ops, [vm for vm in vms if vm.spec.id in targets], moved, guard)
+    return _placed(plan, written, targets)
 
 
-def apply_return(ops: Ops, node: str) -> Placed:
+def plan_flush(ops: Ops, node: str) -> Evacuation:
+    """Return where the running VMs of a node would go, without writing anything."""
+    snapshot = read_cluster(ops)
+    vms = _read_running(ops, snapshot, [row.id for row in snapshot.vms.values() if row.node == node])
+    return _plan(ops, snapshot, vms, {node: "it is being flushed"})
+
+
+def apply_return(ops: Ops, node: str, guard: Guard = ()) -> Placed:
     """Bring back the VMs that are at home on this node, as far as they fit."""
-    raise NotImplementedError
+    snapshot = read_cluster(ops)
+    home = [row.id for row in snapshot.vms.values() if row.home == node and not row.deleting]
+    vms = _read(ops, snapshot, home)
+    running = [vm for vm in vms if vm.spec.power == "running"]
+    elsewhere = {name: "it is not its home" for name in snapshot.nodes if name != node}
+    plan = _plan(ops, snapshot, running, elsewhere)
+    back = {item.vm for item in plan.assignments} | {vm.spec.id for vm in vms if vm.spec.power != "running"}
+
+    def returned(spec: VmSpec) -> VmSpec:
+        return changed(spec, node=node, home=None, move_method=None)
+
+    written = _write(ops, [vm for vm in vms if vm.spec.id in back], returned, guard)
+    return _placed(plan, written, dict.fromkeys(back, node))
 
 
-def autostart_for(ops: Ops, node: str) -> list[str]:
+def autostart_for(ops: Ops, node: str, guard: Guard = ()) -> list[str]:
     """Ask for a start of the stopped VMs with autostart that are placed on this node; returns their ids."""
-    raise NotImplementedError
+    snapshot = read_cluster(ops)
+    rows = snapshot.vms.values()
+    wanted = [r.id for r in rows if r.node == node and r.autostart and r.power == "stopped" and not r.deleting]
+    vms = _read(ops, snapshot, wanted)
+    return _write(ops, vms, lambda spec: changed(spec, power="running", stop_forced=False), guard)
 
 
-def set_waiting(ops: Ops, vms: list[str]) -> list[str]:
-    """Take running VMs off the node they are placed on, to wait for one that fits; returns the ids written.
+def set_waiting(ops: Ops, vms: Iterable[str], guard: Guard = ()) -> list[str]:
+    """Take VMs (ids) that should run off the node they are placed on, to wait for one that fits; returns those written.
 
-    VMs with a claim are left alone: their node may still run them.
+    The node becomes their home.  VMs with a claim are left alone: their node may still run them.
     """
-    raise NotImplementedError
+    snapshot = read_cluster(ops)
+    known = [id_ for id_ in vms if id_ in snapshot.vms and snapshot.vms[id_].node is not None]
+    free = [vm for vm in _read_running(ops, snapshot, known) if not vm.holder]
+
+    def waiting(spec: VmSpec) -> VmSpec:
+        return changed(spec, node=None, home=spec.home or spec.node, move_method=None)
+
+    return _write(ops, free, waiting, guard, unclaimed=True)
 
 
-def place_waiting(ops: Ops) -> Placed:
-    """Give VMs that shall run and have no node, or one that is gone and freed them, a node that fits."""
-    raise NotImplementedError
+def place_waiting(ops: Ops, guard: Guard = ()) -> Placed:
+    """Give VMs that should run and have no place a node that fits, and finish removals that no node can finish.
+
+    A VM has no place when nobody holds its claim and it has no node, or one that cannot take it: drained, in
+    maintenance, not alive, removed, or full.  A removal has no node when its node is not alive and the claim is vacant.
+    """
+    snapshot = read_cluster(ops)
+    _finish_removals(ops, snapshot, guard)
+    vacant = [row.id for row in snapshot.vms.values() if not _held(snapshot, row.id)]
+    homeless = _homeless(ops, snapshot, [vm for vm in _read_running(ops, snapshot, vacant) if not vm.holder])
+    plan = _plan(ops, snapshot, homeless, {})
+    targets = {item.vm: item.target for item in plan.assignments}
+
+    def placed(spec: VmSpec) -> VmSpec:
+        home = spec.home or spec.node
+        if home not in snapshot.nodes or home == targets[spec.id]:
+            home = None
+        return changed(spec, node=targets[spec.id], home=home, move_method=None)
+
+    written = _write(ops, [vm for vm in homeless if vm.spec.id in targets], placed, guard, unclaimed=True)
+    return _placed(plan, written, targets)
+
+
+def _homeless(ops: Ops, snapshot: ClusterSnapshot, vms: list[VmDocuments]) -> list[VmDocuments]:
+    """Return those VMs whose node cannot take them, each as if it alone were not there yet."""
+    resources = read_resources(ops, *(vm.spec for vm in vms))
+    views = {view.name: view for view in snapshot.views()}
+    policy = snapshot.policy(ops)
+
+    def fits(spec: VmSpec) -> bool:
+        view = views.get(spec.node or "")
+        return view is not None and not obstacle(spec, without_vm(view, spec), policy, resources.capabilities(spec))
+
+    return [vm for vm in vms if not fits(vm.spec)]
+
+
+def _held(snapshot: ClusterSnapshot, vm: str) -> bool:
+    claim = snapshot.claims.get(vm)
+    return claim is not None and bool(claim.node)
+
+
+def _finish_removals(ops: Ops, snapshot: ClusterSnapshot, guard: Guard) -> None:
+    alive = snapshot.alive()
+    for row in snapshot.vms.values():
+        if row.deleting and row.node not in alive and not _held(snapshot, row.id):
+            try:
+                if vm_forget(ops, row.id, guard):
+                    log.info("vm-removed vm=%s name=%s", row.id, row.name)
+            except TransactionFailed as error:
+                log.info("vm-not-removed vm=%s error=%s", row.id, error)
+
+
+def _read(ops: Ops, snapshot: ClusterSnapshot, ids: Iterable[str]) -> list[VmDocuments]:
+    """Return the documents of VMs; specs as of the snapshot, status and claim as of now."""
+    wanted = sorted(ids)
+    statuses, claims = [keys.vm_status(id_) for id_ in wanted], [keys.claim(id_) for id_ in wanted]
+    found = ops.store.get_many([key.path for key in statuses] + [key.path for key in claims])
+    return [
+        VmDocuments(snapshot.spec(id_), maybe(status, s), maybe(claim, c))
+        for id_, status, claim, s, c in zip(
+            wanted, statuses, claims, found[: len(wanted)], found[len(wanted) :], strict=True
+        )
+    ]
+
+
+def _read_running(ops: Ops, snapshot: ClusterSnapshot, ids: Iterable[str]) -> list[VmDocuments]:
+    """Return the documents of those VMs that should run and did not end for good."""
+    rows = [snapshot.vms[id_] for id_ in ids]
+    wanted = [row.id for row in rows if row.power == "running" and not row.deleting]
+    return [vm for vm in _read(ops, snapshot, wanted) if not vm.halted]
+
+
+def _plan(ops: Ops, snapshot: ClusterSnapshot, vms: list[VmDocuments], exclude: dict[str, str]) -> Evacuation:
+    specs = [vm.spec for vm in vms]
+    resources = read_resources(ops, *specs)
+    candidates = [Candidate(vm=spec, capabilities=resources.capabilities(spec), exclude=exclude) for spec in specs]
+    return plan_evacuation(candidates, snapshot.views({spec.id for spec in specs}), snapshot.policy(ops))
+
+
+def _placed(plan: Evacuation, written: list[str], targets: dict[str, str]) -> Placed:
+    return Placed(
+        moves={id_: targets[id_] for id_ in written},
+        stuck={item.vm: item.reasons for item in plan.unplaced},
+    )
+
+
+def _write(
+    ops: Ops, vms: list[VmDocuments], next_: Callable[[VmSpec], VmSpec], guard: Guard, *, unclaimed: bool = False
+) -> list[str]:
+    """Write the next specs, ``BATCH`` at a time; returns the ids of those that were written."""
+    written: list[str] = []
+    for start in range(0, len(vms), BATCH):
+        batch = vms[start : start + BATCH]
+        try:
+            ops.store.commit(*_operations(batch, next_, unclaimed=unclaimed), *guard)
+            written += [vm.spec.id for vm in batch]
+        except TransactionFailed:
+            # One of them changed meanwhile (or the guard does not hold, then none is written).
+            written += [vm.spec.id for vm in batch if _write_one(ops, vm, next_, guard, unclaimed=unclaimed)]
+    return written
+
+
+def _write_one(ops: Ops, vm: VmDocuments, next_: Callable[[VmSpec], VmSpec], guard: Guard, *, unclaimed: bool) -> bool:
+    try:
+        ops.store.commit(*_operations([vm], next_, unclaimed=unclaimed), *guard)
+    except TransactionFailed as error:
+        log.info("vm-spec-not-written vm=%s error=%s", vm.spec.id, error)
+        return False
+    return True
+
+
+def _operations(vms: list[VmDocuments], next_: Callable[[VmSpec], VmSpec], *, unclaimed: bool) -> list[Operation]:
+    operations: list[Operation] = []
+    for vm in vms:
+        new = next_(vm.spec)
+        operations += [*vm.write(new), *([vm.unclaimed()] if unclaimed else [])]
+        if new.node != vm.spec.node:
+            operations += [check for check in on_node(new.node) if check not in operations]
+    return operations

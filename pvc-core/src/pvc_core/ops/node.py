@@ -1,9 +1,16 @@
-"""Nodes: list, info, and what an operator wants of one."""
+"""Nodes: list, info."""
+
+from collections.abc import Iterable
 
 from pvc_core.model.base import Condition
 from pvc_core.model.node import NodeSpec, NodeStatus, Role
+from pvc_core.model.placement import NodeView
+from pvc_core.ops import resolve
 from pvc_core.ops.context import Ops
 from pvc_core.ops.message import Request, View
+from pvc_core.ops.snapshot import ClusterSnapshot, NodeFacts, occupied, read_cluster
+from pvc_core.store import keys
+from pvc_core.store.documents import read
 
 
 class NodeRow(View, frozen=True, kw_only=True):
@@ -28,10 +35,14 @@ class NodeRow(View, frozen=True, kw_only=True):
     memory_mib: int
     """What VMs may have."""
     free_mib: int
+    """What the host said was free."""
     allocated_mib: int
+    """Maximum memory of the VMs that run here or are on their way here."""
     provisioned_mib: int
+    """Maximum memory of all VMs placed here."""
     allocated_vcpus: int
     vms: int
+    """VMs that run here or are on their way here."""
     version: str = ""
     kernel: str = ""
     hypervisor: str = ""
@@ -46,6 +57,7 @@ class NodeInfo(View, frozen=True, kw_only=True):
     spec: NodeSpec
     status: NodeStatus | None
     lease: int | None
+    """Generation of its lease; None: it has none."""
     vms: tuple[str, ...] = ()
     """Names of VMs that run here or are on their way here."""
     placed: tuple[str, ...] = ()
@@ -69,10 +81,94 @@ class NodeQuery(Request, frozen=True, kw_only=True):
 
 
 def node_list(ops: Ops, request: NodeList) -> list[NodeRow]:
-    """List nodes, sorted by name."""
-    raise NotImplementedError
+    """List nodes, sorted by name, in a fixed number of round trips."""
+    name = resolve.pattern(request.name)
+    snapshot = read_cluster(ops)
+    return [row for row in node_rows(snapshot, read_primary(ops)) if name.search(row.name)]
 
 
 def node_info(ops: Ops, request: NodeQuery) -> NodeInfo:
     """Return everything about a node.  Raises NotFound."""
-    raise NotImplementedError
+    resolve.node(ops, request.node)
+    snapshot = read_cluster(ops)
+    rows = {row.name: row for row in node_rows(snapshot, read_primary(ops))}
+    if request.node not in rows:
+        resolve.node(ops, request.node)  # removed since: says so
+    lease = read(ops.store, keys.lease(request.node))
+    facts = snapshot.nodes[request.node]
+    here = {row.id for row in snapshot.vms.values() if request.node in occupied(row, snapshot.claims.get(row.id))}
+    vms = snapshot.vms.values()
+    return NodeInfo(
+        row=rows[request.node],
+        spec=facts.spec,
+        status=facts.status,
+        lease=lease.value.generation if lease is not None else None,
+        vms=_names(row.name for row in vms if row.id in here),
+        placed=_names(row.name for row in vms if row.node == request.node and row.id not in here),
+        away=_names(row.name for row in vms if row.home == request.node and row.node != request.node),
+        conditions=facts.status.conditions if facts.status is not None else (),
+    )
+
+
+def read_primary(ops: Ops) -> str | None:
+    """Return the name of the primary."""
+    entry = read(ops.store, keys.PRIMARY)
+    return entry.value.node if entry is not None else None
+
+
+def node_rows(snapshot: ClusterSnapshot, primary: str | None) -> list[NodeRow]:
+    """Return the rows of all nodes, sorted by name."""
+    return [_row(view, snapshot.nodes[view.name], primary) for view in snapshot.views()]
+
+
+def daemon_state(facts: NodeFacts) -> str:
+    """Return the state of a node's daemon as one word: what it reported, unless its lease says otherwise."""
+    reported = facts.status.daemon if facts.status is not None else "stopped"
+    if facts.alive:
+        return reported
+    return "stopped" if facts.released or reported == "stopped" else "lost"
+
+
+def problems(facts: NodeFacts) -> tuple[str, ...]:
+    """Return what is wrong with a node, one sentence each."""
+    if facts.status is None:
+        return ()
+    return (
+        *(f"{c.type}: {c.message or c.reason}" for c in facts.status.conditions if not c.ok),
+        *(
+            f"plugin {plugin.name} is {plugin.state}" + (f": {plugin.error}" if plugin.error else "")
+            for plugin in facts.status.plugins
+            if plugin.state != "healthy"
+        ),
+    )
+
+
+def _row(view: NodeView, facts: NodeFacts, primary: str | None) -> NodeRow:
+    status = facts.status or NodeStatus(id=view.name)
+    return NodeRow(
+        name=view.name,
+        role=facts.spec.role,
+        primary=view.name == primary,
+        alive=view.alive,
+        daemon=daemon_state(facts),
+        scheduling=status.scheduling,
+        ready=view.ready,
+        reason=view.not_ready_reason,
+        maintenance=facts.spec.maintenance,
+        cpus=view.cpus,
+        load1=view.load1,
+        memory_mib=view.memory_mib,
+        free_mib=view.free_mib,
+        allocated_mib=view.allocated_mib,
+        provisioned_mib=view.provisioned_mib,
+        allocated_vcpus=view.allocated_vcpus,
+        vms=view.vms,
+        version=status.version,
+        kernel=status.kernel,
+        hypervisor=status.hypervisor,
+        problems=problems(facts),
+    )
+
+
+def _names(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(names))

@@ -161,6 +161,17 @@ def with_vm(view: NodeView, vm: VmSpec) -> NodeView:
     )
 
 
+def without_vm(view: NodeView, vm: VmSpec) -> NodeView:
+    """Return the node as it is without a VM that it counts."""
+    return replace(
+        view,
+        allocated_mib=max(0, view.allocated_mib - vm.memory_mib),
+        provisioned_mib=max(0, view.provisioned_mib - vm.memory_mib),
+        allocated_vcpus=max(0, view.allocated_vcpus - vm.vcpus),
+        vms=max(0, view.vms - 1),
+    )
+
+
 def _in_service(_: VmSpec, node: NodeView) -> str | None:
     if not node.alive:
         return node.not_ready_reason or "it is not alive"
