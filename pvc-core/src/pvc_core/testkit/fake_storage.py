@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from pvc_core.model.storage import PoolSpec, PoolUsage, Snapshot
-from pvc_core.plugin.errors import DriverError, ObjectBusy, ObjectExists, ObjectMissing
+from pvc_core.plugin.errors import DriverError, ObjectBusy, ObjectExists, ObjectMissing, Unsupported
 from pvc_core.plugin.specs.storage import (
     Attachment,
     BlockResult,
@@ -36,10 +36,12 @@ _ALL: Final = StorageCapabilities(
 class _Volume:
     """A volume: its size, what was written to it, and the copies kept as snapshots."""
 
-    def __init__(self, size_bytes: int, data: bytes = b"", parent: str = "") -> None:
+    def __init__(self, size_bytes: int, data: bytes = b"", parent: str = "", origin: str = "") -> None:
         self.size_bytes = size_bytes
         self.data = data
         self.parent = parent
+        self.origin: Final = origin
+        """What a clone was asked to be made of."""
         self.snapshots: dict[str, Snapshot] = {}
         self.kept: dict[str, bytes] = {}
 
@@ -104,6 +106,9 @@ class FakeStorage(StorageDriver):
         self.faults: Final = faults or Faults()
         self._capabilities: Final = capabilities
         self._wall: Final = wall
+
+    def __repr__(self) -> str:
+        return f"FakeStorage(node={self.node!r})"
 
     @faulty
     def storage_capabilities(self) -> StorageCapabilities:
@@ -202,18 +207,17 @@ class FakeStorage(StorageDriver):
 
     @faulty
     def volume_clone(self, source: VolumeRef, snapshot: str, target: VolumeRef, full_copy: bool) -> bool:
+        self._require(able=full_copy or self._capabilities.clones, what="copy-on-write clones")
         with self.backend.lock:
             origin = self.backend.get(source)
             parent = f"{source.name}@{snapshot}" if snapshot else source.name
-            existing = self.backend.volumes.get(_key(target))
-            if existing is not None:
-                if existing.parent != ("" if full_copy else parent):
-                    raise ObjectExists(f"pool {target.pool.name} has a volume {target.name!r} already")
-                return True
+            wanted = f"{'copy' if full_copy else 'clone'} of {parent}"
             data, size = origin.data, origin.size_bytes
             if snapshot:
                 data, size = self._kept(source, snapshot), origin.snapshots[snapshot].size_bytes
-            self.backend.volumes[_key(target)] = _Volume(size, data, "" if full_copy else parent)
+            new = _Volume(size, data, "" if full_copy else parent, wanted)
+            if self.backend.volumes.setdefault(_key(target), new).origin != wanted:
+                raise ObjectExists(f"pool {target.pool.name} has a volume {target.name!r} already")
             return True
 
     @faulty
@@ -251,6 +255,7 @@ class FakeStorage(StorageDriver):
 
     @faulty
     def snapshot_create(self, volume: VolumeRef, snapshot: str) -> bool:
+        self._require(able=self._capabilities.snapshots, what="snapshots")
         with self.backend.lock:
             found = self.backend.get(volume)
             if snapshot not in found.snapshots:
@@ -260,6 +265,7 @@ class FakeStorage(StorageDriver):
 
     @faulty
     def snapshot_delete(self, volume: VolumeRef, snapshot: str) -> bool:
+        self._require(able=self._capabilities.snapshots, what="snapshots")
         with self.backend.lock:
             found = self.backend.get(volume)
             if snapshot not in found.snapshots:
@@ -274,6 +280,7 @@ class FakeStorage(StorageDriver):
 
     @faulty
     def snapshot_rename(self, volume: VolumeRef, snapshot: str, new_name: str) -> bool:
+        self._require(able=self._capabilities.snapshots, what="snapshots")
         with self.backend.lock:
             found = self.backend.get(volume)
             if snapshot not in found.snapshots and new_name in found.snapshots:
@@ -290,6 +297,7 @@ class FakeStorage(StorageDriver):
 
     @faulty
     def snapshot_protect(self, volume: VolumeRef, snapshot: str, protected: bool) -> bool:
+        self._require(able=self._capabilities.snapshots, what="snapshots")
         with self.backend.lock:
             found = self.backend.get(volume)
             self._kept(volume, snapshot)
@@ -298,6 +306,7 @@ class FakeStorage(StorageDriver):
 
     @faulty
     def snapshot_rollback(self, volume: VolumeRef, snapshot: str, progress: Progress) -> bool:
+        self._require(able=self._capabilities.snapshots, what="snapshots")
         with self.backend.lock:
             found = self.backend.get(volume)
             self._check_unused(volume)
@@ -346,12 +355,14 @@ class FakeStorage(StorageDriver):
 
     @faulty
     def node_block(self, node: str, identity: dict[str, str], volumes: list[VolumeRef], epoch: int) -> BlockResult:
+        self._require(able=self._capabilities.blocks_nodes, what="way to block a node")
         del identity, volumes, epoch
         self.backend.blocked.add(node)
         return BlockResult(blocked=True, evidence=f"the fake backend refuses {node}")
 
     @faulty
     def node_unblock(self, node: str, identity: dict[str, str]) -> bool:
+        self._require(able=self._capabilities.blocks_nodes, what="way to block a node")
         del identity
         self.backend.blocked.discard(node)
         return True
@@ -369,6 +380,10 @@ class FakeStorage(StorageDriver):
             mine = any(h.node == self.node for h in holders)
             if not (incoming or mine) and holder.epoch >= epoch:
                 raise ObjectBusy(f"volume {volume.name!r} is attached on node {holder.node}, epoch {holder.epoch}")
+
+    def _require(self, *, able: bool, what: str) -> None:
+        if not able:
+            raise Unsupported(f"this fake storage driver has no {what}")
 
     def _check_unused(self, volume: VolumeRef) -> None:
         for holder in self.backend.holders.get(_key(volume), []):
