@@ -44,6 +44,11 @@ def check_path(path: str) -> str:
     return path
 
 
+def parent(path: str) -> str:
+    """Return the path of a node's parent."""
+    return path.rpartition("/")[0] or "/"
+
+
 def request_size(operation: Operation) -> int:
     """Return an upper bound of the bytes an operation has in a transaction."""
     size = len(operation.path.encode()) + OPERATION_OVERHEAD

@@ -21,25 +21,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol, assert_never
+from typing import Protocol
 
 from pvc_core.store.api import (
-    ANY,
-    Check,
-    CheckAbsent,
-    Create,
-    Delete,
-    Failure,
     Node,
     Operation,
-    Put,
     SessionState,
     StateCallback,
     StoreUnavailable,
-    TransactionFailed,
     WatchCallback,
 )
 from pvc_core.store.limits import check_path, check_transaction
+from pvc_core.store.memory_records import Records
 
 log = logging.getLogger(__name__)
 
@@ -66,21 +59,6 @@ FaultHook = Callable[[Moment, "MemoryStore", tuple[Operation, ...]], None]
 """Called without any lock held; what it raises is what the session's caller gets."""
 
 
-class _Record:
-    __slots__ = ("children", "owner", "value", "version")
-
-    def __init__(self, value: bytes, owner: int) -> None:
-        self.value = value
-        self.version = 0
-        self.owner = owner
-        self.children: set[str] = set()
-
-
-class _RefusedError(Exception):
-    def __init__(self, failure: Failure) -> None:
-        self.failure = failure
-
-
 class MemoryTree:
     """The shared tree.  Thread-safe.
 
@@ -93,7 +71,7 @@ class MemoryTree:
         self.fault = fault
         self._hold = hold
         self._lock = threading.RLock()
-        self._records = {"/": _Record(b"", 0)}
+        self._records = Records()
         self._sessions: list[MemoryStore] = []
         self._last_session = 0
         self._pending: deque[tuple[MemoryStore, Callable[[], None]]] = deque()
@@ -121,7 +99,7 @@ class MemoryTree:
     def dump(self) -> dict[str, Node]:
         """Return every node but the root, by path, at one instant."""
         with self._lock:
-            return {path: self._node(record) for path, record in sorted(self._records.items()) if path != "/"}
+            return self._records.dump()
 
     # What sessions call.
 
@@ -132,35 +110,19 @@ class MemoryTree:
 
     def _get(self, path: str) -> Node | None:
         with self._lock:
-            record = self._records.get(path)
-            return None if record is None else self._node(record)
+            return self._records.get(path)
 
     def _get_children(self, path: str) -> list[str]:
         with self._lock:
-            record = self._records.get(path)
-            return [] if record is None else sorted(record.children)
+            return self._records.children(path)
 
     def _apply(self, operations: tuple[Operation, ...], owner: int) -> None:
-        """Carry out all operations or none, each seeing what those before it did, as ZooKeeper's multi does."""
-        undo: list[Callable[[], None]] = []
-        changed: list[str] = []
         with self._lock:
-            for operation in operations:
-                try:
-                    if self._step(operation, owner, undo):
-                        changed.append(operation.path)
-                except _RefusedError as refused:
-                    for revert in reversed(undo):
-                        revert()
-                    raise TransactionFailed(operation, refused.failure) from None
-            self._tell(changed)
+            self._tell(self._records.apply(operations, owner))
 
     def _end_session(self, owner: int) -> None:
         with self._lock:
-            gone = sorted(path for path, record in self._records.items() if record.owner == owner)
-            for path in gone:
-                self._remove(path)
-            self._tell(gone)
+            self._tell(self._records.end_session(owner))
 
     def _queue(self, session: "MemoryStore", call: Callable[[], None]) -> None:
         self._pending.append((session, call))
@@ -194,71 +156,10 @@ class MemoryTree:
                 with self._lock:
                     self._delivering = False
 
-    # Only with the lock held.
-
-    @staticmethod
-    def _node(record: _Record) -> Node:
-        return Node(record.value, record.version, record.owner != 0)
-
     def _tell(self, paths: list[str]) -> None:
         for path in paths:
             for session in self._sessions:
                 session._changed(path)
-
-    def _step(self, operation: Operation, owner: int, undo: list[Callable[[], None]]) -> bool:
-        path = operation.path
-        match operation:
-            case Create(_, value, ephemeral):
-                self._demand_absent(path)
-                self._add(path, _Record(value, owner if ephemeral else 0))
-                undo.append(lambda: self._remove(path))
-                return True
-            case Put(_, value, version):
-                record = self._demand(path, version)
-                old = (record.value, record.version)
-                record.value, record.version = value, record.version + 1
-                undo.append(lambda: _restore(record, *old))
-                return True
-            case Delete(_, version):
-                record = self._demand(path, version)
-                if record.children:
-                    raise _RefusedError(Failure.NOT_EMPTY)
-                self._remove(path)
-                undo.append(lambda: self._add(path, record))
-                return True
-            case Check(_, version):
-                self._demand(path, version)
-                return False
-            case CheckAbsent():
-                self._demand_absent(path)
-                return False
-            case _:
-                assert_never(operation)
-
-    def _demand(self, path: str, version: int) -> _Record:
-        record = self._records.get(path)
-        if record is None:
-            raise _RefusedError(Failure.NO_NODE)
-        if version not in (ANY, record.version):
-            raise _RefusedError(Failure.BAD_VERSION)
-        return record
-
-    def _demand_absent(self, path: str) -> None:
-        if path in self._records:
-            raise _RefusedError(Failure.EXISTS)
-        parent = self._records.get(_parent(path))
-        if parent is None:
-            raise _RefusedError(Failure.NO_NODE)
-        if parent.owner:
-            raise _RefusedError(Failure.EPHEMERAL_PARENT)
-
-    def _add(self, path: str, record: _Record) -> None:
-        self._records[path] = record
-        self._records[_parent(path)].children.add(_name(path))
-
-    def _remove(self, path: str) -> None:
-        del self._records[path]
-        self._records[_parent(path)].children.discard(_name(path))
 
 
 class MemoryStore:
@@ -452,15 +353,3 @@ class MemoryStore:
             raise StoreUnavailable(
                 f"the in-memory store does not answer {self.name or self._session}: the session is {self._state.value}"
             )
-
-
-def _restore(record: _Record, value: bytes, version: int) -> None:
-    record.value, record.version = value, version
-
-
-def _parent(path: str) -> str:
-    return path.rpartition("/")[0] or "/"
-
-
-def _name(path: str) -> str:
-    return path.rpartition("/")[2]

@@ -44,13 +44,13 @@ def initialise(store: Store, *, name: str = "pvc") -> Cluster:
     ``name`` is given to a cluster that is made now.  Raises SchemaMismatch when the tree is of a layout that this
     version does not work with, Unavailable while a restore is unfinished.
     """
-    _create_missing(store, [Create(path, b"") for path in keys.BASE])
-    _create_missing(store, [create(keys.CLUSTER, Cluster(name=name, schema=SCHEMA)), create(keys.PRIMARY, Primary())])
     if store.get(RESTORING) is not None:
         raise Unavailable(
             "the state tree is being restored from a backup, or the restore was interrupted: wait, or repeat the restore "
             "with the same file"
         )
+    _create_missing(store, [Create(path, b"") for path in keys.BASE])
+    _create_missing(store, [create(keys.CLUSTER, Cluster(name=name, schema=SCHEMA)), create(keys.PRIMARY, Primary())])
     cluster = _cluster(store).value
     if not OLDEST <= cluster.schema <= SCHEMA:
         todo = "update PVC on this machine" if cluster.schema > SCHEMA else "update by way of an older version of PVC"

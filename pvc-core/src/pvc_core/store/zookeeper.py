@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeVar, assert_never
+from typing import Any, Final, NamedTuple, TypeVar
 
 from kazoo.exceptions import (
     AuthFailedError,
@@ -20,21 +20,13 @@ from kazoo.exceptions import (
     UnimplementedError,
 )
 from kazoo.handlers.threading import KazooTimeoutError
-from kazoo.protocol.serialization import CheckVersion, GetACL, GetChildren, GetData, SetACL, SetData
-from kazoo.protocol.serialization import Create as CreateRequest
-from kazoo.protocol.serialization import Delete as DeleteRequest
+from kazoo.protocol.serialization import GetACL, GetChildren, GetData, SetACL
 from kazoo.security import OPEN_ACL_UNSAFE, make_acl
 
 from pvc_core.model.errors import InvalidRequest
 from pvc_core.store.api import (
-    Check,
-    CheckAbsent,
-    Create,
-    Delete,
-    Failure,
     Node,
     Operation,
-    Put,
     SessionState,
     StateCallback,
     StoreRefused,
@@ -44,7 +36,16 @@ from pvc_core.store.api import (
 )
 from pvc_core.store.limits import check_path, check_transaction
 from pvc_core.store.zookeeper_client import LOST, SUSPENDED, Client
-from pvc_core.store.zookeeper_wire import NO_NODE, AddWatch, Multi, MultiRead
+from pvc_core.store.zookeeper_wire import (
+    BESIDE_FAILURE,
+    FAILURES,
+    NO_AUTH,
+    NO_NODE,
+    AddWatch,
+    Multi,
+    MultiRead,
+    requests_for,
+)
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -53,18 +54,6 @@ READ_BATCH: Final = 500
 """Reads in one request: few round trips, and no request keeps a server busy for long."""
 CLOSE_DEADLINE_S: Final = 2.0
 """Time that a server has to confirm the end of a session."""
-
-_NO_AUTH: Final = -102
-_FAILURES: Final = {
-    -101: Failure.NO_NODE,
-    -103: Failure.BAD_VERSION,
-    -108: Failure.EPHEMERAL_PARENT,
-    -110: Failure.EXISTS,
-    -111: Failure.NOT_EMPTY,
-}
-# What the servers answer in a transaction for operations beside the one that failed: "ok", "rolled back",
-# "runtime inconsistency".
-_BESIDE: Final = (0, -2)
 
 
 class Login(NamedTuple):
@@ -183,7 +172,7 @@ class ZooKeeperStore:
         requests: list[Any] = []
         owners: list[Operation] = []
         for operation in operations:
-            for request in self._requests(operation):
+            for request in requests_for(operation, self._acl):
                 requests.append(request)
                 owners.append(operation)
         self._wait_ready(time.monotonic() + self._patience_s)
@@ -192,9 +181,9 @@ class ZooKeeperStore:
         except KazooException as error:
             raise self._explain(error) from error
         for owner, code in zip(owners, codes, strict=True):
-            if code in _FAILURES:
-                raise TransactionFailed(owner, _FAILURES[code])
-            if code not in _BESIDE:
+            if code in FAILURES:
+                raise TransactionFailed(owner, FAILURES[code])
+            if code not in BESIDE_FAILURE:
                 raise self._refusal(owner.path, code)
         if any(codes):
             raise StoreUnavailable(f"ZooKeeper undid a transaction without a reason: codes {codes}")
@@ -289,22 +278,6 @@ class ZooKeeperStore:
             return self._answer(result)
         except NoNodeError:
             return None
-
-    def _requests(self, operation: Operation) -> list[Any]:
-        match operation:
-            case Create(path, value, ephemeral):
-                return [CreateRequest(path, value, self._acl, 1 if ephemeral else 0)]
-            case Put(path, value, version):
-                return [SetData(path, value, version)]
-            case Delete(path, version):
-                return [DeleteRequest(path, version)]
-            case Check(path, version):
-                return [CheckVersion(path, version)]
-            case CheckAbsent(path):
-                # ZooKeeper has no such check; to create and delete is one, and leaves nothing behind.
-                return [CreateRequest(path, b"", self._acl, 0), DeleteRequest(path, -1)]
-            case _:
-                assert_never(operation)
 
     def _send(self, request: Any) -> Any:
         self._demand_connection()
@@ -424,7 +397,7 @@ class ZooKeeperStore:
         )
 
     def _refusal(self, path: str, code: int) -> StoreUnavailable:
-        if code == _NO_AUTH:
+        if code == NO_AUTH:
             return self._refused()
         return StoreUnavailable(f"ZooKeeper answered error {code} for {path}")
 

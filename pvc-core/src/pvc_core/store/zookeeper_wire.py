@@ -7,15 +7,36 @@ connection sends.
 
 import struct
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, assert_never
 
-from kazoo.protocol.serialization import MultiHeader, Transaction, multiheader_struct, read_string, write_string
+from kazoo.protocol.serialization import (
+    CheckVersion,
+    MultiHeader,
+    SetData,
+    Transaction,
+    multiheader_struct,
+    read_string,
+    write_string,
+)
+from kazoo.protocol.serialization import Create as CreateRequest
+from kazoo.protocol.serialization import Delete as DeleteRequest
 from msgspec import Struct
 
-from pvc_core.store.api import Node
+from pvc_core.store.api import Check, CheckAbsent, Create, Delete, Failure, Node, Operation, Put
 
 PERSISTENT_RECURSIVE: Final = 1
 NO_NODE: Final = -101
+NO_AUTH: Final = -102
+FAILURES: Final = {
+    NO_NODE: Failure.NO_NODE,
+    -103: Failure.BAD_VERSION,
+    -108: Failure.EPHEMERAL_PARENT,
+    -110: Failure.EXISTS,
+    -111: Failure.NOT_EMPTY,
+}
+"""What the servers answer for the operation of a transaction that failed."""
+BESIDE_FAILURE: Final = (0, -2)
+"""What they answer for the others: "rolled back", and "runtime inconsistency" behind it."""
 
 _HEADER: Final = struct.Struct("!iBi")
 _INT: Final = struct.Struct("!i")
@@ -121,3 +142,21 @@ class Multi(Struct, frozen=True):
                 offset += _INT.size + _INT.unpack_from(buffer, offset)[0]
             elif header.type == 5:  # setData: the stat
                 offset += _STAT.size
+
+
+def requests_for(operation: Operation, acl: Sequence[Any]) -> list[Any]:
+    """Return what an operation is in a ``Multi``; ``acl`` is for the nodes that it creates."""
+    match operation:
+        case Create(path, value, ephemeral):
+            return [CreateRequest(path, value, acl, 1 if ephemeral else 0)]
+        case Put(path, value, version):
+            return [SetData(path, value, version)]
+        case Delete(path, version):
+            return [DeleteRequest(path, version)]
+        case Check(path, version):
+            return [CheckVersion(path, version)]
+        case CheckAbsent(path):
+            # ZooKeeper has no such check; to create and delete is one, and leaves nothing behind.
+            return [CreateRequest(path, b"", acl, 0), DeleteRequest(path, -1)]
+        case _:
+            assert_never(operation)
