@@ -54,7 +54,7 @@ class _Item(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     """A node.  Its value is in one of the three, to the byte; in none when it is empty."""
 
     path: str
-    json: Raw | None = None
+    json: Raw = Raw()
     text: str = ""
     base64: str = ""
 
@@ -188,7 +188,7 @@ def _item(path: str, value: bytes) -> _Item:
 
 
 def _value(item: _Item) -> bytes:
-    if item.json is not None:
+    if len(item.json):
         return bytes(item.json)
     if item.base64:
         try:
