@@ -97,6 +97,9 @@ class DomainPlan(msgspec.Struct, frozen=True, kw_only=True):
     """One for each of the VM's disks, in order."""
     nics: tuple[NicSource, ...]
     cpu_model: str = ""
+    """The cluster's default, for a VM that names none; empty too: the hypervisor's choice."""
+    machine: str = ""
+    """Machine type to use instead of the VM's alias, such as the newest that all nodes have (``pc-q35-7.2``)."""
     console_log: str = ""
     """File the serial console is appended to."""
 
@@ -120,6 +123,10 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     accelerators: tuple[str, ...] = ()
     machine_types: tuple[str, ...] = ()
+    unusable: dict[str, str] = {}
+    """Accelerators that do not work here -> why."""
+    foreign: tuple[str, ...] = ()
+    """Names of running domains that are not PVC's: they use the host's memory, and PVC leaves them alone."""
 
 
 class Console(Protocol):

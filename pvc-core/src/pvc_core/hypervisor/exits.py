@@ -1,0 +1,45 @@
+"""Why domains ended: collected from events, asked for by another thread that may be faster than the event."""
+
+import threading
+
+from pvc_core.hypervisor.api import ExitReason
+
+
+class Exits:
+    """The last end of each domain, as far as it was seen.  May be used from any thread."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._runs: dict[str, int] = {}
+        self._alive: set[str] = set()
+        self._reasons: dict[str, ExitReason] = {}
+
+    def seen(self, vm: str, run: int) -> None:
+        """A domain is here, in this run of it; when the run is new, an earlier one's end says nothing any more."""
+        with self._changed:
+            if run > 0 and run != self._runs.get(vm):
+                self._runs[vm] = run
+                self._alive.add(vm)
+                self._reasons.pop(vm, None)
+
+    def ended(self, vm: str, reason: ExitReason) -> None:
+        """A domain ended."""
+        with self._changed:
+            self._alive.discard(vm)
+            self._reasons[vm] = reason
+            self._changed.notify_all()
+
+    def forget_all(self) -> None:
+        """From here on something may have been missed, so nothing that was seen is known to be the last."""
+        with self._changed:
+            self._runs.clear()
+            self._alive.clear()
+            self._reasons.clear()
+            self._changed.notify_all()
+
+    def reason(self, vm: str, patience_s: float) -> ExitReason:
+        """Return why a domain that is gone ended; when its event is still on the way, wait for that."""
+        with self._changed:
+            self._changed.wait_for(lambda: vm not in self._alive, patience_s)
+            self._alive.discard(vm)
+            return self._reasons.get(vm, ExitReason.UNKNOWN)

@@ -1,0 +1,468 @@
+"""The hypervisor of a node: QEMU/KVM guests through libvirt.
+
+Threads: libvirt's events come on one daemon thread of the process, a ``Link`` thread keeps the connection up,
+and each outgoing migration has a thread of its own, because libvirt's call returns when it has ended.
+"""
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pvc_core.hypervisor import hostfacts
+from pvc_core.hypervisor.api import (
+    Console,
+    Domain,
+    DomainCallback,
+    DomainPlan,
+    DomainState,
+    ExitReason,
+    HostFacts,
+    HypervisorError,
+    HypervisorUnavailable,
+    MigrationOptions,
+    MigrationStats,
+)
+from pvc_core.hypervisor.console import ConsoleBuffer
+from pvc_core.hypervisor.domaininfo import DomainInfo, device_key, has_device, read_domain
+from pvc_core.hypervisor.domainxml import Origin, fragment, render
+from pvc_core.hypervisor.exits import Exits
+from pvc_core.hypervisor.kvmprobe import KvmProbe
+from pvc_core.hypervisor.link import Link
+from pvc_core.hypervisor.outgoing import Outgoing, OutgoingJobs
+from pvc_core.hypervisor.usage import UsageMeter
+from pvc_core.model.node import GuestUsage
+from pvc_core.model.vm import VmSpec
+
+if TYPE_CHECKING:
+    from pvc_core.hypervisor.libvirt_calls import Connection, ConsoleStream, Handle
+
+log = logging.getLogger(__name__)
+
+_EVENT_PATIENCE_S: Final = 3.0
+"""How much later than an answer the event of a domain's end may come."""
+_REACH_S: Final = 5.0
+"""Time to reach the target's libvirt before a migration is begun: libvirtd itself would try for two minutes."""
+_GONE_S: Final = 30.0
+_PORTS: Final = {"qemu+tcp": 16509, "qemu+tls": 16514}
+
+
+class LibvirtHypervisor:
+    """Implements ``Hypervisor``.
+
+    ``accelerator``: kvm, tcg, or auto (kvm where a 64-bit guest really starts with it).  ``memory_mib`` replaces
+    what the kernel says.  A connection is given up after five unanswered probes ``keepalive_s`` apart; calls
+    raise HypervisorUnavailable while there is none, at the latest after ``patience_s``.
+    """
+
+    def __init__(
+        self,
+        uri: str = "qemu:///system",
+        *,
+        migration_uri: str = "qemu+tcp://{address}/system",
+        accelerator: str = "auto",
+        run_directory: str = "/run/pvc",
+        memory_mib: int | None = None,
+        keepalive_s: float = 2.0,
+        patience_s: float = 10.0,
+        detach_s: float = 30.0,
+    ) -> None:
+        """Begin to connect.  Raises HypervisorError when libvirt's Python binding is not installed."""
+        try:
+            from pvc_core.hypervisor import libvirt_calls
+        except ModuleNotFoundError as error:
+            raise HypervisorError(
+                "libvirt's Python binding is not installed: install pvc-core[node] with pip (it is compiled, which needs "
+                "libvirt-dev, pkg-config and gcc), or the Debian package python3-libvirt"
+            ) from error
+        self._calls = libvirt_calls
+        self._uri = uri
+        self._migration_uri = migration_uri
+        self._memory_mib = memory_mib
+        self._keepalive_s = max(1, round(keepalive_s))
+        self._detach_s = detach_s
+        self._boot_id = hostfacts.boot_id()
+        self._callbacks: list[DomainCallback] = []
+        self._infos: dict[str, DomainInfo] = {}
+        self._first_seen: dict[str, tuple[int, float]] = {}
+        self._executed: set[str] = set()
+        self._exits = Exits()
+        self._jobs = OutgoingJobs()
+        self._usage = UsageMeter()
+        self._probe = KvmProbe(Path(run_directory), accelerator, self._exits)
+        self._link = Link(f"libvirt at {uri}", self._open, self._calls.Connection.close, patience_s=patience_s)
+
+    # -- the connection ---------------------------------------------------------------------------------------
+
+    def _open(self) -> "Connection":
+        observer = self._calls.Observer(
+            self._exits.seen, self._executed.add, self._ended, self._tell, self._disconnected
+        )
+        connection = self._calls.Connection(self._uri, self._keepalive_s, observer)
+        try:
+            known = set(self._infos)
+            found = self._list(connection)
+            for vm, (handle, _) in found.items():
+                if handle.outgoing_progress() is not None:
+                    self._jobs.adopt(vm)
+        except BaseException:
+            connection.close()
+            raise
+        # Anything may have happened while nobody was connected.
+        for vm in sorted(known | set(found)):
+            self._tell(vm)
+        return connection
+
+    def _disconnected(self, connection: "Connection", reason: str) -> None:
+        self._exits.forget_all()
+        self._link.lost(connection, reason)
+
+    def _ended(self, vm: str, reason: ExitReason) -> None:
+        if reason is ExitReason.FAILED and vm in self._executed:
+            reason = ExitReason.CRASHED  # so it was neither a start that failed nor a migration to here
+        self._executed.discard(vm)
+        self._exits.ended(vm, reason)
+        self._jobs.gone(vm)
+        self._first_seen.pop(vm, None)
+        log.info("domain-ended vm=%s reason=%s", vm, reason.value)
+
+    def _tell(self, vm: str) -> None:
+        for callback in tuple(self._callbacks):
+            callback(vm)
+
+    @contextlib.contextmanager
+    def _call(self, what: str) -> Iterator["Connection"]:
+        """Give the connection, and put what was wanted before libvirt's own words in an error."""
+        connection = self._link.get()
+        try:
+            yield connection
+        except self._calls.ConnectionLost as error:
+            self._disconnected(connection, str(error))
+            raise HypervisorUnavailable(f"cannot {what}: libvirt at {self._uri} is gone: {error}") from error
+        except self._calls.LibvirtError as error:
+            raise HypervisorError(f"cannot {what}: {error}") from error
+
+    # -- looking ----------------------------------------------------------------------------------------------
+
+    def facts(self) -> HostFacts:
+        with self._call("ask for the host's facts") as connection:
+            capabilities, version, cpus = connection.capabilities(), connection.version(), connection.cpus()
+            self._list(connection)
+            foreign = sorted(i.name for i in tuple(self._infos.values()) if not i.ours and not i.probe)
+            problem = self._probe.problem(connection, capabilities, version)
+        total, free = hostfacts.memory_mib()
+        return HostFacts(
+            cpus=cpus,
+            memory_mib=self._memory_mib or total,
+            free_mib=min(free, self._memory_mib or free),
+            version=version,
+            accelerators=("tcg",) if problem else ("kvm", "tcg"),
+            machine_types=hostfacts.machine_types(capabilities),
+            unusable={"kvm": problem} if problem else {},
+            foreign=tuple(foreign),
+        )
+
+    def domains(self) -> dict[str, Domain]:
+        with self._call("list domains") as connection:
+            views = {vm: self._view(handle, info) for vm, (handle, info) in self._list(connection).items()}
+            return {vm: view for vm, view in sorted(views.items()) if view is not None}
+
+    def domain(self, vm: str) -> Domain | None:
+        with self._call(f"look at the domain of VM {vm}") as connection:
+            handle = connection.find(vm)
+            info = self._info(handle) if handle is not None else None
+            if handle is None:
+                self._jobs.gone(vm)
+            return self._view(handle, info) if handle is not None and info is not None and info.ours else None
+
+    def _required(self, connection: "Connection", vm: str) -> tuple["Handle", DomainInfo]:
+        handle = connection.find(vm)
+        info = self._info(handle) if handle is not None else None
+        if handle is None or info is None or not info.ours:
+            raise HypervisorError(f"this host has no domain of VM {vm}")
+        return handle, info
+
+    def _list(self, connection: "Connection") -> dict[str, tuple["Handle", DomainInfo]]:
+        """Return PVC's domains; note the others, and forget those that are gone."""
+        known = set(self._infos)
+        found, present = {}, set()
+        for handle in connection.domains():
+            info = self._info(handle)
+            if info is not None:
+                present.add(handle.vm)
+                if info.ours:
+                    found[handle.vm] = (handle, info)
+        for vm in known - present:
+            self._infos.pop(vm, None)
+        for vm in set(self._jobs.vms()) - present:
+            self._jobs.gone(vm)
+        return found
+
+    def _info(self, handle: "Handle") -> DomainInfo | None:
+        """Return a domain's description, None when it ended at this moment."""
+        vm, run = handle.vm, handle.run
+        known = self._infos.get(vm)
+        if known is not None and run in (known.run, -1):
+            return known
+        try:
+            info = read_domain(handle.xml(), run)
+        except self._calls.DomainGone:
+            return None
+        self._infos[vm] = info
+        self._exits.seen(vm, run)
+        return info
+
+    def _view(self, handle: "Handle", info: DomainInfo) -> Domain | None:
+        vm, phases = handle.vm, self._calls.Phase
+        try:
+            phase = handle.phase()
+            if phase is phases.EXECUTING:
+                self._executed.add(vm)
+            if phase in (phases.EXECUTING, phases.PAUSED):
+                self._look_at_job(handle)
+        except self._calls.DomainGone:
+            return None
+        states = {phases.EXECUTING: DomainState.RUNNING, phases.INCOMING: DomainState.INCOMING}
+        return Domain(
+            id=vm,
+            name=info.name,
+            state=states.get(phase, DomainState.PAUSED),
+            memory_mib=info.memory_mib,
+            vcpus=info.vcpus,
+            job=self._jobs.view(vm),
+            accelerator=info.accelerator,
+            vnc=info.vnc,
+            running_for_s=0.0 if phase is phases.INCOMING else self._age(vm, info),
+        )
+
+    def _age(self, vm: str, info: DomainInfo) -> float:
+        """Return for how long it has been executing here: since its start, or since it was first seen."""
+        now = time.monotonic()
+        run, since = self._first_seen.get(vm, (0, 0.0))
+        if run != info.run:
+            since = now
+            if info.boot_id == self._boot_id:
+                since -= max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - info.started_s)
+            self._first_seen[vm] = (info.run, since)
+        return now - since
+
+    def exit_reason(self, vm: str) -> ExitReason:
+        self._link.get()
+        return self._exits.reason(vm, _EVENT_PATIENCE_S)
+
+    def usage(self) -> dict[str, GuestUsage]:
+        with self._call("read the guests' figures") as connection:
+            ours = self._list(connection)
+            records = connection.statistics()
+        return self._usage.read({vm: stats for vm, stats in records.items() if vm in ours}, time.monotonic())
+
+    # -- starting and ending ----------------------------------------------------------------------------------
+
+    def start(self, plan: DomainPlan) -> None:
+        accelerator = self._choose(plan.vm)
+        origin = Origin(boot_id=self._boot_id, since_boot_s=time.clock_gettime(time.CLOCK_BOOTTIME))
+        xml = render(plan, accelerator, origin=origin)
+        with self._call(f"start {plan.vm.name}") as connection:
+            handle = connection.create(xml)
+            self._exits.seen(handle.vm, handle.run)
+
+    def _choose(self, vm: VmSpec) -> str:
+        facts = self.facts()
+        wanted = facts.accelerators[0] if vm.accelerator == "auto" else vm.accelerator
+        if wanted not in facts.accelerators:
+            raise HypervisorError(
+                f"cannot start {vm.name}: it wants {wanted}, which this host cannot give: {facts.unusable[wanted]}"
+            )
+        return wanted
+
+    def shutdown(self, vm: str) -> None:
+        with self._call(f"shut down VM {vm}") as connection:
+            self._required(connection, vm)[0].press_power_button()
+
+    def destroy(self, vm: str) -> None:
+        deadline = time.monotonic() + _GONE_S
+        with self._call(f"stop VM {vm}") as connection:
+            while (handle := connection.find(vm)) is not None:
+                info = self._info(handle)
+                if info is not None and not info.ours:
+                    raise HypervisorError(
+                        f"cannot stop VM {vm}: domain {info.name!r} has its UUID, but PVC did not start it; stop it "
+                        "with virsh"
+                    )
+                if time.monotonic() > deadline:
+                    raise HypervisorError(f"VM {vm} did not end within {_GONE_S:g} s after its power was cut")
+                handle.destroy()
+                time.sleep(0.01)
+
+    # -- live migration ---------------------------------------------------------------------------------------
+
+    def migrate(self, vm: str, options: MigrationOptions) -> None:
+        with self._call(f"migrate VM {vm}") as connection:
+            handle, info = self._required(connection, vm)
+            phase = handle.phase()
+        if phase is not self._calls.Phase.EXECUTING:
+            raise HypervisorError(f"cannot migrate {info.name}: it is {phase.value}, not running")
+        job = self._jobs.begin(vm)
+        threading.Thread(target=self._transfer, args=(vm, job, options), name=f"migrate {vm}", daemon=True).start()
+
+    def _transfer(self, vm: str, job: Outgoing, options: MigrationOptions) -> None:
+        began = time.monotonic()
+        try:
+            self._send(vm, job, options)
+        except self._calls.ConnectionLost as error:
+            # Our connection broke, not the migration: what became of it is seen by looking.
+            log.warning("migration-unwatched vm=%s error=%s", vm, error)
+            self._jobs.unwatch(job)
+        except HypervisorError as error:
+            self._failed(vm, job, str(error))
+        except Exception as error:  # the record must not stay active for ever
+            log.exception("migration-failed vm=%s", vm)
+            self._jobs.fail(vm, job, repr(error))
+        else:
+            log.info("migrated vm=%s target=%s seconds=%.2f", vm, options.target_address, time.monotonic() - began)
+            self._jobs.succeed(vm, job)
+        self._tell(vm)
+
+    def _send(self, vm: str, job: Outgoing, options: MigrationOptions) -> None:
+        host = f"[{options.target_address}]" if ":" in options.target_address else options.target_address
+        target_uri = self._migration_uri.format(address=host)
+        _check_reachable(target_uri, options.target_address)
+        # A connection of its own: libvirtd serves only five calls of one connection at a time
+        # (max_client_requests), and this one takes as long as the migration.
+        connection = self._calls.Connection(self._uri, self._keepalive_s)
+        try:
+            handle = connection.find(vm)
+            if handle is None:
+                raise HypervisorError("the domain ended")
+            if job.stop:
+                raise HypervisorError("aborted on request")
+            handle.migrate(
+                self._calls.TransferOptions(
+                    target_uri=target_uri,
+                    data_uri=f"tcp://{host}",
+                    max_downtime_ms=options.max_downtime_ms,
+                    unsafe=options.unsafe,
+                    auto_converge=options.auto_converge,
+                )
+            )
+        finally:
+            connection.close()
+
+    def _failed(self, vm: str, job: Outgoing, message: str) -> None:
+        log.warning("migration-failed vm=%s error=%s", vm, message)
+        self._jobs.fail(vm, job, message)
+
+    def _look_at_job(self, handle: "Handle") -> None:
+        """Bring the record of an outgoing migration up to date."""
+        vm = handle.vm
+        job = self._jobs.get(vm)
+        if job is None or job.failed:
+            return
+        progress = handle.outgoing_progress()
+        if progress is not None:
+            job.progress = max(job.progress, min(0.99, progress))
+        elif not job.watched:
+            self._failed(vm, job, "it ended without success while libvirt could not be reached")
+
+    def abort_migration(self, vm: str) -> None:
+        job = self._jobs.get(vm)
+        if job is None or job.failed:
+            return
+        job.stop = True
+        deadline = time.monotonic() + _REACH_S
+        # A job that libvirt has not begun yet cannot be aborted there.
+        while not job.ended.is_set() and time.monotonic() < deadline:
+            with self._call(f"abort the migration of VM {vm}") as connection:
+                handle = connection.find(vm)
+                if handle is None or handle.abort_job() or not job.watched:
+                    return
+            job.ended.wait(0.05)
+
+    def forget_job(self, vm: str) -> None:
+        self._jobs.forget(vm)
+
+    def migration_stats(self, vm: str) -> MigrationStats:
+        with self._call(f"read how VM {vm} was migrated") as connection:
+            downtime, total = self._required(connection, vm)[0].arrival()
+        return MigrationStats(downtime_ms=downtime, total_ms=total)
+
+    # -- devices and consoles ---------------------------------------------------------------------------------
+
+    def attach_device(self, vm: str, xml: str) -> None:
+        fragment(xml, "the device")
+        with self._call(f"plug a device into VM {vm}") as connection:
+            self._required(connection, vm)[0].attach(xml)
+            self._infos.pop(vm, None)
+
+    def detach_device(self, vm: str, xml: str) -> None:
+        fragment(xml, "the device")
+        key = device_key(xml)
+        if key is None:
+            raise HypervisorError("the device to unplug has neither a target, a MAC address nor an alias")
+        deadline = time.monotonic() + self._detach_s
+        with self._call(f"unplug {key[0]} {key[2]} from VM {vm}") as connection:
+            handle, _ = self._required(connection, vm)
+            self._infos.pop(vm, None)
+            if not has_device(handle.xml(), key):
+                return
+            handle.detach(xml)  # asks the guest, and waits a few seconds itself
+            while has_device(handle.xml(), key):
+                if time.monotonic() > deadline:
+                    raise HypervisorError(
+                        f"cannot unplug {key[0]} {key[2]} from VM {vm}: the guest did not let go of it within "
+                        f"{self._detach_s:g} s; try again when the guest is up, or restart the VM"
+                    )
+                time.sleep(0.1)
+
+    def resize_disk(self, vm: str, index: int, size_bytes: int) -> None:
+        with self._call(f"resize disk {index} of VM {vm}") as connection:
+            handle, info = self._required(connection, vm)
+            if index >= len(info.disks):
+                raise HypervisorError(f"{info.name} has no disk {index}: it has {len(info.disks)}")
+            handle.resize_disk(info.disks[index], size_bytes)
+
+    def console(self, vm: str) -> Console:
+        buffer = ConsoleBuffer()
+        with self._call(f"open the console of VM {vm}") as connection:
+            handle, _ = self._required(connection, vm)
+            return _LibvirtConsole(handle.console(buffer.put, buffer.end), buffer)
+
+    def watch(self, callback: DomainCallback) -> None:
+        self._callbacks.append(callback)
+
+    def close(self) -> None:
+        self._callbacks.clear()
+        self._link.close()
+
+
+class _LibvirtConsole:
+    def __init__(self, stream: "ConsoleStream", buffer: ConsoleBuffer) -> None:
+        self._stream = stream
+        self._buffer = buffer
+
+    def read(self) -> bytes:
+        return self._buffer.get()
+
+    def write(self, data: bytes) -> None:
+        self._stream.write(data)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _check_reachable(uri: str, address: str) -> None:
+    parsed = urllib.parse.urlsplit(uri)
+    port = parsed.port or _PORTS.get(parsed.scheme)
+    if port is None:
+        return
+    try:
+        socket.create_connection((address, port), timeout=_REACH_S).close()
+    except OSError as error:
+        raise HypervisorError(
+            f"cannot connect to libvirt of the target at {address} port {port}: {error.strerror or error}"
+        ) from error
