@@ -15,7 +15,7 @@ from pvc_core.plugin.process import run
 from pvc_core.runtime.contract import mismatch, text_of
 from pvc_core.runtime.discover import PluginFailure
 from pvc_core.runtime.hooks import DRIVER_SPECS, Hook, hook_names, hooks, overrides
-from pvc_core.runtime.load import HOOKS_KIND, Part
+from pvc_core.runtime.load import HOOKS_KIND, Part, lacking
 from pvc_core.runtime.manifests import contain, resolve
 from pvc_core.runtime.register import hook_problems
 
@@ -81,8 +81,8 @@ def _bare(part: Part) -> Any:
     spec = DRIVER_SPECS.get(part.kind)
     if spec is not None and not issubclass(part.target, spec):
         return f"{part.target.__name__} is not derived from {spec.__name__}"
-    if missing := sorted(getattr(part.target, "__abstractmethods__", ())):
-        return f"{part.target.__name__} lacks {', '.join(missing)}"
+    if missing := lacking(part.target):
+        return f"{part.target.__name__} lacks mandatory hooks: {', '.join(missing)}"
     cls: Any = part.target
     return cls.__new__(cls)
 

@@ -110,4 +110,11 @@ def instantiate(part: Part, context: Context) -> Any:
         spec = DRIVER_SPECS[part.kind]
         if not isinstance(target, type) or not issubclass(target, spec):
             raise PluginFailure("instantiate", f"the {part.kind} driver {part.name!r} is not a {spec.__name__} class")
+        if missing := lacking(target):
+            raise PluginFailure("instantiate", f"{target.__name__} lacks mandatory hooks: {', '.join(missing)}")
     return contain("instantiate", lambda: target(context, context.config))
+
+
+def lacking(driver: type) -> list[str]:
+    """Return the mandatory hooks that a driver class does not have."""
+    return sorted(getattr(driver, "__abstractmethods__", ()))
