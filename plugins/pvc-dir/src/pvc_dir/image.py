@@ -87,7 +87,10 @@ class Images:
 
         Raises Cancelled when ``progress`` says so; the target is then, as after any failure, removed.
         """
-        argv = [self._program, "convert", "-p", "-f", source_format, "-O", target_format, str(source), str(target)]
+        # Without force_size a VHD's size is rounded up to a whole number of its imaginary cylinders.
+        options = ["-o", "force_size=on"] if target_format == "vpc" else []
+        argv = [self._program, "convert", "-p", "-f", source_format, "-O", target_format, *options]
+        argv += [str(source), str(target)]
         last = 0.0
 
         def heard(text: str) -> bool:
