@@ -1,10 +1,26 @@
 """Networks."""
 
-from msgspec import UNSET, UnsetType
+import logging
+from collections.abc import Callable
 
-from pvc_core.model.network import NetworkStatus
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
+
+from pvc_core.model.errors import AlreadyExists, InUse, InvalidRequest
+from pvc_core.model.names import check_name
+from pvc_core.model.network import NetworkSpec, NetworkStatus
+from pvc_core.ops import resolve
 from pvc_core.ops.context import Ops
+from pvc_core.ops.drivers import check_driver, check_parameters, merged
 from pvc_core.ops.message import Request, View
+from pvc_core.ops.removal import network_operations
+from pvc_core.ops.snapshot import read_nodes
+from pvc_core.ops.transaction import attempt
+from pvc_core.store import keys
+from pvc_core.store.api import Create, Delete, Operation
+from pvc_core.store.documents import create, read, read_many
+
+log = logging.getLogger(__name__)
 
 Parameters = dict[str, str | int | bool | list[str]]
 
@@ -22,8 +38,9 @@ class NetworkView(View, frozen=True, kw_only=True):
     vms: int = 0
     """VMs that have a NIC in it."""
     nodes_ready: int = 0
+    """Nodes alive where it is set up as last specified."""
     nodes: int = 0
-    """Nodes that report it at all."""
+    """Nodes alive that have its driver."""
     problems: tuple[str, ...] = ()
     deleting: bool = False
 
@@ -72,32 +89,174 @@ class NetworkList(Request, frozen=True, kw_only=True):
 
 def network_add(ops: Ops, request: NetworkAdd) -> NetworkView:
     """Add a network.  Raises InvalidRequest (parameters, unknown driver), AlreadyExists."""
-    raise NotImplementedError
+    check_name(request.name, "network name")
+    id_ = ops.new_id()
+
+    def once() -> NetworkSpec:
+        spec = NetworkSpec(
+            id=id_,
+            name=request.name,
+            driver=request.driver,
+            description=request.description,
+            mtu=_mtu(request.mtu),
+            parameters=request.parameters,
+        )
+        check_driver("network", request.driver, read_nodes(ops.store))
+        check_parameters(ops, spec)
+        if ops.store.get(keys.name("network", spec.name)) is not None:
+            raise AlreadyExists(f"there is a network named {spec.name!r} already")
+        ops.store.commit(
+            create(keys.network_spec(id_), spec),
+            Create(keys.name("network", spec.name), id_.encode()),
+            Create(keys.ref("network", id_), b""),
+        )
+        return spec
+
+    spec = attempt(f"network {request.name!r} could not be added", once)
+    log.info("network-added network=%s name=%s driver=%s", spec.id, spec.name, spec.driver)
+    return _views(ops, [spec])[0]
 
 
 def network_modify(ops: Ops, request: NetworkModify) -> NetworkView:
     """Change a network.  Raises NotFound, InvalidRequest."""
-    raise NotImplementedError
+
+    def next_(spec: NetworkSpec) -> NetworkSpec:
+        resolve.refuse_deleting("network", spec.name, deleting=spec.deleting)
+        new = merged(spec, request.parameters)
+        if request.description is not UNSET:
+            new = replace(new, description=request.description)
+        if request.mtu is not UNSET:
+            new = replace(new, mtu=_mtu(request.mtu))
+        check_parameters(ops, new)
+        return new
+
+    return _change(ops, request.network, next_)
 
 
 def network_remove(ops: Ops, request: NetworkQuery) -> NetworkView:
     """Remove a network.  Raises NotFound, InUse with the VMs that have a NIC in it."""
-    raise NotImplementedError
+
+    def next_(spec: NetworkSpec) -> NetworkSpec:
+        users = _vm_names(ops, ops.store.children(keys.ref("network", spec.id)))
+        if users:
+            raise InUse(f"network {spec.name!r} is used by VMs ({', '.join(users)}): take their NICs away first")
+        return replace(spec, deleting=True)
+
+    # Without this node no VM can be given a NIC in it any more; deleting it fails while one has.
+    return _change(ops, request.network, next_, lambda spec: [Delete(keys.ref("network", spec.id))])
 
 
 def network_list(ops: Ops, request: NetworkList) -> list[NetworkView]:
     """List networks, sorted by name."""
-    raise NotImplementedError
+    name = resolve.pattern(request.name)
+    wanted = [keys.network_spec(id_) for id_ in ops.store.children(f"{keys.SPEC}/network")]
+    specs = [entry.value for entry in read_many(ops.store, wanted) if entry is not None]
+    return _views(ops, sorted((spec for spec in specs if name.search(spec.name)), key=lambda spec: spec.name))
 
 
 def network_info(ops: Ops, request: NetworkQuery) -> NetworkInfo:
     """Return everything about a network.  Raises NotFound."""
-    raise NotImplementedError
+    return read_network_info(ops, resolve.network(ops, request.network).value)
 
 
-def network_forget(ops: Ops, network: str) -> bool:
-    """Remove the documents of a network that is being deleted.
+def read_network_info(ops: Ops, spec: NetworkSpec) -> NetworkInfo:
+    """Return everything about a network whose spec was read."""
+    return NetworkInfo(
+        view=_views(ops, [spec])[0],
+        vms=tuple(_vm_names(ops, ops.store.children(keys.ref("network", spec.id)))),
+        nodes=tuple(_statuses(ops, [spec])[spec.id]),
+    )
 
-    Returns False while a node that is alive still reports it (its status exists), True when it is gone.
+
+def network_forget(ops: Ops, network: str, guard: tuple[Operation, ...] = ()) -> bool:
+    """Remove the documents of a network (id) that is being deleted, when no node has it any more.
+
+    Returns False, with nothing changed, when it is not being deleted or a node that is alive still reports it (its status
+    exists); True when it is gone.  Raises TransactionFailed when it changed meanwhile.
     """
-    raise NotImplementedError
+    entry = read(ops.store, keys.network_spec(network))
+    if entry is None:
+        return True
+    reported = {status.node for status in _statuses(ops, [entry.value])[network]}
+    if not entry.value.deleting or reported & set(ops.store.children(keys.LEASE)):
+        return False
+    ops.store.commit(*network_operations(ops.store, entry, sorted(reported)), *guard)
+    return True
+
+
+def _change(
+    ops: Ops,
+    name: str,
+    next_: Callable[[NetworkSpec], NetworkSpec],
+    more: Callable[[NetworkSpec], list[Operation]] = lambda _: [],
+) -> NetworkView:
+    def once() -> NetworkSpec:
+        entry = resolve.network(ops, name)
+        new = next_(entry.value)
+        if new == entry.value:
+            return new
+        new = replace(new, generation=new.generation + 1)
+        ops.store.commit(entry.put(new), *more(new))
+        log.info("network-changed network=%s generation=%d deleting=%s", new.id, new.generation, new.deleting)
+        return new
+
+    return _views(ops, [attempt(f"network {name!r} could not be changed", once)])[0]
+
+
+def _views(ops: Ops, specs: list[NetworkSpec]) -> list[NetworkView]:
+    statuses = _statuses(ops, specs)
+    users = ops.store.children_many([keys.ref("network", spec.id) for spec in specs])
+    nodes = {name: facts for name, facts in read_nodes(ops.store).items() if facts.alive}
+    views: list[NetworkView] = []
+    for spec, vms in zip(specs, users, strict=True):
+        capable = {n for n, f in nodes.items() if f.status and f"network:{spec.driver}" in f.status.capabilities()}
+        here = [status for status in statuses[spec.id] if status.node in nodes]
+        ready = [s for s in here if s.device and s.observed_generation >= spec.generation]
+        views.append(
+            NetworkView(
+                id=spec.id,
+                name=spec.name,
+                generation=spec.generation,
+                driver=spec.driver,
+                description=spec.description,
+                mtu=spec.mtu,
+                parameters=spec.parameters,
+                vms=len(vms),
+                nodes_ready=len(ready),
+                nodes=len(capable),
+                problems=tuple(
+                    f"{status.node}: {condition.message or condition.reason}"
+                    for status in here
+                    for condition in status.conditions
+                    if not condition.ok
+                ),
+                deleting=spec.deleting,
+            )
+        )
+    return views
+
+
+def _statuses(ops: Ops, specs: list[NetworkSpec]) -> dict[str, list[NetworkStatus]]:
+    result: dict[str, list[NetworkStatus]] = {spec.id: [] for spec in specs}
+    wanted = [
+        keys.network_status(network, node)
+        for network, _, node in (name.partition("@") for name in ops.store.children(f"{keys.STATUS}/network"))
+        if network in result
+    ]
+    for entry in read_many(ops.store, wanted):
+        if entry is not None:
+            result[entry.value.id.partition("@")[0]].append(entry.value)
+    return result
+
+
+def _vm_names(ops: Ops, ids: list[str]) -> list[str]:
+    specs = read_many(ops.store, [keys.vm_spec(id_) for id_ in ids])
+    return sorted(entry.value.name if entry is not None else id_ for id_, entry in zip(ids, specs, strict=True))
+
+
+def _mtu(mtu: int | None) -> int | None:
+    if mtu is not None and not 68 <= mtu <= 65535:
+        raise InvalidRequest(
+            f"MTU {mtu} is out of range: from 68 to 65535 bytes, or none for what the driver finds possible"
+        )
+    return mtu
