@@ -42,7 +42,9 @@ def _complete_node(ctx: click.Context, _parameter: click.Parameter, incomplete: 
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-_name_option = click.option("--name", default=DEFAULT_NAME, show_default=True, help="Which sandbox.")
+_name_option = click.option(
+    "--name", envvar="PVC_SANDBOX", default=DEFAULT_NAME, show_default=True, help="Which sandbox; also in $PVC_SANDBOX."
+)
 _node_argument = click.argument("node", shell_complete=_complete_node)
 
 

@@ -51,10 +51,13 @@ class Host:
     def start(self, services: Sequence[Service] = ()) -> None:
         """Power the host on, start ``services`` too, and return when its libvirtd answers.
 
-        A host that is on stays as it is, and so does a service that runs.
+        A host that is on stays as it is, and so does a service that runs; a frozen one goes on, and pulled
+        cables are put back.
         """
         with self._lock() as lock:
             power = self._living()
+            if power is not None and is_stopped(power):
+                self.thaw()
             if power is None:
                 self._clear()
                 power = self._boot(lock)

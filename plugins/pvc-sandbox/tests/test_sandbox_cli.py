@@ -1,0 +1,137 @@
+"""The commands, and what they cost."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pvc_core.cli.session import Session
+from pvc_sandbox import cli, layout, logs, requirements, sandbox
+from pvc_sandbox.control import ServiceState
+from pvc_sandbox.errors import SandboxError
+from pvc_sandbox.sandbox import NodeState, Sandbox, SandboxState
+
+STATE = SandboxState(
+    name="t",
+    state_directory="/s",
+    client_config="/s/pvc.yml",
+    switch="pvc-t",
+    cluster_network="10.77.0.0/24",
+    guest_network="10.78.0.0/24",
+    nodes=(
+        NodeState(
+            name="hv1",
+            role="coordinator",
+            address="10.77.0.1",
+            power="on",
+            link="up",
+            uri="qemu:///x",
+            services=(
+                ServiceState(name="libvirtd", wanted=True, pid=2, starts=1),
+                ServiceState(name="pvcnoded", wanted=True, pid=0, starts=4, last_exit="SIGKILL"),
+            ),
+        ),
+    ),
+)
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path, monkeypatch):
+    for module in (layout, sandbox):
+        monkeypatch.setattr(module, "RUN_ROOT", tmp_path / "run")
+        monkeypatch.setattr(module, "STATE_ROOT", tmp_path / "state")
+    return tmp_path
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(cli.sandbox, arguments, obj=Session(), catch_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("status",), ("shell", "hv1"), ("power-cut", "hv1"), ("cut-link", "hv1"), ("logs", "hv1"), ("power-on", "hv1")],
+)
+def test_sandbox_that_is_not_there_is_told(arguments):
+    error = invoke(*arguments).exception
+    assert isinstance(error, SandboxError)
+    assert str(error) == "there is no sandbox named 'default'; make it: pvc sandbox up --name default"
+
+
+def test_down_of_nothing_is_success():
+    result = invoke("down", "--name", "x")
+    assert result.exit_code == 0
+    assert "there is no sandbox named 'x'" in result.stderr
+
+
+def test_missing_packages_are_named_with_the_command(monkeypatch):
+    monkeypatch.setattr(requirements, "missing_packages", lambda: ["zookeeper", "seabios"])
+    with pytest.raises(SandboxError, match="apt-get install --no-install-recommends zookeeper seabios"):
+        requirements.check_requirements()
+
+
+def test_ordinary_user_is_told_to_be_root(monkeypatch):
+    monkeypatch.setattr(requirements.os, "geteuid", lambda: 1000)
+    with pytest.raises(SandboxError, match="only root may"):
+        requirements.check_requirements()
+
+
+def test_every_package_has_a_proof():
+    lines = (Path(requirements.__file__).parent / "packages.txt").read_text().splitlines()
+    assert all(len(line.split()) == 2 for line in lines if line and not line.startswith("#"))
+
+
+def test_status_as_table_and_as_json(monkeypatch):
+    monkeypatch.setattr(Sandbox, "status", lambda _: STATE)
+    table = invoke("status").stdout
+    assert "pvcnoded DOWN, started 4 times, last end: SIGKILL" in table
+    assert '"uri": "qemu:///x"' in invoke("status", "--format", "json").stdout
+
+
+def test_commands_cost_nothing_until_they_are_called():
+    program = (
+        "import sys; import pvc_sandbox.manifest; "
+        "print([m for m in ('click', 'pyroute2', 'yaml', 'libvirt', 'kazoo') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_manifest_names_a_command_that_is_there():
+    from pvc_sandbox.manifest import MANIFEST
+
+    assert MANIFEST.commands[0].target == "pvc_sandbox.cli:sandbox"
+    assert set(cli.sandbox.commands) >= {
+        "up", "down", "status", "shell", "power-cut", "power-on", "cut-link", "heal-link", "logs",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("lines", "seen"), [(0, []), (1, ["c"]), (2, ["b", "c"]), (9, ["a", "b", "c"])])
+def test_end_of_a_log(tmp_path, lines, seen):
+    path = tmp_path / "log"
+    for text in ("a\nb\nc\n", "a\nb\nc"):
+        path.write_text(text)
+        assert list(logs.tail(path, lines)) == seen
+
+
+def test_end_of_a_long_log(tmp_path):
+    path = tmp_path / "log"
+    path.write_text("".join(f"line {n:060}\n" for n in range(5000)))
+    assert next(iter(logs.tail(path, 2000))) == f"line {3000:060}"
+
+
+def test_log_is_followed(tmp_path):
+    path = tmp_path / "log"
+    path.write_text("old\nlast\nha")
+    following = logs.tail(path, 2, follow=True)
+    assert next(following) == "last"
+    with path.open("a") as file:
+        file.write("lf\nnew\n")
+    assert [next(following), next(following)] == ["half", "new"]
+    following.close()
+
+
+def test_log_that_is_not_there_yet_is_told(tmp_path):
+    with pytest.raises(SandboxError, match="does not exist yet"):
+        list(logs.tail(tmp_path / "log", 1))

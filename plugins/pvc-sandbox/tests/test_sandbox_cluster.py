@@ -1,0 +1,91 @@
+"""What a cluster consists of, and the files of its nodes."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+import yaml
+
+from pvc_core.config.schema import ClientConfig, NodeConfig
+from pvc_sandbox import cluster
+from pvc_sandbox.cluster import ClusterPlan, coordinators_for, load_plan, make_plan, node_config, node_services
+from pvc_sandbox.errors import SandboxError
+from pvc_sandbox.layout import Layout
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return Layout(name="t", index=7, state=str(tmp_path))
+
+
+def read(path, type_):
+    return msgspec.convert(yaml.safe_load(Path(path).read_text()), type_)
+
+
+@pytest.mark.parametrize(("nodes", "coordinators"), [(1, 1), (2, 1), (3, 3), (4, 3), (5, 5), (9, 5)])
+def test_number_of_coordinators_is_odd(nodes, coordinators):
+    assert coordinators_for(nodes) == coordinators
+
+
+def test_cluster_has_three_nodes_unless_asked_otherwise(layout):
+    assert make_plan(layout, None).nodes == 3
+
+
+def test_plan_is_kept(layout):
+    assert make_plan(layout, 4, memory_mib=1024) == load_plan(layout) == make_plan(layout, None)
+
+
+def test_cluster_grows_by_hypervisors(layout):
+    make_plan(layout, 3)
+    grown = make_plan(layout, 6)
+    assert (grown.nodes, list(grown.coordinator_numbers())) == (6, [1, 2, 3])
+
+
+def test_cluster_does_not_shrink(layout):
+    make_plan(layout, 3)
+    with pytest.raises(SandboxError, match="has 3 nodes already, so it cannot have 2"):
+        make_plan(layout, 2)
+    assert load_plan(layout).nodes == 3
+
+
+@pytest.mark.parametrize("nodes", [0, -1, 100])
+def test_impossible_number_of_nodes_is_refused(layout, nodes):
+    with pytest.raises(SandboxError, match="1 to 99 nodes"):
+        make_plan(layout, nodes)
+
+
+def test_damaged_plan_is_told(layout):
+    (Path(layout.state) / "cluster.json").write_text("[]")
+    with pytest.raises(SandboxError, match="cannot be read"):
+        load_plan(layout)
+
+
+def test_node_configuration_is_one_that_the_daemon_takes(layout):
+    plan = ClusterPlan(nodes=4, coordinators=3, timing={"lease": 4}, plugins={"bridge": {}})
+    services = node_services(layout, plan, 2)
+    config = read(node_config(layout, 2), NodeConfig)
+    assert [service.name for service in services] == ["zookeeper", "pvcnoded"]
+    assert [member.address for member in config.cluster.coordinators] == ["10.77.7.1", "10.77.7.2", "10.77.7.3"]
+    assert (config.node.name, config.node.address, config.node.memory_mib) == ("hv2", "10.77.7.2", 2048)
+    assert config.timing.lease == 4
+    assert config.plugins == {"bridge": {}}
+
+
+def test_hypervisor_runs_no_state_store(layout):
+    assert [service.name for service in node_services(layout, ClusterPlan(nodes=4), 4)] == ["pvcnoded"]
+
+
+def test_client_configuration_enters_the_switch(layout):
+    cluster.configure(layout, ClusterPlan())
+    config = read(layout.client_config, ClientConfig)
+    assert config.network_namespace == "pvc-t"
+    assert config.service.token_file == read_token_file(layout)
+
+
+def read_token_file(layout):
+    path = Path(layout.state) / "token"
+    assert path.stat().st_mode & 0o777 == 0o600
+    token = path.read_text()
+    cluster.configure(layout, ClusterPlan())
+    assert path.read_text() == token  # nodes that run know this one
+    return str(path)
