@@ -41,7 +41,7 @@ class Source:
 
     def line(self, keys: tuple[str | int, ...], *, at_key: bool = False) -> int:
         """Return the line of the value at ``keys`` (or of its key), of the nearest one around it if there is none."""
-        node, line = self._root, 1
+        node, line = self._root, 1 if self._root is None else self._root.start_mark.line + 1
         for depth, key in enumerate(keys):
             if isinstance(node, yaml.MappingNode):
                 for key_node, value_node in node.value:
