@@ -44,7 +44,7 @@ class Identity(NamedTuple):
     holder: str
     """Random word of this process, in its lease."""
     predecessor: str = ""
-    """The word of a daemon of this node that is certainly dead."""
+    """The words of daemons of this node that are certainly dead, with spaces between them."""
     console_directory: str = "/var/log/pvc/console"
 
 

@@ -16,7 +16,7 @@ from pvc_core.node.context import NodeContext
 from pvc_core.ops.context import Ops
 from pvc_core.ops.evacuate import place_waiting
 from pvc_core.ops.task import TaskPrune, task_prune
-from pvc_core.ops.volume import choose_volume_node
+from pvc_core.ops.volume_documents import choose_volume_node
 from pvc_core.store import documents, keys
 from pvc_core.store.api import CheckAbsent, Operation
 from pvc_core.store.documents import Entry

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_INIT: Final = Path("/proc/1/stat")
+_START_TIME: Final = 19
+"""Index of field 22 of proc_pid_stat(5), counted from the state, which follows the name in parentheses."""
 
 
 class HostFigures(NamedTuple):
@@ -26,19 +29,23 @@ class Host(Protocol):
 
 
 class LinuxHost:
-    """The host this process runs on.
-
-    ``boot_file`` holds the boot id; where several nodes share one kernel (a sandbox) each has a file of its own.
-    """
-
-    def __init__(self, boot_file: Path = _BOOT_ID) -> None:
-        self._boot_file = boot_file
+    """The host this process runs on."""
 
     def figures(self) -> HostFigures:
         """Read the kernel's figures."""
         return HostFigures(
             kernel=platform.release(),
             architecture=platform.machine(),
-            boot_id=self._boot_file.read_text(encoding="ascii").strip(),
+            boot_id=_boot_id(),
             load1=os.getloadavg()[0],
         )
+
+
+def _boot_id() -> str:
+    """Return the kernel's boot id and when its first process began.
+
+    Nodes that are namespaces of one kernel share the first and not the second, so a power cut of one of
+    them is seen as what it stands for.
+    """
+    began = _INIT.read_text(encoding="utf-8").rpartition(")")[2].split()[_START_TIME]
+    return f"{_BOOT_ID.read_text(encoding='ascii').strip()}.{began}"

@@ -7,8 +7,9 @@ daemon and one session of it.
 A lease that is already there is one of three:
 
 * this process made it in a transaction whose answer was lost, or in a session that is over: replaced at once;
-* a daemon that ran before us on this host made it, and is certainly dead (``predecessor`` is the word it left
-  in its run directory, whose lock we hold now): replaced at once, so that a restart is not taken for a failure;
+* a daemon that ran before us on this host made it, and is certainly dead (``predecessor`` has the words such
+  daemons left in their run directory, whose lock we hold now): replaced at once, so that a restart is not taken
+  for a failure;
 * anything else: it must vanish first, which a dead daemon's does within the lease time.
 """
 
@@ -54,13 +55,17 @@ class NodeLease:
         self._clock = clock
         self._safe_s = lease_s * _SAFE
         self._lease_s = lease_s
-        self._own = frozenset({holder, predecessor} - {""})
+        self._own = frozenset({holder, *predecessor.split()})
         self._holder = holder
         self._lock = threading.Lock()
         self._held: _Held | None = None
         self._losses = 0
         self._released = False
         store.watch_state(self._on_state)
+
+    def limit(self, lease_s: float) -> None:
+        """Take note that the servers grant sessions a shorter time than was asked for."""
+        self._safe_s = min(self._safe_s, lease_s * _SAFE)
 
     def generation(self) -> int | None:
         """Return the generation of the lease held now, or None while none is held for certain."""

@@ -1,0 +1,290 @@
+"""The node's own service: consoles and their logs, read where they are.
+
+HTTP/1.1, one request per connection:
+
+``GET /v1/health``                                     whether the daemon works; needs no token
+``GET /v1/vm/<id>/console.log?offset=N&limit=M``       bytes of the console's log; header ``X-Next-Offset``
+``GET /v1/vm/<id>/console.log?tail=LINES``             its last lines
+``GET /v1/vm/<id>/console`` (Upgrade: pvc-console)     101, then the serial console's bytes both ways
+
+All but the first need ``Authorization: Bearer <token>``; the token is the content of a file that only its owner
+can read, looked at with each request, so that it can be changed while the daemon runs.
+"""
+
+import contextlib
+import hmac
+import json
+import logging
+import re
+import socket
+import sys
+import threading
+import urllib.parse
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from pvc_core.hypervisor.api import Console, Hypervisor, HypervisorError, HypervisorUnavailable
+from pvc_core.model.errors import PvcError
+from pvc_core.node.console_log import MAX_BYTES, LogPart, read_from, read_tail
+from pvc_core.node.lease import NodeLease
+from pvc_core.node.state import NodeState
+
+log = logging.getLogger(__name__)
+
+_VM: Final = re.compile(r"^[0-9A-Za-z][0-9A-Za-z-]{0,63}$")
+_REQUEST_S: Final = 15.0
+"""A client that takes longer to send its request, or to take the answer, is dropped."""
+_CONNECTIONS: Final = 64
+_DEFAULT_LIMIT: Final = 64 * 1024
+
+
+class ServiceError(PvcError):
+    """The node's service cannot be started."""
+
+
+class ServiceParts(NamedTuple):
+    """What the service works with."""
+
+    node: str
+    hypervisor: Hypervisor
+    lease: NodeLease
+    state: NodeState
+    console_directory: Path
+    token_file: Path
+
+
+def read_token(path: Path) -> str:
+    """Return the token; raise ServiceError unless the file can be read, by its owner only, and holds one."""
+    try:
+        mode = path.stat().st_mode
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ServiceError(f"service.token_file: cannot read {path}: {error}") from error
+    if mode & 0o077:
+        raise ServiceError(f"service.token_file: {path} is open to others (mode {mode & 0o777:04o}): chmod 0600 it")
+    if not token:
+        raise ServiceError(f"service.token_file: {path} is empty: put a long random word into it")
+    return token
+
+
+class NodeService:
+    """The HTTP server; every request has a daemon thread of its own."""
+
+    def __init__(self, parts: ServiceParts, address: str, port: int, *, poll_s: float = 0.5) -> None:
+        """Bind.  Raises ServiceError when the token cannot be read or the address cannot be bound.
+
+        ``poll_s``: how long ``stop`` may take.
+        """
+        read_token(parts.token_file)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        try:
+            self._server = _Server(parts, family, (address, port))
+        except OSError as error:
+            raise ServiceError(f"cannot serve on {address} port {port}: {error.strerror}") from error
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(poll_s,), name="node-service", daemon=True
+        )
+
+    @property
+    def port(self) -> int:
+        """The port it is bound to."""
+        return int(self._server.server_address[1])
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, open consoles included."""
+        self._server.shutdown()
+        self._server.close_consoles()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 32
+
+    def __init__(self, parts: ServiceParts, family: socket.AddressFamily, address: tuple[str, int]) -> None:
+        self.address_family = family
+        self.parts = parts
+        self._places = threading.BoundedSemaphore(_CONNECTIONS)
+        self._lock = threading.Lock()
+        self._consoles: set[Console] = set()
+        super().__init__(address, _Request)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._places.acquire(blocking=False):
+            log.warning("service-busy client=%s connections=%d", client_address[0], _CONNECTIONS)
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  (the base class's signature)
+        log.debug("service-request-failed client=%s error=%r", client_address[0], sys.exception())
+
+    @contextlib.contextmanager
+    def open_console(self, vm: str) -> Any:
+        console = self.parts.hypervisor.console(vm)
+        with self._lock:
+            self._consoles.add(console)
+        try:
+            yield console
+        finally:
+            with self._lock:
+                self._consoles.discard(console)
+            console.close()
+
+    def close_consoles(self) -> None:
+        with self._lock:
+            consoles = list(self._consoles)
+        for console in consoles:
+            console.close()
+
+
+class _Request(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"
+    server_version = "pvcnoded"
+    sys_version = ""
+    timeout = _REQUEST_S
+
+    def do_GET(self) -> None:
+        self.close_connection = True
+        target = urllib.parse.urlsplit(self.path)
+        if target.path == "/v1/health":
+            self._health()
+            return
+        if not self._authorized():
+            return
+        match target.path.strip("/").split("/"):
+            case ["v1", "vm", vm, "console.log"] if _VM.match(vm):
+                self._console_log(vm, urllib.parse.parse_qs(target.query))
+            case ["v1", "vm", vm, "console"] if _VM.match(vm):
+                self._console(vm)
+            case _:
+                self._error(HTTPStatus.NOT_FOUND, f"there is nothing at {target.path}")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        log.debug("service-request client=%s said=%r", self.client_address[0], format % args)
+
+    # --- answers ------------------------------------------------------------------------------------
+
+    def _answer(self, status: HTTPStatus, body: bytes, kind: str, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Connection", "close")
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _error(self, status: HTTPStatus, message: str, headers: dict[str, str] | None = None) -> None:
+        self._answer(status, json.dumps({"error": message}).encode(), "application/json", headers)
+
+    def _authorized(self) -> bool:
+        try:
+            wanted = read_token(self.server.parts.token_file)
+        except ServiceError as error:
+            log.error("service-closed error=%s", error)
+            self._error(HTTPStatus.SERVICE_UNAVAILABLE, "the token of this node's service cannot be read; see its log")
+            return False
+        given = self.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        if hmac.compare_digest(given, f"Bearer {wanted}".encode()):
+            return True
+        log.warning("service-refused client=%s path=%s", self.client_address[0], self.path)
+        self._error(
+            HTTPStatus.UNAUTHORIZED, "the token is missing or is not this node's", {"WWW-Authenticate": "Bearer"}
+        )
+        return False
+
+    def _health(self) -> None:
+        parts = self.server.parts
+        lease = parts.lease.generation() is not None
+        body = json.dumps({"node": parts.node, "daemon": parts.state.daemon, "lease": lease}).encode()
+        self._answer(HTTPStatus.OK if lease else HTTPStatus.SERVICE_UNAVAILABLE, body, "application/json")
+
+    def _console_log(self, vm: str, query: dict[str, list[str]]) -> None:
+        path = self.server.parts.console_directory / f"{vm}.log"
+        try:
+            part = _read(path, query)
+        except ValueError as error:
+            self._error(HTTPStatus.BAD_REQUEST, str(error))
+        except FileNotFoundError:
+            self._error(HTTPStatus.NOT_FOUND, f"there is no console log of VM {vm} on node {self.server.parts.node}")
+        except OSError as error:
+            self._error(HTTPStatus.INTERNAL_SERVER_ERROR, f"cannot read {path}: {error.strerror}")
+        else:
+            kind = "application/octet-stream"
+            self._answer(HTTPStatus.OK, part.data, kind, {"X-Next-Offset": str(part.next_offset)})
+
+    # --- the console --------------------------------------------------------------------------------
+
+    def _console(self, vm: str) -> None:
+        if self.headers.get("Upgrade", "").lower() != "pvc-console":
+            upgrade = {"Upgrade": "pvc-console"}
+            self._error(HTTPStatus.UPGRADE_REQUIRED, "ask with 'Upgrade: pvc-console' to open a console", upgrade)
+            return
+        try:
+            with self.server.open_console(vm) as console:
+                self.send_response(HTTPStatus.SWITCHING_PROTOCOLS)
+                self.send_header("Connection", "Upgrade")
+                self.send_header("Upgrade", "pvc-console")
+                self.end_headers()
+                log.info("console-opened vm=%s client=%s", vm, self.client_address[0])
+                self._bridge(console)
+        except HypervisorUnavailable as error:
+            self._error(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+        except HypervisorError as error:
+            self._error(HTTPStatus.CONFLICT, str(error))
+        else:
+            log.info("console-closed vm=%s client=%s", vm, self.client_address[0])
+
+    def _bridge(self, console: Console) -> None:
+        """Carry bytes both ways until either side ends."""
+        self.connection.settimeout(None)
+        outward = threading.Thread(target=self._outward, args=(console,), name="console-out", daemon=True)
+        outward.start()
+        try:
+            # read1 of the buffered file: the client's first bytes may have come along with its request.
+            while data := self.rfile.read1(65536):
+                console.write(data)
+        except (OSError, HypervisorError) as error:
+            log.debug("console-ended reason=%s", error)
+        finally:
+            console.close()
+            outward.join(_REQUEST_S)
+
+    def _outward(self, console: Console) -> None:
+        try:
+            while data := console.read():
+                self.connection.sendall(data)
+        except (OSError, HypervisorError) as error:
+            log.debug("console-ended reason=%s", error)
+        finally:
+            # Wakes the thread that waits for the client.
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
+
+
+def _read(path: Path, query: dict[str, list[str]]) -> LogPart:
+    if "tail" in query:
+        return read_tail(path, _number(query, "tail", 0))
+    return read_from(path, _number(query, "offset", 0), _number(query, "limit", _DEFAULT_LIMIT))
+
+
+def _number(query: dict[str, list[str]], name: str, default: int) -> int:
+    text = query.get(name, [str(default)])[-1]
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise ValueError(f"{name}={text!r} is not a number; answers have up to {MAX_BYTES} bytes")
+    return int(text)
