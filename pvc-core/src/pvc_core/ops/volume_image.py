@@ -1,8 +1,24 @@
-"""Volumes from and to image files: tasks of one node."""
+"""Volumes from and to image files: tasks of one node.
 
+Tasks and their arguments, for those who carry them out (``volume`` is always the volume's id):
+
+``volume.import``  volume, path, format.  The volume's documents are there; its spec names the task.
+``volume.export``  volume, path, format, snapshot ("": the volume itself).
+"""
+
+from pvc_core.model.errors import InvalidRequest
+from pvc_core.model.names import check_name
+from pvc_core.model.storage import VolumeSpec
 from pvc_core.model.task import Task
+from pvc_core.ops import resolve
 from pvc_core.ops.context import Ops
 from pvc_core.ops.message import Request
+from pvc_core.ops.snapshot import read_nodes
+from pvc_core.ops.task import TaskCreate, new_task, require_alive
+from pvc_core.ops.transaction import attempt
+from pvc_core.ops.volume_documents import VolumeDocuments, choose_volume_node, new_volume, read_volume
+from pvc_core.store import keys
+from pvc_core.store.documents import create
 
 
 class VolumeImport(Request, frozen=True, kw_only=True):
@@ -23,16 +39,94 @@ class VolumeExport(Request, frozen=True, kw_only=True):
 
     volume: str
     path: str
+    """Absolute path on the node."""
     format: str = "raw"
     snapshot: str = ""
     node: str | None = None
+    """Where the file is wanted; None: on any node with the pool's driver; the task says which."""
 
 
 def volume_import(ops: Ops, request: VolumeImport) -> Task:
-    """Begin an import: task ``volume.import``.  Raises NotFound, AlreadyExists, InvalidRequest, NoNodeFits."""
-    raise NotImplementedError
+    """Begin an import: task ``volume.import``.
+
+    The name is taken at once; when the task fails, the volume is FAILED and can be removed.  Raises NotFound,
+    AlreadyExists, InvalidRequest, NoNodeFits.
+    """
+    check_name(request.name, "volume name")
+    _check_path(request.path)
+    id_ = ops.new_id()
+
+    def once() -> Task:
+        pool = resolve.pool(ops, request.pool)
+        node = _node(ops, request.node, pool.value.driver)
+        task = new_task(
+            ops,
+            TaskCreate(
+                kind="volume.import",
+                node=node,
+                arguments={"volume": id_, "path": request.path, "format": request.format},
+                subject=f"volume {pool.value.name}/{request.name}",
+            ),
+        )
+        spec = VolumeSpec(
+            id=id_,
+            name=request.name,
+            pool=pool.value.id,
+            size_bytes=0,
+            task=task.id,
+            description=request.description,
+            node=node,
+        )
+        ops.store.commit(create(keys.task(task.id), task), *new_volume(ops, pool, spec))
+        return task
+
+    return attempt(f"volume {request.pool}/{request.name} could not be imported", once)
 
 
 def volume_export(ops: Ops, request: VolumeExport) -> Task:
-    """Begin an export: task ``volume.export``.  Raises NotFound, InvalidRequest, InUse (it is in use and no snapshot is given)."""
-    raise NotImplementedError
+    """Begin an export: task ``volume.export``.
+
+    Raises NotFound, InvalidRequest, NoNodeFits, InUse (its VM runs and no snapshot is given).
+    """
+    _check_path(request.path)
+
+    def once() -> Task:
+        volume = read_volume(ops, request.volume)
+        unused = [] if _snapshot(volume, request.snapshot) else volume.require_unused("export a snapshot of it")
+        task = new_task(
+            ops,
+            TaskCreate(
+                kind="volume.export",
+                node=_node(ops, request.node, volume.pool.driver),
+                arguments={
+                    "volume": volume.spec.id,
+                    "path": request.path,
+                    "format": request.format,
+                    "snapshot": request.snapshot,
+                },
+                subject=f"volume {volume.path}" + (f"@{request.snapshot}" if request.snapshot else ""),
+            ),
+        )
+        ops.store.commit(create(keys.task(task.id), task), *unused)
+        return task
+
+    return attempt(f"volume {request.volume!r} could not be exported", once)
+
+
+def _snapshot(volume: VolumeDocuments, name: str) -> bool:
+    return bool(name) and bool(volume.snapshot(name))
+
+
+def _node(ops: Ops, wanted: str | None, driver: str) -> str:
+    if wanted is None:
+        return choose_volume_node(ops, driver)
+    require_alive(ops, wanted)
+    status = read_nodes(ops.store)[wanted].status
+    if status is None or f"storage:{driver}" not in status.capabilities():
+        raise InvalidRequest(f"node {wanted} has no working storage driver {driver}")
+    return wanted
+
+
+def _check_path(path: str) -> None:
+    if not path.startswith("/") or path.endswith("/") or "\0" in path:
+        raise InvalidRequest(f"{path!r} is not the path of a file: write an absolute path as the node sees it")

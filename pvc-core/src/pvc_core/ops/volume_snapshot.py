@@ -1,15 +1,40 @@
-"""Snapshots of volumes.  A snapshot is made, changed and deleted by a task; the volume's status lists them."""
+"""Snapshots of volumes.  A snapshot is made, changed and deleted by a task; the volume's status lists them.
 
+Tasks and their arguments, for those who carry them out (``volume`` is the volume's id):
+
+``snapshot.create``    volume, snapshot
+``snapshot.delete``    volume, snapshot
+``snapshot.rename``    volume, snapshot, name
+``snapshot.protect``   volume, snapshot, protected
+``snapshot.rollback``  volume, snapshot
+
+The task runs where the volume is in use, else on the volume's own node, else on any with the driver: a backend
+that has a volume open on one node only can change it there only.
+"""
+
+import time
+from collections.abc import Callable
+
+from pvc_core.model.errors import AlreadyExists, InUse
+from pvc_core.model.names import check_name
 from pvc_core.model.storage import Snapshot
 from pvc_core.model.task import Task
 from pvc_core.ops.context import Ops
 from pvc_core.ops.message import Request
+from pvc_core.ops.task import TaskCreate, begin
+from pvc_core.ops.transaction import attempt
+from pvc_core.ops.volume_documents import VolumeDocuments, choose_volume_node, read_volume
+from pvc_core.store import keys
+from pvc_core.store.api import Operation
+
+Arguments = dict[str, str | int | bool | list[str] | None]
 
 
 class SnapshotQuery(Request, frozen=True, kw_only=True):
     """One snapshot."""
 
     volume: str
+    """``pool/volume`` or its id."""
     snapshot: str
 
 
@@ -45,29 +70,96 @@ class SnapshotList(Request, frozen=True, kw_only=True):
 
 def snapshot_create(ops: Ops, request: SnapshotCreate) -> Task:
     """Begin task ``snapshot.create``.  Raises NotFound, AlreadyExists, InvalidRequest."""
-    raise NotImplementedError
+    name = request.snapshot or time.strftime("%Y%m%d-%H%M%S", time.gmtime(ops.wall()))
+    check_name(name, "snapshot name")
+
+    def check(volume: VolumeDocuments) -> list[Operation]:
+        _free(volume, name)
+        return []
+
+    return _begin(ops, "create", request.volume, {"snapshot": name}, check)
 
 
 def snapshot_delete(ops: Ops, request: SnapshotQuery) -> Task:
     """Begin task ``snapshot.delete``.  Raises NotFound, InUse when it is protected."""
-    raise NotImplementedError
+
+    def check(volume: VolumeDocuments) -> list[Operation]:
+        if volume.snapshot(request.snapshot).protected:
+            raise InUse(f"snapshot {volume.path}@{request.snapshot} is protected: allow deleting it first")
+        return []
+
+    return _begin(ops, "delete", request.volume, {"snapshot": request.snapshot}, check)
 
 
 def snapshot_rename(ops: Ops, request: SnapshotRename) -> Task:
     """Begin task ``snapshot.rename``.  Raises NotFound, AlreadyExists."""
-    raise NotImplementedError
+    check_name(request.name, "snapshot name")
+
+    def check(volume: VolumeDocuments) -> list[Operation]:
+        volume.snapshot(request.snapshot)
+        _free(volume, request.name)
+        return []
+
+    return _begin(ops, "rename", request.volume, {"snapshot": request.snapshot, "name": request.name}, check)
 
 
 def snapshot_protect(ops: Ops, request: SnapshotProtect) -> Task:
     """Begin task ``snapshot.protect``.  Raises NotFound."""
-    raise NotImplementedError
+
+    def check(volume: VolumeDocuments) -> list[Operation]:
+        volume.snapshot(request.snapshot)
+        return []
+
+    arguments: Arguments = {"snapshot": request.snapshot, "protected": request.protected}
+    return _begin(ops, "protect", request.volume, arguments, check)
 
 
 def snapshot_rollback(ops: Ops, request: SnapshotQuery) -> Task:
     """Begin task ``snapshot.rollback``.  Raises NotFound, InUse while the volume's VM is not stopped."""
-    raise NotImplementedError
+
+    def check(volume: VolumeDocuments) -> list[Operation]:
+        volume.snapshot(request.snapshot)
+        return volume.require_unused("shut it down first")
+
+    return _begin(ops, "rollback", request.volume, {"snapshot": request.snapshot}, check)
 
 
 def snapshot_list(ops: Ops, request: SnapshotList) -> list[Snapshot]:
     """List a volume's snapshots, oldest first.  Raises NotFound."""
-    raise NotImplementedError
+    volume = read_volume(ops, request.volume, deleting=True)
+    return sorted(volume.status.snapshots, key=lambda snapshot: (snapshot.created, snapshot.name))
+
+
+def _begin(
+    ops: Ops,
+    verb: str,
+    name: str,
+    arguments: Arguments,
+    check: Callable[[VolumeDocuments], list[Operation]],
+) -> Task:
+    def once() -> Task:
+        volume = read_volume(ops, name)
+        conditions = check(volume)
+        request = TaskCreate(
+            kind=f"snapshot.{verb}",
+            node=_node(ops, volume),
+            arguments={"volume": volume.spec.id, **arguments},
+            subject=f"snapshot {volume.path}@{arguments['snapshot']}",
+        )
+        return begin(ops, request, *conditions)
+
+    return attempt(f"snapshot of {name!r}: {verb} failed", once)
+
+
+def _node(ops: Ops, volume: VolumeDocuments) -> str:
+    if volume.vm is not None and volume.vm.holder:
+        return volume.vm.holder
+    own = volume.spec.node
+    if own is not None and ops.store.get(keys.lease(own).path) is not None:
+        return own
+    return choose_volume_node(ops, volume.pool.driver)
+
+
+def _free(volume: VolumeDocuments, name: str) -> None:
+    if any(snapshot.name == name for snapshot in volume.status.snapshots):
+        raise AlreadyExists(f"volume {volume.path} has a snapshot {name!r} already")
