@@ -355,7 +355,7 @@ def test_a_duty_that_fails_does_not_keep_the_others(caplog):
     cluster.add("hv1", duties=(("broken", broken), ("fine", lambda guard: done.append(guard) or None)))
     cluster.settle()
     assert done
-    assert "duty-failed duty=broken" in caplog.text
+    assert "duty-defect duty=broken" in caplog.text
 
 
 def test_nodes_join_by_themselves_with_the_role_of_the_configuration(site):

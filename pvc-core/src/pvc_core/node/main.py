@@ -29,7 +29,7 @@ from pvc_core.store import schema
 from pvc_core.store.connect import open_store
 from pvc_core.store.zookeeper import ZooKeeperStore
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("pvc_core.node.main")  # by its name also under `python -m`
 
 DEFAULT_CONFIG: Final = "/etc/pvc/pvcnoded.yml"
 EXIT_CONFIG: Final = 78
@@ -98,6 +98,7 @@ def _run(path: str, config: NodeConfig, signals: Signals) -> int:
     manager = ServiceManager()
     info = node_info(config)
     log.info("daemon-starting node=%s role=%s pid=%d config=%s", info.name, info.role, os.getpid(), path)
+    _make_directories(config)
     queue = new_queue()
     run_directory = RunDirectory(Path(config.node.run_directory))
     store = open_store(config.cluster, config.timing.lease, patience_s=config.timing.lease * _PATIENCE)
@@ -110,11 +111,23 @@ def _run(path: str, config: NodeConfig, signals: Signals) -> int:
                     return 0
                 outside = Outside(store, hypervisor, drivers, run_directory, run_directory.succeed(), manager)
                 daemon = Daemon(config, info, queue, outside)
+                daemon.agent.on_lease(lambda _: signals.woken.set())
                 _limit_lease(daemon, store, config)
                 daemon.start()
                 _watch(daemon, path, signals, manager)
                 daemon.stop()
     return 0
+
+
+def _make_directories(config: NodeConfig) -> None:
+    node = config.node
+    for key, mode in (("state_directory", 0o755), ("run_directory", 0o755), ("console_directory", 0o711)):
+        path = Path(getattr(node, key))
+        try:
+            # Consoles' logs: QEMU's user must get through, nobody needs to list them.
+            path.mkdir(mode=mode, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"node.{key}: cannot make {path}: {error.strerror}") from error
 
 
 def _connect(store: ZooKeeperStore, config: NodeConfig, signals: Signals, manager: ServiceManager) -> bool:

@@ -17,6 +17,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from pvc_core.model.errors import PvcError
 from pvc_core.model.node import Primary
 from pvc_core.node.context import NodeContext
 from pvc_core.node.lease import NodeLease
@@ -28,6 +29,8 @@ from pvc_core.store.documents import Entry
 log = logging.getLogger(__name__)
 
 ANY_OTHER: Final = "*"
+
+_DUTY_RETRY_S: Final = 15.0
 
 
 class Election:
@@ -213,12 +216,13 @@ class Duties:
                 pause = duty(guard)
             except StoreUnavailable:
                 raise
-            except Exception as error:
-                log.warning("duty-failed duty=%s error=%s", name, error, exc_info=True)
+            except PvcError as error:
+                log.warning("duty-failed duty=%s error=%s", name, error)
+                pause = _DUTY_RETRY_S
+            except Exception:
+                # A defect in one duty must not cost the cluster the others.
+                log.exception("duty-defect duty=%s", name)
                 pause = _DUTY_RETRY_S
             if pause is not None:
                 pauses.append(pause)
         return min(pauses, default=None)
-
-
-_DUTY_RETRY_S: Final = 5.0
