@@ -184,12 +184,36 @@ def test_target_that_drains_refuses():
     assert action == plan.Answer(phase=MigrationPhase.REFUSED, message="node b is flushed")
 
 
-def test_claim_is_kept_while_it_is_not_known_whether_the_target_executes_the_guest():
+def test_target_is_asked_when_libvirt_does_not_know_where_the_guest_executes():
     paused = plan.DomainView(executing=False, transfer_failed=True)
-    unsure = plan.decide(leaving(claim=migrating(MigrationPhase.TRANSFER), domain=paused))
-    assert isinstance(unsure, plan.SetStatus)
+    assert plan.decide(leaving(claim=migrating(MigrationPhase.TRANSFER), domain=paused)) == plan.AskTarget()
+    waits = plan.decide(leaving(claim=migrating(MigrationPhase.UNCERTAIN), domain=paused))
+    assert isinstance(waits, plan.SetStatus)
     arrived = plan.decide(leaving(claim=migrating(MigrationPhase.ARRIVED), domain=paused))
     assert isinstance(arrived, plan.DestroyDomain)
+
+
+def test_paused_copy_is_started_afresh_when_the_target_does_not_have_the_guest():
+    paused = plan.DomainView(executing=False, transfer_failed=True)
+    action = plan.decide(leaving(claim=migrating(MigrationPhase.REFUSED), domain=paused))
+    assert isinstance(action, plan.DestroyDomain)
+
+
+@pytest.mark.parametrize(
+    ("domain", "answer"),
+    [
+        (None, plan.Answer(phase=MigrationPhase.REFUSED, message="the guest is not here")),
+        (RUNNING, plan.Answer(phase=MigrationPhase.ARRIVED)),
+    ],
+)
+def test_target_that_is_asked_says_what_it_sees(domain: plan.DomainView | None, answer: plan.Answer):
+    asked = snapshot(me="b", lease=4, vm=MOVE, claim=migrating(MigrationPhase.UNCERTAIN), domain=domain)
+    assert plan.decide(asked) == answer
+
+
+def test_claim_of_an_uncertain_guest_goes_to_the_target_when_the_paused_copy_is_gone():
+    gone = leaving(claim=migrating(MigrationPhase.UNCERTAIN), domain=None, ended=plan.Ended.DESTROYED)
+    assert plan.decide(gone) == plan.HandOver()
 
 
 def test_failed_transfer_is_recorded_when_the_guest_executes_here():

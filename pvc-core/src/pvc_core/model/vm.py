@@ -175,8 +175,14 @@ class MigrationPhase(enum.StrEnum):
     """The target cannot; ``message`` says why."""
     TRANSFER = "transfer"
     """libvirt is moving the guest: from here on the target may have a domain of it."""
+    UNCERTAIN = "uncertain"
+    """The transfer is over, and libvirt on the holder's side does not know how: the target has to say."""
     ARRIVED = "arrived"
     """The target reports that the guest executes there; the holder still has to confirm its own side."""
+
+
+MAY_EXECUTE_ON_TARGET: Final = frozenset({MigrationPhase.TRANSFER, MigrationPhase.UNCERTAIN, MigrationPhase.ARRIVED})
+"""Phases in which the target of a migration may execute the guest."""
 
 
 class MigrationRecord(Value, frozen=True, kw_only=True):

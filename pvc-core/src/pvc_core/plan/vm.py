@@ -1,18 +1,19 @@
 """What a node does next for one VM.
 
 Invariant: a VM's domain executes on at most one node, and only on the holder of its claim; while the
-claim's migration is in phase TRANSFER or ARRIVED also on the migration's target, where libvirt's own
-protocol lets exactly one side execute.
+claim's migration is in phase TRANSFER, UNCERTAIN or ARRIVED also on the migration's target, where libvirt's
+own protocol lets at most one side execute.
 
 It holds because of these rules, each of which is one compare-and-set of the claim or one local effect:
 
 1. A node starts a domain only while it holds the claim.
 2. The claim is taken only when nobody holds it, under our own valid lease.
-3. It is given up only by its holder, after the domain is confirmed gone here, and not while a migration is
-   in TRANSFER or ARRIVED: then it goes to the target, which may be executing the guest.
+3. It is given up only by its holder, after the domain is confirmed gone here, and not while the target may be
+   executing the guest: then it goes to the target.
 4. TRANSFER is recorded before libvirt is told to move the guest, and leaves that phase backwards only when
    the domain is confirmed to execute *here* with no transfer in progress, or to have ended otherwise than
-   by migration.
+   by migration.  A copy that is left paused here is asked about (UNCERTAIN) and never resumed: the target
+   may have executed the guest for a while, so its memory is older than its disks.
 5. A node that finds a domain without the claim (and is not the target of its transfer) ends the domain when
    another node holds the claim, and takes the claim when nobody does.
 
@@ -28,9 +29,9 @@ import msgspec
 
 from pvc_core.model.base import Condition, Value, with_condition, without_condition
 from pvc_core.model.vm import (
+    MAY_EXECUTE_ON_TARGET,
     MigrationPhase,
     MigrationRecord,
-    MigrationResult,
     VmClaim,
     VmSpec,
     VmState,
@@ -86,6 +87,8 @@ class Memory(Value, frozen=True, kw_only=True):
     move_not_before: float | None = None
     phase_since: float | None = None
     """When the migration's current attempt and phase were first seen."""
+    transfer_error: str = ""
+    """Why starting it failed."""
     aborted: str = ""
     """The attempt that was told to stop."""
     arrived_from: str = ""
@@ -197,6 +200,10 @@ class BeginTransfer(Value, frozen=True, kw_only=True):
     """Enter TRANSFER: from now on the target may have the guest."""
 
 
+class AskTarget(Value, frozen=True, kw_only=True):
+    """Enter UNCERTAIN."""
+
+
 class StartTransfer(Value, frozen=True, kw_only=True):
     """Tell libvirt to move the guest."""
 
@@ -253,6 +260,7 @@ Action = (
     | PrepareIncoming
     | Answer
     | BeginTransfer
+    | AskTarget
     | StartTransfer
     | AbortTransfer
     | HandOver
@@ -334,8 +342,18 @@ def _target(s: Snapshot, record: MigrationRecord) -> Action:
         case MigrationPhase.READY:
             # A daemon that was restarted here has forgotten what it prepared: attaching again is harmless.
             return Idle() if s.memory.prepared == record.attempt else PrepareIncoming(attempt=record.attempt)
+        case MigrationPhase.UNCERTAIN:
+            return _asked_whether_it_arrived(s)
         case MigrationPhase.ARRIVED:
             return Idle()
+
+
+def _asked_whether_it_arrived(s: Snapshot) -> Action:
+    if s.domain is None:
+        return Answer(phase=MigrationPhase.REFUSED, message="the guest is not here")
+    if s.domain.executing and not s.domain.incoming:
+        return Answer(phase=MigrationPhase.ARRIVED)
+    return DestroyDomain(why="the transfer that brought this half guest is over")
 
 
 def _asked_to_prepare(s: Snapshot, record: MigrationRecord) -> Action:
@@ -519,6 +537,8 @@ def _migrating(s: Snapshot, vm: VmSpec, record: MigrationRecord) -> Action:
     wanted = vm.node == record.target and vm.power == "running" and not vm.deleting
     waited = s.now - s.memory.phase_since if s.memory.phase_since is not None else 0.0
     match record.phase:
+        case MigrationPhase.REFUSED if not s.domain.executing:
+            return DestroyDomain(why="a paused copy of it may be older than its disks: it is started afresh")
         case MigrationPhase.REFUSED:
             return EndMigration(failed=True, message=f"node {record.target} refused: {record.message}")
         case MigrationPhase.PREPARE | MigrationPhase.READY if not wanted:
@@ -533,6 +553,9 @@ def _migrating(s: Snapshot, vm: VmSpec, record: MigrationRecord) -> Action:
             return BeginTransfer() if s.outgoing_free else Idle(again_s=0.5)
         case MigrationPhase.TRANSFER:
             return _transferring(s, vm, record, s.domain, wanted=wanted, waited=waited)
+        case MigrationPhase.UNCERTAIN:
+            said = _say(s, vm, VmState.MIGRATING, f"paused: waiting for {record.target} to say whether it runs there")
+            return said or Idle(again_s=5.0)
         case MigrationPhase.ARRIVED:
             if s.domain.transfer:
                 return Idle(again_s=0.2)
@@ -548,24 +571,24 @@ def _transferring(
                 return AbortTransfer(attempt=record.attempt, why="the move is not wanted any more")
             if waited > s.limits.migration_s:
                 return AbortTransfer(attempt=record.attempt, why=f"it took longer than {s.limits.migration_s:g} s")
-        return _say(s, vm, VmState.MIGRATING, f"to {record.target}") or Idle(again_s=1.0)
+        # In steps, so that the status is not written every second.
+        percent = int(domain.transfer_progress * 5) * 20
+        return _say(s, vm, VmState.MIGRATING, f"to {record.target}, {percent} % done") or Idle(again_s=1.0)
     if not domain.executing:
-        # libvirt lost sight of the other side in the last moment: it may execute there, so it is not resumed here.
-        said = _say(s, vm, VmState.MIGRATING, f"paused: it is not known whether it executes on {record.target}")
-        return said or Idle(again_s=5.0)
+        return AskTarget()
     if domain.transfer_failed:
         return EndMigration(failed=True, message=domain.transfer_error or "the transfer failed")
     if s.memory.started_transfer == record.attempt:
-        return EndMigration(failed=True, message="the transfer ended without a result")
+        return EndMigration(failed=True, message=s.memory.transfer_error or "the transfer ended without a result")
     if not s.target_alive or not wanted:
         return EndMigration(failed=not s.target_alive, message=f"node {record.target} lost its lease")
     return StartTransfer(target_address=record.target_address, attempt=record.attempt)
 
 
 def _gone_while_migrating(s: Snapshot, record: MigrationRecord) -> Action:
-    if record.phase in (MigrationPhase.TRANSFER, MigrationPhase.ARRIVED):
+    if record.phase in MAY_EXECUTE_ON_TARGET:
         ended_here = s.ended in (Ended.SHUTDOWN, Ended.CRASHED, Ended.DESTROYED)
-        if record.phase is MigrationPhase.ARRIVED or not ended_here:
+        if record.phase is not MigrationPhase.TRANSFER or not ended_here:
             return HandOver()
     return EndMigration(failed=False, message="the guest ended")
 
@@ -592,19 +615,3 @@ def _say(s: Snapshot, vm: VmSpec, state: VmState, reason: str, **changes: object
     """Return the action that makes the status say this, or None when it does already."""
     new = _status(s, vm, state, reason, **changes)
     return None if new == s.status else SetStatus(status=new)
-
-
-def migration_result(
-    source: str, target: str, *, ok: bool, message: str, duration_s: float, downtime_ms: int | None, finished: float
-) -> MigrationResult:
-    """Return the record of a live migration for the VM's status."""
-    return MigrationResult(
-        source=source,
-        target=target,
-        method="live",
-        ok=ok,
-        message=message,
-        duration_s=duration_s,
-        downtime_ms=downtime_ms,
-        finished=finished,
-    )

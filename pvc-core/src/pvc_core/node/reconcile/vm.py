@@ -20,20 +20,29 @@ from pvc_core.hypervisor.api import (
 )
 from pvc_core.model.cluster import Cluster
 from pvc_core.model.errors import PvcError
-from pvc_core.model.node import LeaseGeneration, NodeSpec, NodeStatus
-from pvc_core.model.vm import MigrationPhase, MigrationRecord, MigrationResult, VmClaim, VmSpec, VmStatus
+from pvc_core.model.node import NodeSpec, NodeStatus
+from pvc_core.model.vm import (
+    MAY_EXECUTE_ON_TARGET,
+    MigrationPhase,
+    MigrationRecord,
+    MigrationResult,
+    VmClaim,
+    VmSpec,
+    VmStatus,
+)
 from pvc_core.node.context import NodeContext
 from pvc_core.node.reconcile import resources
 from pvc_core.ops.context import Ops
 from pvc_core.ops.vm_remove import vm_forget
 from pvc_core.plan import vm as plan
 from pvc_core.store import keys
-from pvc_core.store.api import Check, Operation, TransactionFailed
+from pvc_core.store.api import Check, Operation
 from pvc_core.store.documents import Entry, create, maybe
 
 log = logging.getLogger(__name__)
 
-_CONFLICT_RETRY_S: Final = 0.05
+_LEAST_WAIT_S: Final = 0.02
+"""A wait computed as the difference of two times may be too small to move the clock: it would spin."""
 _ENDED: Final = {
     ExitReason.SHUTDOWN: plan.Ended.SHUTDOWN,
     ExitReason.CRASHED: plan.Ended.CRASHED,
@@ -50,7 +59,6 @@ class _Read(NamedTuple):
     vm: Entry[VmSpec] | None
     status: Entry[VmStatus] | None
     claim: Entry[VmClaim] | None
-    generation: Entry[LeaseGeneration] | None
     node: Entry[NodeSpec] | None
     report: Entry[NodeStatus] | None
     cluster: Cluster
@@ -103,30 +111,22 @@ class VmReconciler:
         action = plan.decide(snapshot)
         if not isinstance(action, plan.Idle):
             log.debug("vm-action vm=%s action=%s", id_, action)
-        try:
-            return self._do(id_, action, snapshot, read)
-        except TransactionFailed as error:
-            # Somebody wrote meanwhile: decide again on what is there now.
-            log.debug("vm-conflict vm=%s action=%s error=%s", id_, type(action).__name__, error)
-            return _CONFLICT_RETRY_S
+        return self._do(id_, action, snapshot, read)
 
     # --- reading ------------------------------------------------------------------------------------
 
     def _read(self, id_: str) -> _Read:
         me = self._c.name
         vm, status, claim = keys.vm_spec(id_), keys.vm_status(id_), keys.claim(id_)
-        generation, node, report = keys.generation(me), keys.node_spec(me), keys.node_status(me)
-        found = self._c.store.get_many(
-            [key.path for key in (vm, status, claim, generation, node, report, keys.CLUSTER)]
-        )
-        cluster = maybe(keys.CLUSTER, found[6])
+        node, report = keys.node_spec(me), keys.node_status(me)
+        found = self._c.store.get_many([key.path for key in (vm, status, claim, node, report, keys.CLUSTER)])
+        cluster = maybe(keys.CLUSTER, found[5])
         return _Read(
             maybe(vm, found[0]),
             maybe(status, found[1]),
             maybe(claim, found[2]),
-            maybe(generation, found[3]),
-            maybe(node, found[4]),
-            maybe(report, found[5]),
+            maybe(node, found[3]),
+            maybe(report, found[4]),
             cluster.value if cluster is not None else Cluster(),
         )
 
@@ -230,7 +230,7 @@ class VmReconciler:
             record is not None
             and claim is not None
             and claim.node == self._c.name
-            and record.phase in (MigrationPhase.TRANSFER, MigrationPhase.ARRIVED)
+            and record.phase in MAY_EXECUTE_ON_TARGET
         )
         coming = (
             record is not None
@@ -246,15 +246,15 @@ class VmReconciler:
     def _do(self, id_: str, action: plan.Action, s: plan.Snapshot, read: _Read) -> float | None:
         match action:
             case plan.Idle():
-                return action.again_s
+                return None if action.again_s is None else max(action.again_s, _LEAST_WAIT_S)
             case plan.SetStatus():
                 self._set_status(id_, action, s, read)
             case plan.TakeClaim():
                 self._take_claim(id_, action, s, read)
             case plan.RenewClaim():
-                self._put_claim(s, read, lease=s.lease)
+                self._put_claim(read, lease=s.lease)
             case plan.ReleaseClaim():
-                self._put_claim(s, read, node="", migration=None)
+                self._put_claim(read, node="", migration=None)
                 log.info("claim-released vm=%s", id_)
             case plan.StartDomain():
                 self._start(id_, s, read)
@@ -275,20 +275,13 @@ class VmReconciler:
                 self._migrate(id_, action, s, read)
         return 0.0
 
-    def _commit(self, s: plan.Snapshot, read: _Read, *operations: Operation) -> None:
+    def _commit(self, *operations: Operation) -> None:
         """Commit under our lease: a node that lost it cannot write, however late its request arrives."""
-        generation = read.generation
-        if generation is None or generation.value.generation != s.lease:
-            raise TransactionFailedByLease(s.me)
-        self._c.store.commit(
-            *operations,
-            Check(keys.lease(s.me).path),
-            Check(keys.generation(s.me).path, generation.version),
-        )
+        self._c.store.commit(*operations, *self._c.lease.guard())
 
-    def _put_claim(self, s: plan.Snapshot, read: _Read, *more: Operation, **changes: object) -> None:
+    def _put_claim(self, read: _Read, *more: Operation, **changes: object) -> None:
         assert read.claim is not None
-        self._commit(s, read, read.claim.put(replace(read.claim.value, **changes)), *more)
+        self._commit(read.claim.put(replace(read.claim.value, **changes)), *more)
 
     def _take_claim(self, id_: str, action: plan.TakeClaim, s: plan.Snapshot, read: _Read) -> None:
         assert read.vm is not None
@@ -296,11 +289,9 @@ class VmReconciler:
         placed = () if action.adopt else (Check(keys.vm_spec(id_).path, read.vm.version),)
         if read.claim is None:
             new = VmClaim(vm=id_, node=s.me, lease=s.lease, epoch=1)
-            self._commit(s, read, create(keys.claim(id_), new), *placed)
+            self._commit(create(keys.claim(id_), new), *placed)
         else:
-            self._put_claim(
-                s, read, *placed, node=s.me, lease=s.lease, epoch=read.claim.value.epoch + 1, migration=None
-            )
+            self._put_claim(read, *placed, node=s.me, lease=s.lease, epoch=read.claim.value.epoch + 1, migration=None)
         log.info("claim-taken vm=%s adopt=%s", id_, action.adopt)
 
     def _set_status(self, id_: str, action: plan.SetStatus, s: plan.Snapshot, read: _Read) -> None:
@@ -320,7 +311,7 @@ class VmReconciler:
                     finished=self._c.clock.wall(),
                 ),
             )
-        self._write_status(id_, status, s, read)
+        self._write_status(id_, status, read)
         if action.backoff_s is not None:
             self._note(id_, backoff_until=s.now + action.backoff_s)
         if status.halted and status.halted == status.observed_generation:
@@ -329,11 +320,11 @@ class VmReconciler:
             self._note(id_, arrived_from="")
             self._announce(id_, source, s)
 
-    def _write_status(self, id_: str, status: VmStatus, s: plan.Snapshot, read: _Read) -> None:
+    def _write_status(self, id_: str, status: VmStatus, read: _Read) -> None:
         # The claim as it was read is checked too: the status has one writer at a time.
         guard = () if read.claim is None else (Check(keys.claim(id_).path, read.claim.version),)
         write = create(keys.vm_status(id_), status) if read.status is None else read.status.put(status)
-        self._commit(s, read, write, *guard)
+        self._commit(write, *guard)
         log.info("vm-state vm=%s state=%s reason=%r", id_, status.state.value, status.reason)
 
     def _announce(self, id_: str, source: str, s: plan.Snapshot) -> None:
@@ -390,7 +381,7 @@ class VmReconciler:
         vm = read.vm.value
         home = None if vm.home == s.me else vm.home
         here = replace(vm, node=s.me, home=home, move_method=None, generation=vm.generation + 1)
-        self._commit(s, read, read.vm.put(here))
+        self._commit(read.vm.put(here))
         log.warning("move-given-up vm=%s target=%s why=%r", id_, vm.node, action.why)
 
     # --- migration ----------------------------------------------------------------------------------
@@ -401,7 +392,7 @@ class VmReconciler:
         match action:
             case plan.BeginMigration():
                 new = MigrationRecord(target=action.target, attempt=self._new_id(), phase=MigrationPhase.PREPARE)
-                self._put_claim(s, read, Check(keys.lease(action.target).path), migration=new)
+                self._put_claim(read, Check(keys.lease(action.target).path), migration=new)
                 log.info("migration-begun vm=%s target=%s attempt=%s", id_, action.target, new.attempt)
             case plan.PrepareIncoming():
                 self._prepare(id_, action, s)
@@ -409,7 +400,10 @@ class VmReconciler:
                 self._answer(id_, action, s, read, record)
             case plan.BeginTransfer() if record is not None:
                 transfer = replace(record, phase=MigrationPhase.TRANSFER)
-                self._put_claim(s, read, Check(keys.lease(record.target).path), migration=transfer)
+                self._put_claim(read, Check(keys.lease(record.target).path), migration=transfer)
+            case plan.AskTarget() if record is not None:
+                self._put_claim(read, migration=replace(record, phase=MigrationPhase.UNCERTAIN))
+                log.warning("migration-uncertain vm=%s target=%s", id_, record.target)
             case plan.StartTransfer():
                 self._start_transfer(id_, action, s)
             case plan.AbortTransfer():
@@ -418,7 +412,7 @@ class VmReconciler:
                 self._c.hypervisor.abort_migration(id_)
             case plan.HandOver() if record is not None:
                 self._put_claim(
-                    s, read, node=record.target, lease=record.target_lease, epoch=s.claim.epoch + 1, migration=None
+                    read, node=record.target, lease=record.target_lease, epoch=s.claim.epoch + 1, migration=None
                 )
                 log.info("claim-handed-over vm=%s target=%s", id_, record.target)
             case plan.EndMigration() if record is not None:
@@ -442,7 +436,7 @@ class VmReconciler:
         )
         if action.phase is MigrationPhase.ARRIVED:
             self._note(id_, arrived_from=s.claim.node)
-        self._put_claim(s, read, migration=answer)
+        self._put_claim(read, migration=answer)
         log.info("migration-answer vm=%s phase=%s message=%r", id_, action.phase.value, action.message)
 
     def _start_transfer(self, id_: str, action: plan.StartTransfer, s: plan.Snapshot) -> None:
@@ -484,7 +478,7 @@ class VmReconciler:
             new = replace(s.status, failed_moves=failed, failed_target=record.target, last_migration=result)
             writes.append(read.status.put(new))
             self._note(id_, move_not_before=s.now + plan.backoff(failed, self._limits))
-        self._put_claim(s, read, *writes, migration=None)
+        self._put_claim(read, *writes, migration=None)
         try:
             self._c.hypervisor.forget_job(id_)
         except HypervisorError as error:
@@ -493,13 +487,6 @@ class VmReconciler:
         log.warning(
             "migration-ended vm=%s target=%s failed=%s why=%r", id_, record.target, action.failed, action.message
         )
-
-
-class TransactionFailedByLease(PvcError):
-    """Our lease changed between reading and writing: everything is read again."""
-
-    def __init__(self, node: str) -> None:
-        super().__init__(f"the lease of node {node} changed meanwhile")
 
 
 def _asked(claim: VmClaim | None, me: str) -> bool:

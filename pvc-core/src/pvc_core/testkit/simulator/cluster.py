@@ -35,12 +35,13 @@ class Cluster:
         timing: Timing = TIMING,
         memory_mib: int = 65536,
     ) -> None:
-        self.rng = random.Random(seed)
+        self.rng = random.Random(seed)  # noqa: S311  (a seeded run, not a secret)
         self.clock = VirtualClock()
         self.timing = timing
         self.tree = MemoryTree(hold=True, fault=self._store_effect)
         self.world = MemoryWorld(self.clock, Pace(boot_s=1.0, shutdown_s=2.0, migration_s=3.0, keepalive_s=10.0))
         self.invariants = Invariants(self.tree, self.world)
+        self.nodes: dict[str, SimNode] = {}
         self.trace: list[str] = []
         self._agenda: list[tuple[float, int, str, Callable[[], None]]] = []
         self._sequence = 0
@@ -48,7 +49,6 @@ class Cluster:
         schema.initialise(self.operator)
         self.ops = Ops(self.operator, wall=self.clock.wall, monotonic=self.clock.monotonic)
         backend = FakeBackend()
-        self.nodes: dict[str, SimNode] = {}
         for number in range(1, nodes + 1):
             name = f"n{number}"
             self.nodes[name] = SimNode(
@@ -93,7 +93,7 @@ class Cluster:
             self._move_on()
         self.invariants.check()
 
-    def run(self, seconds: float, max_steps: int = 1_000_000) -> int:
+    def run(self, seconds: float, max_steps: int = 200_000) -> int:
         """Step until so much virtual time has passed; return the number of steps."""
         end = self.clock.monotonic() + seconds
         self.later(seconds, "", lambda: None)
@@ -102,7 +102,8 @@ class Cluster:
             self.step()
             steps += 1
             if steps > max_steps:
-                raise AssertionError(f"no end after {max_steps} steps at {self.clock.monotonic():.1f}: a livelock")
+                ready = {node.name: node.ready() for node in self.nodes.values()}
+                raise AssertionError(f"no end after {max_steps} steps: a livelock; ready are {ready}")
         return steps
 
     def _work(self, node: SimNode, key: tuple[str, str]) -> None:

@@ -1,7 +1,7 @@
 """What must hold after every step, and at the end."""
 
 from pvc_core.hypervisor.memory import MemoryWorld
-from pvc_core.model.vm import MigrationPhase, VmClaim, VmSpec
+from pvc_core.model.vm import MAY_EXECUTE_ON_TARGET, VmClaim, VmSpec
 from pvc_core.store import documents, keys
 from pvc_core.store.api import Node
 from pvc_core.store.memory import MemoryTree
@@ -39,7 +39,7 @@ class Invariants:
             return
         allowed = {claim.node} if claim is not None else set()
         record = claim.migration if claim is not None else None
-        if record is not None and record.phase in (MigrationPhase.TRANSFER, MigrationPhase.ARRIVED):
+        if record is not None and record.phase in MAY_EXECUTE_ON_TARGET:
             allowed.add(record.target)
         if executing[0] not in allowed:
             raise Violation(f"VM {vm} executes on {executing[0]}, which its claim does not allow: {claim}")
