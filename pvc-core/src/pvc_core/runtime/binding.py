@@ -108,6 +108,6 @@ def bound_task_runner(unit: Unit, kind: str, runner: TaskRunner) -> TaskRunner:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            raise unit.mapped(error, f"task {kind}") from error
+            unit.fail(error, f"task {kind}")
 
     return run

@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
 from pvc_core.model.errors import InvalidRequest, PvcError
 from pvc_core.plugin.errors import (
@@ -171,7 +171,7 @@ class Unit:
             answer = redacted(outcome.value) if outcome.error is None else type(outcome.error).__name__
             trace_log.info("hook-return plugin=%s hook=%s result=%s", self.plugin, hook, answer)
         if outcome.error is not None:
-            raise self.mapped(outcome.error, hook) from outcome.error
+            self.fail(outcome.error, hook)
         return outcome.value
 
     def run(self, what: str, function: Callable[[], Any], deadline_s: float, lane: str) -> None:
@@ -186,19 +186,19 @@ class Unit:
             raise self._named(error, what) from None
         self._count(what, pending, outcome.error)
         if outcome.error is not None:
-            raise self.mapped(outcome.error, what) from outcome.error
+            self.fail(outcome.error, what)
 
-    def mapped(self, error: BaseException, hook: str) -> Exception:
-        """Return what is raised instead of an exception of the plugin."""
+    def fail(self, error: BaseException, hook: str) -> NoReturn:
+        """Raise what an exception of the plugin becomes: DriverError, or Cancelled."""
         if isinstance(error, Cancelled):
-            return error
+            raise error
         if isinstance(error, DriverError):
-            return self._named(error, hook)
+            raise self._named(error, hook)
         if isinstance(error, PvcError):
             retryable = not isinstance(error, InvalidRequest)
-            return DriverError(str(error), retryable=retryable, plugin=self.plugin, hook=hook)
+            raise DriverError(str(error), retryable=retryable, plugin=self.plugin, hook=hook) from error
         self._log_once(error, hook)
-        return DriverError(f"unexpected {describe(error)}", plugin=self.plugin, hook=hook)
+        raise DriverError(f"unexpected {describe(error)}", plugin=self.plugin, hook=hook) from error
 
     def figures(self) -> list[HookFigures]:
         """Return the figures of every hook that was called."""
