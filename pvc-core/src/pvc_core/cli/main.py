@@ -25,6 +25,9 @@ _COMPLETION: Final = "_PVC_COMPLETE"
 class Pvc(LazyGroup):
     """The root of all commands."""
 
+    debug = False
+    """Tracebacks are wanted."""
+
     def main(
         self,
         args: Sequence[str] | None = None,
@@ -50,11 +53,11 @@ class Pvc(LazyGroup):
             if completing:
                 # In the middle of somebody's typing: no words is the only good answer.
                 sys.exit(1)
-            sys.exit(_report(error))
+            sys.exit(_report(error, debug=self.debug))
         sys.exit(status if isinstance(status, int) else 0)
 
 
-def _report(error: Exception) -> int:
+def _report(error: Exception, *, debug: bool) -> int:
     """Print an error as one line on standard error; return the exit status."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)
@@ -68,7 +71,7 @@ def _report(error: Exception) -> int:
         return _say(f"{error.format_message().rstrip('.')} (see: {path} --help)", error.exit_code)
     if isinstance(error, click.ClickException):
         return _say(error.format_message(), error.exit_code)
-    if _debugging():
+    if debug:
         import traceback
 
         traceback.print_exception(error)
@@ -77,7 +80,7 @@ def _report(error: Exception) -> int:
         return max(_say(line, error.exit_status) for line in str(error).splitlines() or [""])
     if isinstance(error, PvcError):
         return _say(str(error), error.exit_status)
-    hint = "" if _debugging() else "; PVC_DEBUG=1 shows where"
+    hint = "" if debug else "; PVC_DEBUG=1 shows where"
     return _say(f"internal error: {type(error).__name__}: {error}{hint}", 1)
 
 
@@ -86,13 +89,10 @@ def _say(text: str, status: int) -> int:
     return status
 
 
-def _debugging() -> bool:
-    return os.environ.get("PVC_DEBUG", "") not in ("", "0")
-
-
-def _debug(_ctx: click.Context, _parameter: click.Parameter, value: bool) -> bool:
-    if value:
-        os.environ["PVC_DEBUG"] = "1"
+def _debug(ctx: click.Context, _parameter: click.Parameter, value: bool) -> bool:
+    root = ctx.command
+    if isinstance(root, Pvc):
+        root.debug = value
     return value
 
 
@@ -103,7 +103,9 @@ def _debug(_ctx: click.Context, _parameter: click.Parameter, value: bool) -> boo
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="table", help="How results are printed.")
 @click.option("-q", "--quiet", is_flag=True, envvar="PVC_QUIET", help="Results and errors only: no notes, no progress.")
 @click.option("-v", "--verbose", count=True, help="Show warnings of the libraries; twice: information too.")
-@click.option("--debug", is_flag=True, envvar="PVC_DEBUG", callback=_debug, help="Show everything, tracebacks too.")
+@click.option(
+    "--debug", is_flag=True, is_eager=True, envvar="PVC_DEBUG", callback=_debug, help="Show everything, tracebacks too."
+)
 @click.option(
     "--colour",
     type=click.Choice(["auto", "always", "never"]),

@@ -16,6 +16,7 @@ from pvc_core.cli.main import build
 from pvc_core.cli.plugins import PluginCommand
 from pvc_core.cli.session import Session
 from pvc_core.client.local import Client
+from pvc_core.config.schema import Service
 from pvc_core.model.errors import Unavailable
 from pvc_core.model.network import NetworkSpec
 from pvc_core.model.node import Lease, LeaseGeneration, Memory, NodeSpec, NodeStatus, PluginStatus, Role
@@ -42,13 +43,16 @@ class Ran(NamedTuple):
 class CommandLine:
     """Runs `pvc` on a state tree in memory, which is made ready when it is empty.
 
-    ``plugins`` are the commands of plugins that the tree of commands gets; with ``tree`` None the state store
-    does not answer.
+    ``plugins`` are the commands of plugins that the tree of commands gets, ``service`` says how the nodes' service
+    is reached; with ``tree`` None the state store does not answer.
     """
 
-    def __init__(self, tree: MemoryTree | None, *, plugins: Sequence[PluginCommand] = ()) -> None:
+    def __init__(
+        self, tree: MemoryTree | None, *, plugins: Sequence[PluginCommand] = (), service: Service | None = None
+    ) -> None:
         self._tree = tree
         self._plugins = plugins
+        self._service = service
         if tree is not None:
             store = tree.connect()
             initialise(store)
@@ -62,7 +66,7 @@ class CommandLine:
 
     def _connect(self, config: str | None, /, *, timeout_s: float | None = None) -> Client:
         del config, timeout_s
-        return Client(self._open)
+        return Client(self._open, service=self._service)
 
     def _open(self) -> Store:
         if self._tree is None:
@@ -79,6 +83,8 @@ def add_node(
     cpus: int = 8,
     capabilities: Sequence[str] = ("storage:dir", "network:bridge"),
     alive: bool = True,
+    address: str = "192.0.2.1",
+    service_port: int = 0,
 ) -> None:
     """Put a node that runs and takes VMs into the tree; not ``alive``: its lease is gone."""
     store = tree.connect()
@@ -88,7 +94,8 @@ def add_node(
         role=role,
         daemon="running",
         lease=1,
-        address=f"{name}.example",
+        address=address,
+        service_port=service_port,
         cpus=cpus,
         memory=Memory(total_mib=memory_mib, free_mib=memory_mib),
         accelerators=("kvm", "tcg"),

@@ -16,7 +16,7 @@ from pvc_core.cli.output import to_yaml, written
 from pvc_core.cli.patch import Edits, patch_of
 from pvc_core.cli.session import Session, pass_session
 from pvc_core.model.errors import InvalidRequest, PvcError
-from pvc_core.ops.vm_definition import VmDefine
+from pvc_core.ops.vm_definition import NicDefinition, VmDefine
 from pvc_core.ops.vm_modify import (
     VmAutostart,
     VmModified,
@@ -121,13 +121,25 @@ def modify(
         click.confirm("Apply these changes?", abort=True, err=True)
     if plan.restart_needed and restart is None and session.interactive and not yes:
         restart = click.confirm(f"VM {plan.vm.name} takes them when it starts again. Restart it now?", err=True)
-    done = vm_modify(ops, msgspec.structs.replace(request, restart=bool(restart)))
+    done = vm_modify(ops, msgspec.structs.replace(_as_shown(request, plan), restart=bool(restart)))
     if done.restart_needed and not done.restarting:
         session.out.note(f"VM {done.vm.name} runs with the old definition until: pvc vm restart {done.vm.name}")
     if done.restarting:
         finish(session, done.vm, VmGoal.RUNNING, wait=wait, timeout=timeout, asked="is changed and will be restarted")
     else:
         session.out.done(f"VM {done.vm.name} is changed", **_fields(done))
+
+
+def _as_shown(request: VmModify, plan: VmModified) -> VmModify:
+    """Return the request with the MAC addresses that the difference showed: chosen again they would be others."""
+    chosen = next((change.new for change in plan.changes if change.field == "nics"), None)
+    if chosen is None:
+        return request
+    nics = msgspec.convert(chosen, tuple[NicDefinition, ...])
+    if request.definition is not None:
+        return msgspec.structs.replace(request, definition=msgspec.structs.replace(request.definition, nics=nics))
+    assert request.patch is not None
+    return msgspec.structs.replace(request, patch=msgspec.structs.replace(request.patch, nics=nics))
 
 
 def _fields(modified: VmModified) -> dict[str, Any]:
