@@ -60,8 +60,12 @@ def read_resources(ops: Ops, *vms: VmSpec) -> Resources:
     volume_keys = {d: keys.volume_spec(i) for d, i in volume_ids.items()}
     found = _fetch(
         ops,
-        [key.path for key in (*network_keys.values(), *pool_keys.values(), *volume_keys.values())]
-        + [_holder(i) for i in volume_ids.values()],
+        [
+            *(key.path for key in network_keys.values()),
+            *(key.path for key in pool_keys.values()),
+            *(key.path for key in volume_keys.values()),
+            *(_holder(i) for i in volume_ids.values()),
+        ],
     )
     return Resources(
         _decoded(network_keys, found),
