@@ -267,6 +267,12 @@ def test_stopped_vm_that_is_placed_elsewhere_is_released_here_and_started_there(
     assert plan.decide(there) == plan.TakeClaim()
 
 
+def test_guest_without_a_place_is_shut_down_before_its_claim_is_released():
+    action = plan.decide(leaving(vm=replace(MOVE, node=None)))
+    assert isinstance(action, plan.SetStatus)
+    assert action.status.state is VmState.STOPPING
+
+
 def test_running_guest_with_changed_hardware_says_that_it_needs_a_restart():
     grown = replace(VM, memory_mib=1024, generation=2)
     action = plan.decide(snapshot(vm=grown, claim=MINE, domain=RUNNING, status=status(VmState.RUNNING)))

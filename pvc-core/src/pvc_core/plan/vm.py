@@ -514,8 +514,10 @@ def _stopping(s: Snapshot, vm: VmSpec) -> Action:
 
 def _leaving(s: Snapshot, vm: VmSpec) -> Action:
     target = vm.node
-    if s.domain is None or target is None:
+    if s.domain is None:
         return _let_go(s)
+    if target is None:
+        return _stopping(s, vm)
     method = vm.move_method or vm.migration
     failed = s.status.failed_moves if s.status is not None and s.status.failed_target == target else 0
     if not s.target_alive:

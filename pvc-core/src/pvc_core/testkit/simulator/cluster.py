@@ -9,6 +9,8 @@ from typing import Final
 from pvc_core.config.schema import Timing
 from pvc_core.hypervisor.memory import MemoryWorld, Pace
 from pvc_core.node.agent import Agent
+from pvc_core.node.assemble import assemble
+from pvc_core.node.reconcile.vm import VmReconciler
 from pvc_core.ops.context import Ops
 from pvc_core.store import schema
 from pvc_core.store.api import Operation
@@ -17,7 +19,7 @@ from pvc_core.testkit.drivers import DirectDrivers
 from pvc_core.testkit.fakes import FakeBackend, FakeNetwork, FakeStorage
 from pvc_core.testkit.simulator.clock import VirtualClock
 from pvc_core.testkit.simulator.invariants import Invariants
-from pvc_core.testkit.simulator.node import DaemonDied, SimNode
+from pvc_core.testkit.simulator.node import DaemonDied, SimHost, SimNode
 
 TIMING: Final = Timing(restart_give_up=1_000_000, prepare=20.0, migration=60.0)
 """Of simulated clusters: the defaults, but a guest is never given up, so that at the end all must run."""
@@ -31,7 +33,6 @@ class Cluster:
         seed: int,
         nodes: int,
         *,
-        assemble: Callable[[Agent], None],
         timing: Timing = TIMING,
         memory_mib: int = 65536,
     ) -> None:
@@ -62,12 +63,26 @@ class Cluster:
                     storage={"fake": FakeStorage(backend, name)}, network={"fake": FakeNetwork(name)}
                 ),
                 timing=timing,
-                assemble=assemble,
-                rng=self.rng,
+                assemble=self._assemble,
                 memory_mib=memory_mib,
             )
         for node in self.nodes.values():
             node.start_daemon()
+
+    def _assemble(self, node: SimNode, agent: Agent) -> None:
+        """Put a daemon together as its own start does, with nothing that needs a thread."""
+        ops = Ops(agent.context.store, wall=self.clock.wall, monotonic=self.clock.monotonic)
+        assemble(
+            agent,
+            ops=ops,
+            host=SimHost(node),
+            coordinators=tuple(other.name for other in self.nodes.values() if other.coordinator),
+            reconcilers=lambda own: {
+                "vm": VmReconciler(agent.context, parked=own.parked, new_id=lambda: f"{self.rng.getrandbits(64):x}")
+            },
+            spawn=lambda _, function: function(),
+            call=lambda _, function, __: function(),
+        )
 
     # --- time and steps -----------------------------------------------------------------------------
 
@@ -168,6 +183,7 @@ class Cluster:
 
         def back() -> None:
             node.powered = True
+            node.boots += 1
             self.world.power_on(node.name)
             node.start_daemon()
 
@@ -192,6 +208,7 @@ class Cluster:
             node.link_up = True
             if node.store is not None:
                 node.store.resume()
+                node.store.reconnect()
 
         self.later(heal_after_s, f"{node.name}: store link is back", heal)
 
@@ -201,4 +218,9 @@ class Cluster:
         if session is None or not node.link_up:
             return
         session.expire()
-        self.later(self.rng.uniform(0.0, 2.0), "", session.reconnect)
+
+        def reconnect() -> None:
+            if node.link_up:
+                session.reconnect()
+
+        self.later(self.rng.uniform(0.0, 2.0), "", reconnect)

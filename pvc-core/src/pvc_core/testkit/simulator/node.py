@@ -1,6 +1,5 @@
 """One simulated node: a host that may lose power, and a daemon that may die, each apart from the other."""
 
-import random
 from collections.abc import Callable
 
 from pvc_core.config.schema import Timing
@@ -18,6 +17,7 @@ from pvc_core.hypervisor.api import (
 from pvc_core.hypervisor.memory import MemoryWorld
 from pvc_core.model.node import GuestUsage
 from pvc_core.node.agent import Agent, Identity
+from pvc_core.node.host import HostFigures
 from pvc_core.node.workqueue import WorkKey
 from pvc_core.store.memory import MemoryStore, MemoryTree
 from pvc_core.testkit.drivers import DirectDrivers
@@ -106,6 +106,17 @@ class FragileHypervisor:
         self._inner.resize_disk(vm, index, size_bytes)
 
 
+class SimHost:
+    """The host's kernel, as far as the daemon asks it."""
+
+    def __init__(self, node: "SimNode") -> None:
+        self._node = node
+
+    def figures(self) -> HostFigures:
+        boot = f"{self._node.name}-{self._node.boots}"
+        return HostFigures(kernel="simulated", architecture="x86_64", boot_id=boot, load1=0.0)
+
+
 class SimNode:
     """A node and what may befall it."""
 
@@ -120,8 +131,7 @@ class SimNode:
         clock: VirtualClock,
         drivers: DirectDrivers,
         timing: Timing,
-        assemble: Callable[[Agent], None],
-        rng: random.Random,
+        assemble: Callable[["SimNode", Agent], None],
         memory_mib: int,
     ) -> None:
         self.name = name
@@ -133,11 +143,11 @@ class SimNode:
         self._drivers = drivers
         self._timing = timing
         self._assemble = assemble
-        self._rng = rng
         self.powered = True
         self.link_up = True
         self.agent: Agent | None = None
         self.store: MemoryStore | None = None
+        self.boots = 1
         self._starts = 0
         self._effects_left: int | None = None
         world.host(name, address, memory_mib=memory_mib)
@@ -171,7 +181,7 @@ class SimNode:
             clock=self._clock,
             timing=self._timing,
         )
-        self._assemble(self.agent)
+        self._assemble(self, self.agent)
         self.agent.start()
 
     def die_after(self, effects: int) -> None:

@@ -1,10 +1,8 @@
 """One seeded run: trouble for a while, then peace, then everything must be as wanted."""
 
 import random
-from collections.abc import Callable
 from typing import NamedTuple
 
-from pvc_core.node.agent import Agent
 from pvc_core.testkit.simulator.cluster import Cluster
 from pvc_core.testkit.simulator.workload import Fate, Operators
 
@@ -31,11 +29,11 @@ class Failed(AssertionError):
     """A run that broke an invariant; the message ends with the trace."""
 
 
-def run(seed: int, assemble: Callable[[Agent], None], *, trouble_s: float = TROUBLE_S) -> Run:
+def run(seed: int, *, trouble_s: float = TROUBLE_S) -> Run:
     """Run one seed: 3 to 7 nodes, up to 8 VMs.  Raises Failed with a readable trace."""
     rng = random.Random(seed ^ 0x5EED)  # noqa: S311  (a seeded run, not a secret)
     nodes = rng.randint(3, 7)
-    cluster = Cluster(seed, nodes, assemble=assemble)
+    cluster = Cluster(seed, nodes)
     operators = Operators(cluster, vms=rng.randint(2, 8))
     fate = Fate(cluster)
 

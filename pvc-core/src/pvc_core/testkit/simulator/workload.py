@@ -76,7 +76,7 @@ class Operators:
                 name=f"vm-{vm[:8]}",
                 id=vm,
                 memory=512,
-                migration=self._c.rng.choice(METHODS),  # type: ignore[arg-type]
+                migration=self._c.rng.choice(METHODS),
                 shutdown_timeout_s=20,
                 start=True,
             ),
