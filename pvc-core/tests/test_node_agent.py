@@ -40,7 +40,7 @@ class Recorder:
 def site():
     cluster = SteppedCluster()
     recorders = {kind: Recorder() for kind in ("vm", "network", "pool", "volume")}
-    node = cluster.add("hv1", reconcilers=lambda _: recorders)
+    node = cluster.add("hv1", reconcilers=lambda *_: recorders)
     cluster.settle()
     return SimpleNamespace(cluster=cluster, node=node, **recorders)
 

@@ -322,8 +322,8 @@ def test_pools_and_volumes_of_a_lost_node_get_another_one(site, monkeypatch):
     put(
         site,
         create(keys.pool_spec("p1"), PoolSpec(id="p1", name="ssd", driver="fake", node="hv3")),
-        create(keys.volume_spec("v1"), VolumeSpec(id="v1", name="a", pool="ssd", size_bytes=1, node="hv3")),
-        create(keys.volume_spec("v2"), VolumeSpec(id="v2", name="b", pool="ssd", size_bytes=1, node="hv1")),
+        create(keys.volume_spec("v1"), VolumeSpec(id="v1", name="a", pool="p1", size_bytes=1, node="hv3")),
+        create(keys.volume_spec("v2"), VolumeSpec(id="v2", name="b", pool="p1", size_bytes=1, node="hv1")),
     )
     site.lose("hv3")
     site.cluster.run(site.cluster.timing.grace + 1)

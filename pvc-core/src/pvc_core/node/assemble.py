@@ -58,7 +58,8 @@ def assemble(
     node = NodeReconciler(context, state, agent.interest, ops, host)
     election = Election(context, agent.lease, RoleServices(services, state, context.clock, call=call), coordinators)
     tasks = TaskEngine(context, agent.interest, runners or {}, spawn=spawn)
-    watch, upkeep = Watch(context), Upkeep(context, ops)
+    watch = Watch(context)
+    upkeep = Upkeep(context, watch, ops)
     core: tuple[tuple[str, Duty], ...] = (
         ("lost-nodes", watch.tell_lost),
         ("lost-tasks", LostTasks(context, watch)),

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from pvc_core.model.errors import Conflict, NoNodeFits
-from pvc_core.model.storage import PoolSpec
+from pvc_core.model.storage import PoolSpec, VolumeSpec
 from pvc_core.model.task import FINAL, Task, TaskState
 from pvc_core.node.context import NodeContext
 from pvc_core.ops.context import Ops
@@ -78,12 +78,14 @@ class LostTasks:
         self._context = context
         self._watch = watch
         self._ended: set[str] = set()
+        self._members: frozenset[str] = frozenset()
 
     def __call__(self, guard: Guard) -> float | None:
         """Fail the unfinished tasks of nodes whose lease is gone for longer than the grace time."""
         store = self._context.store
         missing = self._watch.missing()
-        if missing.beyond:
+        members = frozenset(store.children(f"{keys.SPEC}/node"))
+        if missing.beyond or members != self._members:
             ids = store.children(keys.TASK)
             self._ended &= set(ids)
             unread = [keys.task(id_) for id_ in ids if id_ not in self._ended]
@@ -92,8 +94,9 @@ class LostTasks:
                     continue
                 if entry.value.state in FINAL:
                     self._ended.add(entry.value.id)
-                elif entry.value.node in missing.beyond:
+                elif entry.value.node in missing.beyond or entry.value.node not in members:
                     self._fail(entry, guard)
+            self._members = members
         return missing.next_s
 
     def _fail(self, entry: Entry[Task], guard: Guard) -> None:
@@ -115,72 +118,76 @@ class LostTasks:
 
 
 class Orphans:
-    """Duty: pools and volumes whose node is gone get another one to take care of them."""
+    """Duty: pools and volumes whose node is gone, or was removed, get another one to take care of them."""
 
     def __init__(self, context: NodeContext, watch: Watch, ops: Ops) -> None:
         self._context = context
         self._watch = watch
         self._ops = ops
+        self._looked_at: tuple[frozenset[str], float] | None = None
 
     def __call__(self, guard: Guard) -> float | None:
-        """Reassign what belongs to nodes that are gone, or to none."""
-        store = self._context.store
+        """Reassign; all specs are read when the working nodes have changed, and once in a resync interval."""
+        store, now = self._context.store, self._context.clock.monotonic()
         missing = self._watch.missing()
-        if not missing.beyond:
+        working = frozenset(store.children(f"{keys.SPEC}/node")) - missing.beyond
+        last = self._looked_at
+        if last is not None and last[0] == working and now - last[1] < self._context.timing.resync:
             return missing.next_s
-        gone = missing.beyond
         pool_ids = [keys.pool_spec(id_) for id_ in store.children(f"{keys.SPEC}/pool")]
-        pools = {entry.value.name: entry.value for entry in documents.read_many(store, pool_ids) if entry is not None}
-        for pool in pools.values():
-            if pool.node in gone:
-                self._reassign_pool(pool, guard)
+        pools = [entry for entry in documents.read_many(store, pool_ids) if entry is not None]
+        for pool in pools:
+            if pool.value.node not in working:
+                self._reassign(pool, f"pool {pool.value.name}", pool.value.driver, guard)
+        drivers = {pool.value.id: pool.value.driver for pool in pools}
         volumes = [keys.volume_spec(id_) for id_ in store.children(f"{keys.SPEC}/volume")]
-        for entry in documents.read_many(store, volumes):
-            if entry is None or entry.value.node not in gone:
-                continue
-            driver = pools[entry.value.pool].driver if entry.value.pool in pools else ""
-            node = self._choose(driver)
-            if node is not None:
-                new = replace(entry.value, node=node, generation=entry.value.generation + 1)
-                self._commit(entry.put(new), str(entry.value.node), f"volume {entry.value.name}", node, guard)
+        for volume in documents.read_many(store, volumes):
+            if volume is not None and volume.value.node not in working and volume.value.pool in drivers:
+                self._reassign(volume, f"volume {volume.value.name}", drivers[volume.value.pool], guard)
+        self._looked_at = working, now
         return missing.next_s
 
-    def _reassign_pool(self, pool: PoolSpec, guard: Guard) -> None:
-        entry = documents.read(self._context.store, keys.pool_spec(pool.id))
-        node = self._choose(pool.driver)
-        if entry is None or node is None or entry.value.node != pool.node:
-            return
-        new = replace(entry.value, node=node, generation=entry.value.generation + 1)
-        self._commit(entry.put(new), str(pool.node), f"pool {pool.name}", node, guard)
-
-    def _choose(self, driver: str) -> str | None:
+    def _reassign(self, entry: Entry[PoolSpec] | Entry[VolumeSpec], what: str, driver: str, guard: Guard) -> None:
+        gone = entry.value.node
         try:
-            return choose_volume_node(self._ops, driver)
+            node = choose_volume_node(self._ops, driver)
         except NoNodeFits as error:
-            log.warning("orphan-kept driver=%s error=%s", driver, error)
-            return None
-
-    def _commit(self, put: Operation, gone: str, what: str, node: str, guard: Guard) -> None:
+            log.warning("orphan-kept object=%r error=%s", what, error)
+            return
+        absent = () if gone is None else (CheckAbsent(keys.lease(gone).path),)
         try:
-            self._context.store.commit(put, CheckAbsent(keys.lease(gone).path), *guard)
+            self._context.store.commit(_moved(entry, node), *absent, *guard)
         except Conflict as error:
             log.debug("not-reassigned object=%r error=%s", what, error)
             return
-        log.info("reassigned object=%r from=%s to=%s", what, gone, node)
+        log.info("reassigned object=%r from=%s to=%s", what, gone or "nobody", node)
+
+
+def _moved(entry: Entry[PoolSpec] | Entry[VolumeSpec], node: str) -> Operation:
+    if isinstance(entry.value, PoolSpec):
+        return entry.put(replace(entry.value, node=node, generation=entry.value.generation + 1))
+    return entry.put(replace(entry.value, node=node, generation=entry.value.generation + 1))
 
 
 class Upkeep:
-    """Duties that need no knowledge of lost nodes."""
+    """Duties that keep the cluster tidy."""
 
-    def __init__(self, context: NodeContext, ops: Ops) -> None:
+    def __init__(self, context: NodeContext, watch: Watch, ops: Ops) -> None:
         self._context = context
+        self._watch = watch
         self._ops = ops
         self._pruned: float | None = None
 
     def place(self, guard: Guard) -> float | None:
-        """Duty: give a place to VMs that wait for one."""
-        del guard
-        placed = place_waiting(self._ops)
+        """Duty: give a place to VMs that wait for one.
+
+        Not while a node is gone for less than the grace time: its daemon is probably only started again, and
+        VMs that are about to start there would be scattered.
+        """
+        missing = self._watch.missing()
+        if missing.next_s is not None:
+            return missing.next_s
+        placed = place_waiting(self._ops, guard)
         for vm, node in sorted(placed.moves.items()):
             log.info("vm-placed vm=%s node=%s", vm, node)
         return self._context.timing.publish if placed.stuck else None

@@ -12,6 +12,7 @@ from pvc_core.node.agent import Agent, Identity
 from pvc_core.node.assemble import Parts, assemble
 from pvc_core.node.context import NodeContext, Reconciler
 from pvc_core.node.host import HostFigures
+from pvc_core.node.reconcile.node import NodeReconciler
 from pvc_core.node.workqueue import WorkKey
 from pvc_core.ops.context import Ops
 from pvc_core.store import schema
@@ -19,7 +20,8 @@ from pvc_core.store.memory import MemoryStore, MemoryTree
 from pvc_core.testkit.drivers import DirectDrivers
 from pvc_core.testkit.simulator.clock import VirtualClock
 
-MakeReconcilers = Callable[[NodeContext], Mapping[str, Reconciler]]
+MakeReconcilers = Callable[[NodeContext, NodeReconciler], Mapping[str, Reconciler]]
+"""Such as ``node.reconcilers.default_reconcilers``."""
 
 
 class FixedHost:
@@ -89,7 +91,7 @@ class SteppedNode:
             ops=Ops(self.store, wall=cluster.clock.wall, monotonic=cluster.clock.monotonic),
             host=self.host,
             coordinators=cluster.coordinators,
-            reconcilers=lambda _: self._reconcilers(self.agent.context),
+            reconcilers=lambda node: self._reconcilers(self.agent.context, node),
             **{"spawn": lambda _, function: function(), "call": lambda _, function, __: function(), **self._assembly},
         )
         self.running = True
@@ -126,7 +128,7 @@ class SteppedCluster:
         *,
         memory_mib: int = 16384,
         drivers: DirectDrivers | None = None,
-        reconcilers: MakeReconcilers = lambda _: {},
+        reconcilers: MakeReconcilers = lambda *_: {},
         **assembly: Any,
     ) -> SteppedNode:
         """Add a node and start its daemon; ``assembly`` goes to ``node.assemble``."""

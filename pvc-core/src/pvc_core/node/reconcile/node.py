@@ -2,7 +2,7 @@
 
 Draining: every running VM gets another place in one plan; the VMs then move by their own reconcilers, a bounded
 number at a time.  A VM that fits nowhere keeps running for a while (another node may be about to come back);
-then it is parked: shut down, and left to the primary to place as soon as there is room.  The node is drained
+then it is parked: shut down, and placed by the primary as soon as there is room elsewhere.  The node is drained
 when it has neither a domain nor a claim.
 """
 
@@ -18,7 +18,7 @@ from pvc_core.node.host import Host
 from pvc_core.node.interest import Interest
 from pvc_core.node.state import NodeState
 from pvc_core.ops.context import Ops
-from pvc_core.ops.evacuate import Placed, apply_evacuation, apply_return, autostart_for, set_waiting
+from pvc_core.ops.evacuate import Placed, apply_evacuation, apply_return, autostart_for
 from pvc_core.store import documents, keys
 
 log = logging.getLogger(__name__)
@@ -122,9 +122,6 @@ class NodeReconciler:
         for vm in sorted(newly):
             log.warning("vm-parked vm=%s reason=no-node-fits", vm)
             self._context.wake("vm", vm, 0.0)
-        if due:
-            for vm in set_waiting(self._ops, sorted(due)):
-                log.info("vm-waiting vm=%s", vm)
 
     def _tell_stuck(self, placed: Placed) -> None:
         if not placed.stuck:
