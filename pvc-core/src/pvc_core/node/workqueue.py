@@ -26,6 +26,8 @@ WorkKey = tuple[str, str]
 EVENT_PAUSE_S: Final = 1.0
 """An event does not repeat a failed key sooner than this."""
 
+_LEAST_PAUSE_S: Final = 0.01
+
 OTHER_KINDS: Final = ""
 """Key of ``places`` for kinds that are not in it: they share these places."""
 
@@ -94,7 +96,9 @@ class WorkQueue:
             self._taken.discard(key)
             self._failures.pop(key, None)
             if requeue is not None:
-                self._put(key, self._clock.monotonic() + max(requeue, 0.0))
+                # A wait computed as the difference of two times may be too small to move the clock: it would spin.
+                pause = max(requeue, _LEAST_PAUSE_S) if requeue > 0 else 0.0
+                self._put(key, self._clock.monotonic() + pause)
             self._wake(key)
 
     def failed(self, key: WorkKey, *, first_s: float | None = None) -> float:

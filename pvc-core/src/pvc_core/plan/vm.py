@@ -45,6 +45,10 @@ ACPI_REPEAT_S: Final = 10.0
 """A guest is asked again to shut down this often: one that was still booting ignores the first request."""
 
 
+_LEAST_S: Final = 0.02
+"""Least wait: the sum of two times may round to just before the moment that is waited for."""
+
+
 class DomainView(Value, frozen=True, kw_only=True):
     """The VM's domain on this node."""
 
@@ -506,7 +510,7 @@ def _stopping(s: Snapshot, vm: VmSpec) -> Action:
         return DestroyDomain(why=f"it did not shut down within {vm.shutdown_timeout_s} s")
     if s.now - asked >= ACPI_REPEAT_S:
         return ShutdownDomain()
-    return Idle(again_s=min(asked + ACPI_REPEAT_S, since + vm.shutdown_timeout_s) - s.now)
+    return Idle(again_s=max(_LEAST_S, min(asked + ACPI_REPEAT_S, since + vm.shutdown_timeout_s) - s.now))
 
 
 # --- the holder while the VM is to go elsewhere -----------------------------------------------------

@@ -41,8 +41,6 @@ from pvc_core.store.documents import Entry, create, maybe
 
 log = logging.getLogger(__name__)
 
-_LEAST_WAIT_S: Final = 0.02
-"""A wait computed as the difference of two times may be too small to move the clock: it would spin."""
 _ENDED: Final = {
     ExitReason.SHUTDOWN: plan.Ended.SHUTDOWN,
     ExitReason.CRASHED: plan.Ended.CRASHED,
@@ -246,7 +244,7 @@ class VmReconciler:
     def _do(self, id_: str, action: plan.Action, s: plan.Snapshot, read: _Read) -> float | None:
         match action:
             case plan.Idle():
-                return None if action.again_s is None else max(action.again_s, _LEAST_WAIT_S)
+                return action.again_s
             case plan.SetStatus():
                 self._set_status(id_, action, s, read)
             case plan.TakeClaim():
