@@ -78,13 +78,22 @@ def watching(session: Session, what: str, *, later: str) -> Iterator[Report]:
     Raises Interrupted after Ctrl-C and NotFinished after a time-out, both saying that it goes on.
     """
     display = _display(session, what)
+    seen = ""
+
+    def report(progress: Progress) -> None:
+        nonlocal seen
+        seen = progress.message
+        display.show(progress)
+
     try:
-        yield display.show
+        yield report
     except KeyboardInterrupt:
         raise Interrupted(f"{what}: stopped waiting; it goes on in the cluster, see: {later}") from None
     except WaitTimeout as error:
-        raise NotFinished(f"{what}: {error}; it goes on in the cluster, see: {later}") from error
+        still = f" (still: {seen})" if seen else ""
+        raise NotFinished(f"{what}: not finished in time{still}; it goes on in the cluster, see: {later}") from error
     except WaitFailed as error:
-        raise NotFinished(f"{what}: {error}") from error
+        named = what.rpartition(" ")[2] in str(error)
+        raise NotFinished(str(error) if named else f"{what}: {error}") from error
     finally:
         display.close()

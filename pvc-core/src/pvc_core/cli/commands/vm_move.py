@@ -31,7 +31,15 @@ def _finish(session: Session, moved: VmMoved, *, wait: bool, timeout: float) -> 
         session.out.done(f"VM {vm.name} is placed on {moved.target}{chosen}", vm=vm)
         return
     session.out.note(f"VM {vm.name}: {moved.source or 'nowhere'} -> {moved.target}{chosen}")
-    finish(session, vm, VmGoal.RUNNING, wait=wait, timeout=timeout, asked=f"will be moved to {moved.target}")
+    finish(
+        session,
+        vm,
+        VmGoal.RUNNING,
+        node=moved.target,
+        wait=wait,
+        timeout=timeout,
+        asked=f"will be moved to {moved.target}",
+    )
 
 
 @click.command("move")

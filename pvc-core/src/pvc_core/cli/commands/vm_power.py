@@ -12,13 +12,25 @@ from pvc_core.ops.vm_views import VmQuery, VmView, vm_info
 from pvc_core.ops.wait import VmGoal, wait_vm
 
 
-def finish(session: Session, vm: VmView, goal: VmGoal, *, wait: bool, timeout: float, asked: str) -> None:
-    """Wait for a VM to reach a goal and say where it is; without ``wait`` say what was asked for."""
+def finish(
+    session: Session,
+    vm: VmView,
+    goal: VmGoal,
+    *,
+    wait: bool,
+    timeout: float,
+    asked: str,
+    node: str | None = None,
+) -> None:
+    """Wait for a VM to reach a goal and say where it is; without ``wait`` say what was asked for.
+
+    ``node`` is where a move shall bring it.
+    """
     if not wait:
         session.out.done(f"VM {vm.name} {asked}", vm=vm)
         return
     with watching(session, f"VM {vm.name}", later=f"pvc vm info {vm.name}") as report:
-        found = wait_vm(session.client.ops, vm.id, goal, timeout_s=timeout, report=report)
+        found = wait_vm(session.client.ops, vm.id, goal, node=node, timeout_s=timeout, report=report)
     now = found.view if found else vm
     session.out.done(f"VM {vm.name} is {_standing(now)}", vm=now)
 
