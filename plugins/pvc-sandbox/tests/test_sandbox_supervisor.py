@@ -13,11 +13,12 @@ from pvc_sandbox.waiting import wait_until
 
 PROGRAM = """
 import socket, sys
+from pathlib import Path
 from pvc_sandbox.supervisor import Supervisor
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(sys.argv[1])
 listener.listen()
-Supervisor(listener).run()
+Supervisor(listener, Path(sys.argv[1]).parent).run()
 """
 
 
@@ -125,3 +126,65 @@ def test_nonsense_is_refused_and_the_supervisor_lives(run):
         connection.shutdown(socket.SHUT_WR)
         assert b"error" in connection.recv(4096)
     assert ask(run, Status()) == {}
+
+
+NOTIFIER = """
+import os, socket, sys, time
+def notify(text):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.sendto(text.encode(), os.environ["NOTIFY_SOCKET"])
+notify("STATUS=looking around")
+sys.stdin.read()
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.01)
+notify("READY=1\\nSTATUS=at work")
+while len(sys.argv) > 2:
+    notify("WATCHDOG=1")
+    time.sleep(0.05)
+time.sleep(60)
+"""
+
+
+def notifier(run, *more, **fields):
+    return service(run, sys.executable, "-c", NOTIFIER, str(run / "go"), *more, notifies=True, **fields)
+
+
+def test_service_is_ready_when_it_says_so(run):
+    ask(run, Start(service=notifier(run)))
+    wait_until("it said something", lambda: state(run).said == "looking around", deadline_s=5)
+    assert not state(run).ready
+    (run / "go").touch()
+    wait_until("it is ready", lambda: state(run).ready, deadline_s=5)
+    assert state(run).said == "at work"
+    (run / "go").unlink()
+    ask(run, Signal(name="s", number=signal.SIGKILL))
+    wait_until("its successor runs", lambda: state(run).starts == 2, deadline_s=5)
+    assert not state(run).ready
+
+
+def test_service_that_does_not_notify_is_ready_when_it_runs(run):
+    ask(run, Start(service=service(run)))
+    assert state(run).ready
+
+
+def test_service_that_hangs_is_killed_by_the_watchdog(run):
+    (run / "go").touch()
+    ask(run, Start(service=notifier(run, watchdog_s=0.3)))
+    wait_until("it was started again", lambda: state(run).starts == 2, deadline_s=10)
+    assert state(run).last_exit == "SIGABRT"
+
+
+def test_service_that_shows_signs_of_life_is_left_alone(run):
+    (run / "go").touch()
+    ask(run, Start(service=notifier(run, "alive", watchdog_s=0.3)))
+    wait_until("it is ready", lambda: state(run).ready, deadline_s=5)
+    with pytest.raises(SandboxError, match="it was started again"):
+        wait_until("it was started again", lambda: state(run).starts == 2, deadline_s=1)
+
+
+def test_service_with_a_final_exit_is_given_up_until_it_is_asked_for(run):
+    ask(run, Start(service=service(run, "sh", "-c", "exit 78", final_exits=(78,))))
+    wait_until("it is given up", lambda: state(run).given_up, deadline_s=5)
+    assert state(run).starts == 1
+    ask(run, Start(service=service(run)))
+    assert state(run).pid

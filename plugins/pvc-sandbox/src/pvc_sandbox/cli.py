@@ -11,17 +11,20 @@ from click.shell_completion import CompletionItem
 from pvc_core.model.errors import PvcError
 from pvc_core.plugin.cli import Column, Output, format_option, pass_output
 from pvc_sandbox import logs as log_files
+from pvc_sandbox.control import ServiceState
 from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.layout import sandboxes
 from pvc_sandbox.sandbox import DEFAULT_NAME, NodeState, Sandbox
 
 
 def _services(node: NodeState) -> str:
-    def one(name: str, pid: int, starts: int, last_exit: str) -> str:
-        again = f", started {starts} times, last end: {last_exit}" if starts > 1 else ""
-        return f"{name}{'' if pid else ' DOWN'}{again}"
+    return "; ".join(_service(service) for service in node.services)
 
-    return "; ".join(one(s.name, s.pid, s.starts, s.last_exit) for s in node.services)
+
+def _service(service: ServiceState) -> str:
+    state = "" if service.ready else " DOWN" if not service.pid else f" NOT READY ({service.said or 'starting'})"
+    again = f", started {service.starts} times, last end: {service.last_exit}" if service.starts > 1 else ""
+    return f"{service.name}{state}{again}"
 
 
 _NODE_COLUMNS: Final = (

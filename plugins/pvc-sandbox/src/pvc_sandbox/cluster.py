@@ -17,6 +17,9 @@ from pvc_sandbox.layout import MAX_NODES, Layout
 
 DAEMON: Final = "pvcnoded"
 DEFAULT_NODES: Final = 3
+_WATCHDOG_S: Final = 60.0
+_WRONG_CONFIGURATION: Final = 78
+"""EX_CONFIG of sysexits.h: starting it again is useless."""
 _RECORD: Final = "cluster.json"
 
 
@@ -134,6 +137,9 @@ def node_services(layout: Layout, plan: ClusterPlan, number: int) -> list[Servic
             log=str(state / "log/pvcnoded.log"),
             env={"PYTHONUNBUFFERED": "1"},
             stop_timeout_s=30.0,
+            notifies=True,
+            watchdog_s=_WATCHDOG_S,
+            final_exits=(_WRONG_CONFIGURATION,),
         )
     )
     return services

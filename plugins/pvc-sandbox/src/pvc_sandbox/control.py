@@ -27,6 +27,12 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """Pause before it is started again when it ended by itself."""
     stop_timeout_s: float = 10.0
     """SIGKILL follows this long after SIGTERM."""
+    notifies: bool = False
+    """It says by itself when it is ready (sd_notify(3)); otherwise it is ready when it runs."""
+    watchdog_s: float = 0.0
+    """Once ready it is killed, and started again, when it gives no sign of life for so long; 0: for ever."""
+    final_exits: tuple[int, ...] = ()
+    """Exit statuses after which it is not started again."""
 
 
 class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +43,11 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     pid: int = 0
     """In the node's own PID namespace; 0: it does not run."""
     starts: int = 0
+    ready: bool = False
+    said: str = ""
+    """What it last said of itself."""
+    given_up: bool = False
+    """It ended with one of ``final_exits``: it is not started again until it is asked for."""
     last_exit: str = ""
     """How it last ended, such as "exit status 1" or "SIGKILL"; empty: never."""
 

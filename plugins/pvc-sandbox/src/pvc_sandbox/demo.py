@@ -134,7 +134,7 @@ class Demo:
         self._sandbox.power_on(node)
         wait_until(f"{VM} answers ping again", self._answers, deadline_s=_PATIENCE_S, detail=self._where)
         _say(f"    {node} is on, and {VM} answers ping again after {format_duration(time.monotonic() - begun)}")
-        self._sandbox.wait_ready()
+        self._sandbox.wait_ready([node])
         self._pvc("cluster", "status")
 
     def _title(self, text: str) -> None:

@@ -69,7 +69,9 @@ class Host:
             f"{self.name}: answer from libvirtd",
             lambda: run(["virsh", "-q", "-c", self.uri, "hostname"], deadline_s=START_DEADLINE_S).returncode == 0,
             deadline_s=START_DEADLINE_S,
-            detail=lambda: _tail(self.state / "log/libvirtd.log") or _tail(self.state / "libvirt/log/libvirtd.log"),
+            detail=lambda: (
+                last_lines(self.state / "log/libvirtd.log") or last_lines(self.state / "libvirt/log/libvirtd.log")
+            ),
         )
 
     @property
@@ -190,13 +192,13 @@ class Host:
         status = launcher.wait(START_DEADLINE_S)
         power = self._living()
         if status or power is None:
-            raise SandboxError(f"{self.name} did not start: {_tail(self._boot_log)}")
+            raise SandboxError(f"{self.name} did not start: {last_lines(self._boot_log)}")
         return power
 
     def _wait_for_init(self, power: ProcessRecord) -> None:
         def ready() -> bool:
             if not is_alive(power):
-                raise SandboxError(f"{self.name} ended while it was starting: {_tail(self._boot_log)}")
+                raise SandboxError(f"{self.name} ended while it was starting: {last_lines(self._boot_log)}")
             with contextlib.suppress(NoAnswer):
                 self.services()
                 return True
@@ -216,7 +218,8 @@ class Host:
         run(argv, deadline_s=EXEC_DEADLINE_S).check()
 
 
-def _tail(path: Path, lines: int = 3) -> str:
+def last_lines(path: Path, lines: int = 3) -> str:
+    """Return the end of a log on one line, for an error; empty when there is none."""
     try:
         return " / ".join(path.read_text(errors="replace").strip().splitlines()[-lines:])
     except FileNotFoundError:

@@ -65,7 +65,7 @@ def _run(spec: InitSpec) -> None:
     path.unlink(missing_ok=True)
     listener.bind(str(path))
     listener.listen()
-    supervisor = Supervisor(listener)
+    supervisor = Supervisor(listener, Path("/run"))
     events = DeviceEvents()
     supervisor.also(events, events.handle)
     supervisor.run()

@@ -21,7 +21,7 @@ from pvc_sandbox.cluster import ClusterPlan
 from pvc_sandbox.control import NoAnswer, ServiceState
 from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.files import Lock
-from pvc_sandbox.host import EXEC_DEADLINE_S, Host
+from pvc_sandbox.host import EXEC_DEADLINE_S, Host, last_lines
 from pvc_sandbox.layout import (
     RUN_ROOT,
     STATE_ROOT,
@@ -131,7 +131,7 @@ class Sandbox:
             )
             self._power_on(plan, plan.node_numbers(), report)
             self._wait_for_ensemble(plan, report)
-        self.wait_ready(plan, report)
+        self.wait_ready(report=report)
         report(f"cluster of {plan.nodes} nodes is up after {format_duration(time.monotonic() - begun)}")
 
     def down(self, *, report: Report = lambda _: None) -> None:
@@ -182,7 +182,10 @@ class Sandbox:
         return Host(self.layout, number)
 
     def power_on(self, node: str, *, report: Report = lambda _: None) -> None:
-        """Switch a node on and return when its libvirtd answers; its daemon joins the cluster by itself."""
+        """Switch a node on and return when its libvirtd answers; its daemon joins the cluster by itself.
+
+        ``wait_ready`` waits for that too.
+        """
         self._power_on(self.plan, [self.host(node).number], report)
 
     def power_cut(self, node: str) -> None:
@@ -227,24 +230,42 @@ class Sandbox:
         guests = {f"console/{path.stem}": path for path in sorted((state / "console").glob("*.log"))}
         return files | {"libvirtd": state / "libvirt/log/libvirtd.log"} | guests
 
-    def wait_ready(self, plan: ClusterPlan | None = None, report: Report = lambda _: None) -> None:
-        """Return when every node that is on has its lease and its daemon says that it runs."""
-        wanted = {self.layout.node_name(number) for number in (plan or self.plan).node_numbers()}
-        seen: dict[str, str] = {}
+    def wait_ready(self, nodes: Iterable[str] | None = None, *, report: Report = lambda _: None) -> None:
+        """Return when the daemons of these nodes (default: all) have their lease, and the cluster knows that they run.
+
+        Raises SandboxError when one does not get there, with what it said last.
+        """
+        wanted = list(self.nodes() if nodes is None else nodes)
+        waiting = [self.host(node) for node in wanted]
 
         def ready() -> bool:
-            for row in self.pvc.rows("node", "list"):
-                if row["alive"] and row["daemon"] == "running" and row["name"] not in seen:
-                    seen[row["name"]] = row["role"]
-                    report(f"{row['name']}: {row['role']} is in the cluster")
-            return wanted <= seen.keys()
+            for host in tuple(waiting):
+                daemon = host.services()[cluster.DAEMON]
+                if daemon.given_up:
+                    log = host.state / "log/pvcnoded.log"
+                    raise SandboxError(f"{host.name}: the daemon ended for good: {last_lines(log)}; see {log}")
+                if daemon.ready:
+                    waiting.remove(host)
+                    report(f"{host.name}: is in the cluster")
+            return not waiting
 
         wait_until(
             f"sandbox {self.name!r}: all nodes in the cluster",
             ready,
             deadline_s=READY_DEADLINE_S,
-            detail=lambda: f"missing: {', '.join(sorted(wanted - seen.keys()))}; see: pvc sandbox logs NODE",
+            detail=lambda: "; ".join(self._complaint(host) for host in waiting),
         )
+        # A daemon is ready before its first report of itself is written.
+        wait_until(
+            f"sandbox {self.name!r}: reports of all nodes",
+            lambda: {row["name"] for row in self.pvc.rows("node", "list") if row["daemon"] == "running"} >= set(wanted),
+            deadline_s=READY_DEADLINE_S,
+        )
+
+    def _complaint(self, host: Host) -> str:
+        daemon = host.services()[cluster.DAEMON]
+        said = daemon.said or daemon.last_exit or "nothing"
+        return f"{host.name}: its daemon said last: {said} (pvc sandbox logs {host.name})"
 
     def _power_on(self, plan: ClusterPlan, numbers: Iterable[int], report: Report) -> None:
         def start(host: Host) -> None:

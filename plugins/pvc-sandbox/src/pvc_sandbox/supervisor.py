@@ -35,6 +35,9 @@ _ENVIRONMENT: Final = {
 }
 _REQUEST_DEADLINE_S: Final = 2.0
 _LONGEST_RESTART_DELAY_S: Final = 5.0
+_LONGEST_NOTE: Final = 65536
+_ABORT_S: Final = 2.0
+"""Between SIGABRT and SIGKILL for a service that hangs."""
 
 
 class _Running:
@@ -45,13 +48,25 @@ class _Running:
         self.wanted = True
         self.pid = 0
         self.starts = 0
+        self.ready = False
+        self.said = ""
+        self.given_up = False
         self.last_exit = ""
         self.delay_s = service.restart_delay_s
         self.started = 0.0
+        self.heard = 0.0
+        self.socket: socket.socket | None = None
 
     def state(self) -> ServiceState:
         return ServiceState(
-            name=self.service.name, wanted=self.wanted, pid=self.pid, starts=self.starts, last_exit=self.last_exit
+            name=self.service.name,
+            wanted=self.wanted,
+            pid=self.pid,
+            starts=self.starts,
+            ready=self.ready,
+            said=self.said,
+            given_up=self.given_up,
+            last_exit=self.last_exit,
         )
 
 
@@ -63,10 +78,14 @@ class HasDescriptor(Protocol):
 
 
 class Supervisor:
-    """Runs in the first process of a PID namespace; one thread."""
+    """Runs in the first process of a PID namespace; one thread.
 
-    def __init__(self, listener: socket.socket) -> None:
+    ``listener`` takes requests (module ``control``); ``run`` is the directory of the sockets that services notify.
+    """
+
+    def __init__(self, listener: socket.socket, run: Path) -> None:
         self._listener = listener
+        self._run = run
         self._services: dict[str, _Running] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -115,8 +134,11 @@ class Supervisor:
 
     def _ended(self, running: _Running, status: int) -> None:
         running.pid = 0
+        running.ready = False
+        running.said = ""
         running.last_exit = describe_exit(status)
-        if not running.wanted:
+        running.given_up = running.wanted and status in running.service.final_exits
+        if not running.wanted or running.given_up:
             return
         if time.monotonic() - running.started > _LONGEST_RESTART_DELAY_S:
             running.delay_s = running.service.restart_delay_s
@@ -124,7 +146,12 @@ class Supervisor:
         running.delay_s = min(running.delay_s * 2, _LONGEST_RESTART_DELAY_S)
 
     def _begin(self, running: _Running) -> None:
-        if running.pid or not running.wanted or self._services.get(running.service.name) is not running:
+        if (
+            running.pid
+            or running.given_up
+            or not running.wanted
+            or self._services.get(running.service.name) is not running
+        ):
             return
         service = running.service
         Path(service.log).parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +160,7 @@ class Supervisor:
             running.pid = os.posix_spawnp(
                 service.argv[0],
                 service.argv,
-                _ENVIRONMENT | service.env,
+                _ENVIRONMENT | service.env | self._notification(running),
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_DUP2, output, 1),
@@ -144,12 +171,58 @@ class Supervisor:
             )
             running.starts += 1
             running.started = time.monotonic()
+            running.ready = not service.notifies
         except OSError as error:
             os.write(output, f"cannot start {service.argv[0]}: {error.strerror}\n".encode())
             running.last_exit = f"not started: {error.strerror}"
             self._after(_LONGEST_RESTART_DELAY_S, lambda: self._begin(running))
         finally:
             os.close(output)
+
+    def _notification(self, running: _Running) -> dict[str, str]:
+        """Return what tells a service where to report (sd_notify(3)), its socket made."""
+        service = running.service
+        if not service.notifies:
+            return {}
+        path = self._run / f"notify-{service.name}.sock"
+        if running.socket is None:
+            path.unlink(missing_ok=True)
+            running.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            running.socket.bind(str(path))
+            self.also(running.socket, lambda: self._hear(running))
+        environment = {"NOTIFY_SOCKET": str(path)}
+        if service.watchdog_s:
+            environment["WATCHDOG_USEC"] = str(int(service.watchdog_s * 1_000_000))
+        return environment
+
+    def _hear(self, running: _Running) -> None:
+        assert running.socket is not None
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._heard(running, running.socket.recv(_LONGEST_NOTE).decode("utf-8", "replace"))
+
+    def _heard(self, running: _Running, message: str) -> None:
+        if not running.pid:  # the last word of one that has ended meanwhile
+            return
+        fields = dict(line.split("=", 1) for line in message.splitlines() if "=" in line)
+        running.heard = time.monotonic()
+        running.said = fields.get("STATUS", running.said)
+        if fields.get("READY") == "1" and not running.ready:
+            running.ready = True
+            if running.service.watchdog_s:
+                self._watch(running, running.pid)
+
+    def _watch(self, running: _Running, pid: int) -> None:
+        """Look again when the service has to have given a sign of life; kill it when it has not."""
+        if running.pid != pid:
+            return
+        left = running.heard + running.service.watchdog_s - time.monotonic()
+        if left > 0:
+            self._after(left, lambda: self._watch(running, pid))
+        else:
+            # Stacks of all its threads, where it can still write them; then systemd's own signal for this.
+            self._send(pid, signal.SIGABRT)
+            self._after(_ABORT_S, lambda: self._kill(running, pid))
 
     def _answer(self) -> None:
         connection, _ = self._listener.accept()
@@ -172,6 +245,7 @@ class Supervisor:
                 running = self._services.setdefault(service.name, _Running(service))
                 running.service = service
                 running.wanted = True
+                running.given_up = False
                 self._begin(running)
             case Stop(name):
                 running = self._named(name)
@@ -179,7 +253,7 @@ class Supervisor:
                 if running.pid:
                     pid = running.pid
                     self._send(pid, signal.SIGTERM)
-                    self._after(running.service.stop_timeout_s, lambda: self._give_up(running, pid))
+                    self._after(running.service.stop_timeout_s, lambda: self._kill(running, pid))
             case Signal(name, number):
                 running = self._named(name)
                 if not running.pid:
@@ -188,8 +262,8 @@ class Supervisor:
             case Status():
                 pass
 
-    def _give_up(self, running: _Running, pid: int) -> None:
-        if running.pid == pid and not running.wanted:
+    def _kill(self, running: _Running, pid: int) -> None:
+        if running.pid == pid:
             self._send(pid, signal.SIGKILL)
 
     def _send(self, pid: int, number: int) -> None:
