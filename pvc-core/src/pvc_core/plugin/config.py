@@ -49,16 +49,19 @@ class Secret:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise ConfigError(f"cannot read the secret in {self.path}: {error.strerror}") from None
-        with os.fdopen(descriptor, "rb") as file:
-            state = os.fstat(descriptor)
-            if not stat.S_ISREG(state.st_mode):
+        try:
+            # Asked of the open file: the name may lead elsewhere a moment later.
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
                 raise ConfigError(f"the secret {self.path} is not a regular file")
-            if state.st_mode & stat.S_IRWXO:
+            if mode & stat.S_IRWXO:
                 raise ConfigError(
-                    f"the secret in {self.path} is open to every user (mode {stat.S_IMODE(state.st_mode):04o}); "
+                    f"the secret in {self.path} is open to every user (mode {stat.S_IMODE(mode):04o}); "
                     f"run: chmod 0600 {self.path}"
                 )
-            data = file.read(_SECRET_SIZE_MAX + 1)
+            data = os.read(descriptor, _SECRET_SIZE_MAX + 1)
+        finally:
+            os.close(descriptor)
         if len(data) > _SECRET_SIZE_MAX:
             raise ConfigError(f"the secret in {self.path} is larger than {_SECRET_SIZE_MAX} bytes")
         try:
