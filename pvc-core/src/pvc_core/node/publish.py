@@ -75,7 +75,7 @@ class Publisher:
         now = clock.monotonic()
         least = min(_LEAST_S, interval)
         if self._published is not None and now - self._published < least:
-            return self._published + least - now
+            return max(self._published + least - now, 0.01)  # the difference may round to nothing
         self.publish()
         self._published = now
         if self._figures is None or now - self._figures >= interval - least / 2:
