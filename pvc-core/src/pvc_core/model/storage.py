@@ -33,6 +33,8 @@ class PoolStatus(Document, frozen=True, kw_only=True):
 
     id: str
     observed_generation: int = 0
+    created: bool = False
+    """It was made once: from then on it is only looked for, never made again."""
     usage: PoolUsage = PoolUsage()
     conditions: tuple[Condition, ...] = ()
 

@@ -182,7 +182,9 @@ class Agent:
         self._scans += 1
         for kind, id_ in found:
             self.queue.add(kind, id_)
-        for kind, id_ in (("node", self.context.name), ("primary", ""), ("duties", ""), ("recovery", "")):
+        # The network without an id: what is left in the kernel of networks that are gone.
+        own = (("node", self.context.name), ("primary", ""), ("duties", ""), ("recovery", ""), ("network", ""))
+        for kind, id_ in own:
             if kind in self._reconcilers:
                 self.queue.add(kind, id_)
         return self.context.timing.resync

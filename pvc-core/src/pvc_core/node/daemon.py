@@ -17,7 +17,7 @@ from pvc_core.node.host import LinuxHost
 from pvc_core.node.notify import ServiceManager
 from pvc_core.node.policy import policy_of
 from pvc_core.node.publish import MemoryLimits
-from pvc_core.node.reconcilers import default_reconcilers, default_runners
+from pvc_core.node.reconcilers import core
 from pvc_core.node.rundir import RunDirectory, Succession
 from pvc_core.node.service import NodeService, ServiceParts
 from pvc_core.node.workers import PLACES, Workers
@@ -80,14 +80,16 @@ class Daemon:
             resource_kinds=kinds,
         )
         context = self.agent.context
+        ops = Ops(outside.store, policy=policy_of(drivers))
+        own = core(context, ops)
         self.parts: Parts = assemble(
             self.agent,
-            ops=Ops(outside.store, policy=policy_of(drivers)),
+            ops=ops,
             host=LinuxHost(),
             coordinators=info.coordinators,
-            reconcilers=lambda node: default_reconcilers(context, node),
+            reconcilers=own.reconcilers,
             services=_services(drivers, info.role),
-            runners=default_runners(context) | _runners(drivers),
+            runners=own.runners | _runners(drivers),
             resource_kinds=kinds,
             limits=MemoryLimits(config.node.memory_mib, config.node.reserved_memory_mib),
             service_port=config.service.port if config.service.token_file else 0,

@@ -1,19 +1,37 @@
-"""Who takes care of VMs, networks, pools and volumes on a node."""
+"""Who takes care of VMs, networks, pools and volumes on a node, and who runs core's own tasks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from pvc_core.node.context import NodeContext, Reconciler
+from pvc_core.node.reconcile.exclusive import Exclusive
+from pvc_core.node.reconcile.network import NetworkReconciler
 from pvc_core.node.reconcile.node import NodeReconciler
+from pvc_core.node.reconcile.pool import PoolReconciler
+from pvc_core.node.reconcile.storage_tasks import storage_runners
 from pvc_core.node.reconcile.vm import VmReconciler
+from pvc_core.node.reconcile.volume import VolumeReconciler
+from pvc_core.ops.context import Ops
 from pvc_core.plugin.specs.lifecycle import TaskRunner
 
 
-def default_reconcilers(context: NodeContext, node: NodeReconciler) -> Mapping[str, Reconciler]:
-    """Return core's reconcilers by kind."""
-    return {"vm": VmReconciler(context, parked=node.parked)}
+class Core(NamedTuple):
+    """What core itself does on a node; reconcilers and runners share which volumes are in work."""
+
+    reconcilers: Callable[[NodeReconciler], Mapping[str, Reconciler]]
+    runners: dict[str, TaskRunner]
 
 
-def default_runners(context: NodeContext) -> dict[str, TaskRunner]:
-    """Return core's own task runners by kind."""
-    del context
-    return {}
+def core(context: NodeContext, ops: Ops) -> Core:
+    """Return core's reconcilers by kind, and its task runners by kind."""
+    exclusive = Exclusive()
+
+    def reconcilers(node: NodeReconciler) -> Mapping[str, Reconciler]:
+        return {
+            "vm": VmReconciler(context, parked=node.parked),
+            "network": NetworkReconciler(context, ops),
+            "pool": PoolReconciler(context, ops),
+            "volume": VolumeReconciler(context, ops, exclusive),
+        }
+
+    return Core(reconcilers, storage_runners(context, exclusive))

@@ -20,7 +20,7 @@ from pvc_core.ops.vm_resources import vm_name
 from pvc_core.ops.vm_write import changed
 from pvc_core.ops.volume_documents import VolumeDocuments, choose_volume_node, new_volume, read_volume
 from pvc_core.store import keys
-from pvc_core.store.api import Create, Delete, Operation
+from pvc_core.store.api import Check, CheckAbsent, Create, Delete, Operation
 from pvc_core.store.documents import read, read_many
 
 log = logging.getLogger(__name__)
@@ -191,14 +191,15 @@ def volume_rename(ops: Ops, request: VolumeRename) -> VolumeView:
         if old.name == name:
             return old
         index = keys.name("volume", f"{volume.pool.name}:{name}")
-        if ops.store.get(index) is not None:
+        taken = ops.store.get(index)
+        if taken is not None and taken.value.decode() != old.id:
             raise AlreadyExists(f"there is a volume {volume.pool.name}/{name} already")
         new = replace(old, name=name, generation=old.generation + 1)
         unused = volume.require_unused("shut it down first")
         ops.store.commit(
             volume.entry.put(new),
-            Delete(keys.name("volume", f"{volume.pool.name}:{old.name}")),
-            Create(index, old.id.encode()),
+            *([] if taken is not None else [Create(index, old.id.encode())]),
+            *_old_name(ops, volume),
             *unused,
             *_in_vm(volume, name),
         )
@@ -263,6 +264,19 @@ def volume_forget(ops: Ops, volume: str, guard: tuple[Operation, ...] = ()) -> b
         return False
     ops.store.commit(*volume_operations(ops.store, entry, read(ops.store, keys.volume_status(volume))), *guard)
     return True
+
+
+def _old_name(ops: Ops, volume: VolumeDocuments) -> list[Operation]:
+    """Free the old name unless the backend still has the volume under it.
+
+    Then its node frees it when the backend's rename is done: another volume of that name would be taken for this one.
+    """
+    old, key = volume.spec, keys.volume_status(volume.spec.id)
+    status = read(ops.store, key)
+    if status is None:
+        return [CheckAbsent(key.path), Delete(keys.name("volume", f"{volume.pool.name}:{old.name}"))]
+    kept = [] if status.value.name == old.name else [Delete(keys.name("volume", f"{volume.pool.name}:{old.name}"))]
+    return [Check(key.path, status.version), *kept]
 
 
 def _in_vm(volume: VolumeDocuments, name: str) -> list[Operation]:
