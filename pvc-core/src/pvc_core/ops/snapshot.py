@@ -150,11 +150,9 @@ class ClusterSnapshot(NamedTuple):
 
 
 def read_cluster(ops: Ops) -> ClusterSnapshot:
-    """Read nodes and VMs: three listings and one pipelined read."""
+    """Read nodes and VMs: one pipelined listing and one pipelined read."""
     store = ops.store
-    names = store.children(f"{keys.SPEC}/node")
-    leases = frozenset(store.children(keys.LEASE))
-    ids = store.children(f"{keys.SPEC}/vm")
+    names, leases, ids = store.children_many([f"{keys.SPEC}/node", keys.LEASE, f"{keys.SPEC}/vm"])
     node_paths = _node_paths(names)
     paths = [
         keys.CLUSTER.path,
@@ -169,7 +167,7 @@ def read_cluster(ops: Ops) -> ClusterSnapshot:
     claims = zip(ids, found[start + len(ids) :], strict=True)
     return ClusterSnapshot(
         cluster.value if cluster is not None else Cluster(),
-        _node_facts(names, leases, found[1:start]),
+        _node_facts(names, frozenset(leases), found[1:start]),
         {id_: vm_row(id_, node) for id_, node in specs.items()},
         {id_: _row(_CLAIM, keys.claim(id_).path, node) for id_, node in claims if node is not None},
         specs,
@@ -177,10 +175,9 @@ def read_cluster(ops: Ops) -> ClusterSnapshot:
 
 
 def read_nodes(store: Store) -> dict[str, NodeFacts]:
-    """Read the nodes only: two listings and one pipelined read."""
-    names = store.children(f"{keys.SPEC}/node")
-    leases = frozenset(store.children(keys.LEASE))
-    return _node_facts(names, leases, store.get_many(_node_paths(names)))
+    """Read the nodes only: one pipelined listing and one pipelined read."""
+    names, leases = store.children_many([f"{keys.SPEC}/node", keys.LEASE])
+    return _node_facts(names, frozenset(leases), store.get_many(_node_paths(names)))
 
 
 def vm_row(id_: str, node: Node) -> VmRow:

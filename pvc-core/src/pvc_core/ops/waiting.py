@@ -11,7 +11,7 @@ from pvc_core.ops.context import Ops
 from pvc_core.store.api import StoreUnavailable
 
 T = TypeVar("T")
-C = TypeVar("C", covariant=True)
+C_co = TypeVar("C_co", covariant=True)
 
 RESYNC_S: Final = 5.0
 """Look again this often without any event: covers a watch that was lost."""
@@ -41,10 +41,10 @@ class WaitTimeout(PvcError):
 
 
 @dataclass(frozen=True)
-class Done(Generic[C]):
+class Done(Generic[C_co]):
     """It is there."""
 
-    value: C
+    value: C_co
 
 
 Look = Callable[[], Done[T] | Progress]

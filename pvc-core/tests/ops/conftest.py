@@ -1,0 +1,221 @@
+"""A cluster on the in-memory store whose nodes do nothing by themselves: tests say what they report."""
+
+import itertools
+
+import pytest
+from msgspec.structs import replace
+
+from pvc_core.model.errors import InvalidRequest
+from pvc_core.model.network import NetworkStatus
+from pvc_core.model.node import Lease, LeaseGeneration, Memory, NodeSpec, NodeStatus, PluginStatus
+from pvc_core.model.storage import PoolStatus, Snapshot, VolumeState, VolumeStatus
+from pvc_core.model.vm import MigrationPhase, MigrationRecord, VmClaim, VmState, VmStatus, hardware
+from pvc_core.ops.context import Ops
+from pvc_core.ops.network import NetworkAdd, network_add
+from pvc_core.ops.pool import PoolAdd, pool_add
+from pvc_core.ops.vm_define import vm_define
+from pvc_core.ops.vm_definition import VmDefine
+from pvc_core.ops.vm_power import VmStart, vm_start
+from pvc_core.ops.vm_views import VmQuery, vm_info
+from pvc_core.ops.volume import VolumeAdd, volume_add
+from pvc_core.store import keys, schema
+from pvc_core.store.api import ANY, Delete
+from pvc_core.store.documents import create, read
+from pvc_core.store.memory import MemoryTree, Moment
+
+CAPABILITIES = ("storage:dir", "network:bridge")
+
+
+class Small:
+    """Nodes, and what the daemons on them would write."""
+
+    def __init__(self):
+        self.tree = MemoryTree()
+        self.store = self.tree.connect(name="test")
+        self.now = 1000.0
+        self._ids = itertools.count(1)
+        schema.initialise(self.store)
+        self.ops = Ops(
+            self.store,
+            wall=lambda: self.now,
+            validators={"bridge": self._check_bridge}.get,
+            new_id=self.new_id,
+        )
+
+    def new_id(self):
+        return f"00000000-0000-4000-8000-{next(self._ids):012d}"
+
+    def connect(self):
+        """Return operations over another session with the same tree."""
+        return self.ops._replace(store=self.tree.connect())
+
+    @staticmethod
+    def _check_bridge(spec):
+        if "vlan" in spec.parameters and not isinstance(spec.parameters["vlan"], int):
+            raise InvalidRequest("parameter vlan must be a number")
+
+    # --- nodes --------------------------------------------------------------------------------------
+
+    def add_node(self, name, *, memory=8192, reserved=0, cpus=8, capabilities=CAPABILITIES, role="coordinator", **more):
+        status = NodeStatus(
+            id=name,
+            role=role,
+            daemon="running",
+            memory=Memory(total_mib=memory, reserved_mib=reserved, free_mib=memory),
+            cpus=cpus,
+            accelerators=("tcg",),
+            plugins=(PluginStatus(name="test", state="healthy", capabilities=capabilities),),
+            **more,
+        )
+        self.store.commit(
+            create(keys.node_spec(name), NodeSpec(id=name, role=role)),
+            create(keys.node_status(name), status),
+            create(keys.generation(name), LeaseGeneration(node=name, generation=1)),
+        )
+        self.revive(name)
+
+    def set_node(self, name, **changes):
+        entry = read(self.store, keys.node_spec(name))
+        self.store.commit(entry.put(replace(entry.value, generation=entry.value.generation + 1, **changes)))
+
+    def report_node(self, name, **changes):
+        entry = read(self.store, keys.node_status(name))
+        self.store.commit(entry.put(replace(entry.value, **changes)))
+
+    def revive(self, name):
+        self.store.commit(create(keys.lease(name), Lease(node=name, generation=1)))
+
+    def kill(self, name):
+        self.store.commit(Delete(keys.lease(name).path, ANY))
+
+    # --- VMs ----------------------------------------------------------------------------------------
+
+    def define(self, name="web", **more):
+        """Define a VM and return its id."""
+        return vm_define(self.ops, VmDefine(**({"name": name, "memory": 1024} | more))).id
+
+    def run(self, name="web", **more):
+        """Define a VM, start it and report that it runs; returns its id."""
+        id_ = self.define(name, **more)
+        vm_start(self.ops, VmStart(vm=name))
+        self.report_running(id_)
+        return id_
+
+    def spec(self, vm):
+        return read(self.store, keys.vm_spec(vm)).value
+
+    def info(self, vm):
+        return vm_info(self.ops, VmQuery(vm=vm))
+
+    def claim(self, vm, node, migration_to=""):
+        """Make a node the holder of a VM's claim; "" for nobody."""
+        migration = None
+        if migration_to:
+            migration = MigrationRecord(target=migration_to, attempt="a", phase=MigrationPhase.TRANSFER)
+        entry = read(self.store, keys.claim(vm))
+        new = VmClaim(vm=vm, node=node, lease=1, epoch=1, migration=migration)
+        self.store.commit(create(keys.claim(vm), new) if entry is None else entry.put(new))
+
+    def report(self, vm, state, node=None, **changes):
+        """Write a VM's status as its node would."""
+        spec = self.spec(vm)
+        entry = read(self.store, keys.vm_status(vm))
+        old = entry.value if entry is not None else VmStatus(id=vm)
+        new = replace(
+            old, state=VmState(state), node=node or spec.node, **({"observed_generation": spec.generation} | changes)
+        )
+        self.store.commit(create(keys.vm_status(vm), new) if entry is None else entry.put(new))
+
+    def report_running(self, vm, node=None):
+        spec = self.spec(vm)
+        self.claim(vm, node or spec.node)
+        self.report(
+            vm,
+            "running",
+            node,
+            running_hardware=hardware(spec),
+            restart_done=spec.restart_request,
+        )
+
+    def report_stopped(self, vm):
+        self.claim(vm, "")
+        self.report(vm, "stopped")
+
+    # --- networks and storage -----------------------------------------------------------------------
+
+    def network(self, name="lan", **more):
+        return network_add(self.ops, NetworkAdd(name=name, driver="bridge", **more)).id
+
+    def report_network(self, network, node, **changes):
+        generation = read(self.store, keys.network_spec(network)).value.generation
+        status = NetworkStatus(
+            id=f"{network}@{node}", node=node, **({"observed_generation": generation, "device": "br1"} | changes)
+        )
+        key = keys.network_status(network, node)
+        entry = read(self.store, key)
+        self.store.commit(create(key, status) if entry is None else entry.put(status))
+
+    def pool(self, name="ssd"):
+        return pool_add(self.ops, PoolAdd(name=name, driver="dir")).id
+
+    def report_pool(self, pool, **changes):
+        generation = read(self.store, keys.pool_spec(pool)).value.generation
+        status = PoolStatus(id=pool, **({"observed_generation": generation} | changes))
+        entry = read(self.store, keys.pool_status(pool))
+        self.store.commit(create(keys.pool_status(pool), status) if entry is None else entry.put(status))
+
+    def volume(self, name="web", pool="ssd", size="10G"):
+        id_ = volume_add(self.ops, VolumeAdd(pool=pool, name=name, size=size)).id
+        self.report_volume(id_)
+        return id_
+
+    def report_volume(self, volume, *, state=VolumeState.READY, snapshots=(), **changes):
+        spec = read(self.store, keys.volume_spec(volume)).value
+        status = VolumeStatus(
+            id=volume,
+            state=state,
+            snapshots=tuple(s if isinstance(s, Snapshot) else Snapshot(name=s) for s in snapshots),
+            **({"observed_generation": spec.generation, "name": spec.name, "size_bytes": spec.size_bytes} | changes),
+        )
+        key = keys.volume_status(volume)
+        entry = read(self.store, key)
+        self.store.commit(create(key, status) if entry is None else entry.put(status))
+
+    def before_commit(self, path, do):
+        """Let something happen once, just before a transaction that touches ``path`` reaches the tree."""
+        done = []
+
+        def fault(moment, _, operations):
+            if moment is Moment.BEFORE and not done and any(path in operation.path for operation in operations):
+                done.append(True)
+                do()
+
+        self.tree.fault = fault
+
+    def dump(self):
+        """Return every path and value: to show that a refused request changed nothing."""
+        return {path: node.value for path, node in self.tree.dump().items()}
+
+
+@pytest.fixture
+def empty():
+    """A cluster without nodes."""
+    return Small()
+
+
+@pytest.fixture
+def small(empty):
+    """A cluster of three equal nodes hv1, hv2 and hv3 with 8 GiB and 8 CPUs each."""
+    for name in ("hv1", "hv2", "hv3"):
+        empty.add_node(name)
+    return empty
+
+
+@pytest.fixture
+def equipped(small):
+    """Three nodes, network ``lan``, pool ``ssd`` with volumes ``web`` and ``db``."""
+    small.network()
+    small.pool()
+    small.volume("web")
+    small.volume("db")
+    return small
