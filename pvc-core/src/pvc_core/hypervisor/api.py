@@ -76,6 +76,7 @@ class ExitReason(enum.StrEnum):
     CRASHED = "crashed"
     """The guest's processor or its emulator failed."""
     FAILED = "failed"
+    """It never executed here: its start, or its migration to here, failed."""
     MIGRATED = "migrated"
     """A live migration away from here was completed: libvirt confirmed that the target runs it."""
     UNKNOWN = "unknown"

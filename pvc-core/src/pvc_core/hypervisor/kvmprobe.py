@@ -155,6 +155,7 @@ class KvmProbe:
             return f"a test guest could not be started: {error}"
         vm = guest.vm
         self._exits.seen(vm, guest.run)
+        self._exits.executed(vm)
         deadline = time.monotonic() + _DEADLINE_S
         while connection.find(vm) is not None:
             try:

@@ -90,7 +90,6 @@ class LibvirtHypervisor:
         self._callbacks: list[DomainCallback] = []
         self._infos: dict[str, DomainInfo] = {}
         self._first_seen: dict[str, tuple[int, float]] = {}
-        self._executed: set[str] = set()
         self._exits = Exits()
         self._jobs = OutgoingJobs()
         self._usage = UsageMeter()
@@ -101,15 +100,16 @@ class LibvirtHypervisor:
 
     def _open(self) -> "Connection":
         observer = self._calls.Observer(
-            self._exits.seen, self._executed.add, self._ended, self._tell, self._disconnected
+            self._exits.seen, self._exits.executed, self._ended, self._tell, self._disconnected
         )
         connection = self._calls.Connection(self._uri, self._keepalive_s, observer)
         try:
             known = set(self._infos)
             found = self._list(connection)
-            for vm, (handle, _) in found.items():
+            for vm, (handle, info) in found.items():
                 if handle.outgoing_progress() is not None:
                     self._jobs.adopt(vm)
+                self._view(handle, info)  # notes whether it executes
         except BaseException:
             connection.close()
             raise
@@ -123,13 +123,10 @@ class LibvirtHypervisor:
         self._link.lost(connection, reason)
 
     def _ended(self, vm: str, reason: ExitReason) -> None:
-        if reason is ExitReason.FAILED and vm in self._executed:
-            reason = ExitReason.CRASHED  # so it was neither a start that failed nor a migration to here
-        self._executed.discard(vm)
         self._exits.ended(vm, reason)
         self._jobs.gone(vm)
         self._first_seen.pop(vm, None)
-        log.info("domain-ended vm=%s reason=%s", vm, reason.value)
+        log.info("domain-ended vm=%s libvirt=%s", vm, reason.value)
 
     def _tell(self, vm: str) -> None:
         for callback in tuple(self._callbacks):
@@ -222,7 +219,7 @@ class LibvirtHypervisor:
         try:
             phase = handle.phase()
             if phase is phases.EXECUTING:
-                self._executed.add(vm)
+                self._exits.executed(vm)
             if phase in (phases.EXECUTING, phases.PAUSED):
                 self._look_at_job(handle)
         except self._calls.DomainGone:
@@ -270,6 +267,7 @@ class LibvirtHypervisor:
         with self._call(f"start {plan.vm.name}") as connection:
             handle = connection.create(xml)
             self._exits.seen(handle.vm, handle.run)
+            self._exits.executed(handle.vm)
 
     def _choose(self, vm: VmSpec) -> str:
         facts = self.facts()

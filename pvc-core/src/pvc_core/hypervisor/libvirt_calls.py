@@ -283,12 +283,17 @@ class Handle:
             return Phase.PAUSED
 
     def _job(self) -> dict[str, Any] | None:
+        """Return the statistics of the job in progress, empty without one; None for an incoming migration."""
         try:
             return dict(self._raw.jobStats())
         except libvirt.libvirtError as error:
-            if error.get_error_code() == libvirt.VIR_ERR_OPERATION_UNSUPPORTED:
-                return None  # "migration statistics are available only on the source host"
-            raise
+            match error.get_error_code():
+                case libvirt.VIR_ERR_OPERATION_UNSUPPORTED:  # "available only on the source host"
+                    return None
+                case libvirt.VIR_ERR_OPERATION_INVALID:  # "domain is not running": it ends at this moment
+                    return {}
+                case _:
+                    raise
 
     def outgoing_progress(self) -> float | None:
         """Return how much of a migration away from here is done (0-1), None when there is none."""

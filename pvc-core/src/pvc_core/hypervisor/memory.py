@@ -242,6 +242,8 @@ class MemoryWorld:
     def end(self, host: Host, vm: str, reason: ExitReason) -> None:
         """End a domain; a migration of it fails, if that is not why it ends."""
         guest = host.guests.pop(vm)
+        if guest.state is DomainState.INCOMING:
+            reason = ExitReason.FAILED  # whatever ended it: it never executed here
         for migration in (guest.outgoing, guest.incoming):
             if migration is not None:
                 self.fail(migration, f"the domain on host {host.name} ended ({reason.value})")
