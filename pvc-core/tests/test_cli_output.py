@@ -125,3 +125,37 @@ def test_the_environment_can_forbid_colours(monkeypatch: pytest.MonkeyPatch, var
     monkeypatch.setenv(variable, value)
     assert not Output().coloured(Terminal())
     assert Output(colour="always").coloured(Terminal())
+
+
+WIDE = (
+    Column("Name", lambda row: row.name),
+    Column("More", lambda row: "m" * 30, extra=True),
+    Column("Reason", lambda row: "because of this and that and something else too", long=True),
+)
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ("120", ["alpha", "m" * 30, "because of this and that and something else too"]),
+        ("64", ["alpha", "m" * 30, "because of this and that…"]),
+        ("50", ["alpha", "because of this and that and something els…"]),
+    ],
+)
+def test_a_list_keeps_to_one_line_a_row_on_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str, expected: list[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    Output(colour="always").listing(ROWS[:1], WIDE, empty="none")
+    bare = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert re.split(r"\s{2,}", bare.splitlines()[1].rstrip()) == expected
+    assert len(bare.splitlines()) == 2
+
+
+def test_what_cannot_be_narrower_is_not_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    name = "a-name-that-is-longer-than-the-terminal"
+    Output(colour="always").listing([Row(name)], WIDE[:1], empty="none")
+    assert name in capsys.readouterr().out

@@ -8,7 +8,7 @@ are plain aligned text that nothing truncates.
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import click
 import msgspec
@@ -42,6 +42,26 @@ class Column(NamedTuple):
     title: str
     cell: Callable[[Any], Cell | str]
     right: bool = False
+    long: bool = False
+    """Sentences: on a narrow terminal they are cut (in a list) or go over several lines (in a sheet)."""
+    extra: bool = False
+    """Left out of a list on a terminal that is too narrow for it."""
+
+
+class AnyColumn(Protocol):
+    """A column of core's or of a plugin's, which has no ``long`` and no ``extra``."""
+
+    @property
+    def title(self) -> str:
+        """What stands above it."""
+
+    @property
+    def cell(self) -> Callable[[Any], Cell | str]:
+        """What makes the text of a row."""
+
+    @property
+    def right(self) -> bool:
+        """Align to the right."""
 
 
 class Line(NamedTuple):
@@ -55,7 +75,7 @@ class Block(NamedTuple):
     """A table within a sheet."""
 
     title: str
-    columns: Sequence[Column]
+    columns: Sequence[AnyColumn]
     rows: Sequence[Any]
 
 
@@ -102,7 +122,7 @@ class Output:
         self.colour = colour
         self.quiet = quiet
 
-    def listing(self, rows: Sequence[Any], columns: Sequence[Column], *, empty: str) -> None:
+    def listing(self, rows: Sequence[Any], columns: Sequence[AnyColumn], *, empty: str) -> None:
         """Print many things: a table, or an array of objects with all their fields."""
         if self.format != "table":
             self.data(rows)
@@ -174,7 +194,7 @@ def as_cell(value: Cell | str) -> Cell:
     return value if isinstance(value, Cell) else Cell(value)
 
 
-def table_lines(columns: Sequence[Column], rows: Sequence[Any]) -> list[str]:
+def table_lines(columns: Sequence[AnyColumn], rows: Sequence[Any]) -> list[str]:
     """Return a table as aligned text, two spaces between columns; an empty cell is a dash."""
     texts = [[column.title.upper() for column in columns]]
     texts += [[as_cell(column.cell(row)).text or "-" for column in columns] for row in rows]

@@ -15,7 +15,7 @@ def conditions(values: Sequence[Condition]) -> Block:
             Column("About", lambda c: c.type),
             Column("State", lambda c: Cell("ok", "good") if c.ok else Cell("not ok", "bad")),
             Column("Since", lambda c: words.when(c.since)),
-            Column("Message", lambda c: c.message or c.reason),
+            Column("Message", lambda c: c.message or c.reason, long=True),
         ),
         values,
     )

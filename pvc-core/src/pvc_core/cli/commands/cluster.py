@@ -59,7 +59,7 @@ def _sheet(found: ClusterStatus) -> Sheet:
                 Column("Node", lambda pair: words.name(pair[0])),
                 Column("About", lambda pair: pair[1].type),
                 Column("Since", lambda pair: words.when(pair[1].since)),
-                Column("Message", lambda pair: words.condition(pair[1])),
+                Column("Message", lambda pair: words.condition(pair[1]), long=True),
             ),
             [(node, condition) for node, all_ in sorted(found.conditions.items()) for condition in all_],
         ),

@@ -43,13 +43,13 @@ _COLUMNS = (
     Column("Name", lambda network: words.name(network.name)),
     Column("State", _state),
     Column("Driver", lambda network: network.driver),
-    Column("MTU", lambda network: str(network.mtu or "auto"), right=True),
+    Column("MTU", lambda network: str(network.mtu or "auto"), right=True, extra=True),
     Column("Nodes", lambda network: f"{network.nodes_ready}/{network.nodes}", right=True),
     Column("VMs", lambda network: str(network.vms), right=True),
-    Column("Parameters", lambda network: all_as_text(network.parameters)),
-    Column("Description", lambda network: network.description),
+    Column("Parameters", lambda network: all_as_text(network.parameters), long=True),
+    Column("Description", lambda network: network.description, extra=True),
 )
-_PROBLEMS = Column("Problems", lambda network: Cell(words.words(network.problems, most=1), "bad"))
+_PROBLEMS = Column("Problems", lambda network: Cell(words.words(network.problems, most=1), "bad"), long=True)
 
 
 @click.command("list")
@@ -94,7 +94,7 @@ def _sheet(found: NetworkInfo) -> Sheet:
                 Column("State", _on_node),
                 Column("Device", lambda status: status.device),
                 Column("MTU", lambda status: str(status.mtu or ""), right=True),
-                Column("Problem", lambda status: Cell(_problem(status), "bad")),
+                Column("Problem", lambda status: Cell(_problem(status), "bad"), long=True),
             ),
             found.nodes,
         ),

@@ -33,12 +33,12 @@ _COLUMNS = (
     Column("Daemon", lambda node: words.state(node.daemon)),
     Column("Service", _service),
     Column("VMs", lambda node: str(node.vms), right=True),
-    Column("vCPUs", lambda node: f"{node.allocated_vcpus} / {node.cpus}" if node.cpus else "", right=True),
-    Column("Load", lambda node: f"{node.load1:.2f}" if node.cpus else "", right=True),
+    Column("vCPUs", lambda node: f"{node.allocated_vcpus} / {node.cpus}" if node.cpus else "", right=True, extra=True),
+    Column("Load", lambda node: f"{node.load1:.2f}" if node.cpus else "", right=True, extra=True),
     Column("Memory", _memory, right=True),
-    Column("Provisioned", lambda node: words.mib(node.provisioned_mib), right=True),
+    Column("Provisioned", lambda node: words.mib(node.provisioned_mib), right=True, extra=True),
 )
-_PROBLEMS = Column("Problems", lambda node: Cell(words.words(node.problems, most=1), "bad"))
+_PROBLEMS = Column("Problems", lambda node: Cell(words.words(node.problems, most=1), "bad"), long=True)
 
 
 @click.command("list")
@@ -105,7 +105,7 @@ def _sheet(found: NodeInfo) -> Sheet:
                 Column("Provides", lambda plugin: words.words(plugin.capabilities)),
                 Column("Calls", lambda plugin: str(plugin.calls), right=True),
                 Column("Failures", lambda plugin: str(plugin.failures + plugin.timeouts), right=True),
-                Column("Error", _plugin_error),
+                Column("Error", _plugin_error, long=True),
             ),
             status.plugins if status else (),
         ),

@@ -90,9 +90,9 @@ _COLUMNS = (
     Column("Name", lambda row: words.name(row.name)),
     Column("State", _state),
     Column("Version", lambda row: row.version),
-    Column("Hook API", lambda row: row.api),
+    Column("Hook API", lambda row: row.api, extra=True),
     Column("Provides", lambda row: words.words((*row.provides, *row.commands))),
-    Column("Summary", lambda row: Cell(row.error, "bad") if row.error else row.summary),
+    Column("Summary", lambda row: Cell(row.error, "bad") if row.error else row.summary, long=True),
 )
 _NODE_COLUMNS = (
     Column("Node", lambda row: words.name(row.node)),
@@ -103,7 +103,7 @@ _NODE_COLUMNS = (
     Column("Calls", lambda row: str(row.plugin.calls), right=True),
     Column("Failures", lambda row: str(row.plugin.failures), right=True),
     Column("Time-outs", lambda row: str(row.plugin.timeouts), right=True),
-    Column("Error", lambda row: Cell(row.plugin.error, "bad")),
+    Column("Error", lambda row: Cell(row.plugin.error, "bad"), long=True),
 )
 
 
@@ -165,7 +165,7 @@ def show(session: Session, name: str) -> None:
                 "Commands",
                 (
                     Column("Command", lambda spec: " ".join(filter(None, ("pvc", spec.extends, spec.name)))),
-                    Column("What it does", lambda spec: spec.help),
+                    Column("What it does", lambda spec: spec.help, long=True),
                 ),
                 detail.commands,
             ),
@@ -173,9 +173,9 @@ def show(session: Session, name: str) -> None:
                 f"Settings (plugins: {row.name}: in pvcnoded.yml)",
                 (
                     Column("Key", lambda key: key.key),
-                    Column("Expected", lambda key: key.expected),
+                    Column("Expected", lambda key: key.expected, long=True),
                     Column("Default", lambda key: key.default),
-                    Column("Description", lambda key: key.description),
+                    Column("Description", lambda key: key.description, long=True),
                 ),
                 detail.settings,
             ),
@@ -206,7 +206,7 @@ def doctor(session: Session, names: tuple[str, ...]) -> None:
             Column("Plugin", lambda row: words.name(row[0])),
             Column("Level", lambda row: Cell(row[1].level, "bad" if row[1].level == "error" else "warn")),
             Column("Rule", lambda row: row[1].rule),
-            Column("Finding", lambda row: row[1].message),
+            Column("Finding", lambda row: row[1].message, long=True),
         )
         session.out.listing(rows, columns, empty=f"nothing is wrong with {words.words(patients) or 'no plugins'}")
     if errors:

@@ -50,7 +50,7 @@ _COLUMNS = (
     Column("Size", lambda pool: words.size(pool.usage.total_bytes), right=True),
     Column("Free", lambda pool: words.size(pool.usage.free_bytes), right=True),
     Column("Used", _used, right=True),
-    Column("Parameters", lambda pool: all_as_text(pool.parameters)),
+    Column("Parameters", lambda pool: all_as_text(pool.parameters), long=True),
 )
 
 

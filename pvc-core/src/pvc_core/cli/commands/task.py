@@ -25,8 +25,8 @@ _COLUMNS = (
     Column("Node", lambda task: task.node),
     Column("State", lambda task: words.state(task.state)),
     Column("Done", lambda task: f"{task.progress:.0%}", right=True),
-    Column("Age", lambda task: words.ago(task.created, time.time()), right=True),
-    Column("Message", _message),
+    Column("Age", lambda task: words.ago(task.created, time.time()), right=True, extra=True),
+    Column("Message", _message, long=True),
 )
 
 
@@ -50,7 +50,7 @@ def list_(session: Session, node: str, kind: str, unfinished: bool) -> None:
 def info(session: Session, task: str) -> None:
     """Show one task in detail; the beginning of its id is enough."""
     found = task_info(session.client.ops, TaskQuery(task=task))
-    pairs = (Column("Name", lambda pair: pair[0]), Column("Value", lambda pair: str(pair[1])))
+    pairs = (Column("Name", lambda pair: pair[0]), Column("Value", lambda pair: str(pair[1]), long=True))
     session.out.record(
         found,
         [

@@ -27,11 +27,11 @@ _COLUMNS = (
     Column("Home", lambda vm: vm.home or ""),
     Column("vCPUs", lambda vm: str(vm.vcpus), right=True),
     Column("Memory", lambda vm: words.mib(vm.memory_mib), right=True),
-    Column("Networks", lambda vm: words.words(vm.networks, most=3)),
-    Column("Tags", lambda vm: words.words(vm.tags, most=3)),
+    Column("Networks", lambda vm: words.words(vm.networks, most=3), extra=True),
+    Column("Tags", lambda vm: words.words(vm.tags, most=3), extra=True),
 )
 _STATES = [*(state.value for state in VmState), "unknown"]
-_REASON = Column("Reason", lambda vm: Cell(vm.reason, "warn"))
+_REASON = Column("Reason", lambda vm: Cell(vm.reason, "warn"), long=True)
 
 
 @click.command("list")

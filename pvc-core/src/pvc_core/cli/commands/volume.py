@@ -63,9 +63,9 @@ _COLUMNS = (
     Column("State", _state),
     Column("Size", lambda volume: words.size(volume.size_bytes), right=True),
     Column("Used", lambda volume: words.size(volume.used_bytes), right=True),
-    Column("Format", lambda volume: volume.format),
+    Column("Format", lambda volume: volume.format, extra=True),
     Column("VM", lambda volume: volume.vm or ""),
-    Column("Snapshots", lambda volume: str(len(volume.snapshots) or ""), right=True),
+    Column("Snapshots", lambda volume: str(len(volume.snapshots) or ""), right=True, extra=True),
 )
 
 
