@@ -27,6 +27,7 @@ from pvc_sandbox.waiting import wait_until
 
 START_DEADLINE_S: Final = 30.0
 EXEC_DEADLINE_S: Final = 60.0
+_SIGNAL_DEADLINE_S: Final = 5.0
 
 
 class Host:
@@ -107,12 +108,14 @@ class Host:
         power = self._record()
         send(power, signal.SIGSTOP)  # first, or it would start daemons again
         self._signal_all(signal.SIGSTOP)
+        wait_until(f"{self.name}: hangs", lambda: is_stopped(power), deadline_s=_SIGNAL_DEADLINE_S)
 
     def thaw(self) -> None:
         """Let a frozen host go on."""
         power = self._record()
         self._signal_all(signal.SIGCONT)
         send(power, signal.SIGCONT)
+        wait_until(f"{self.name}: goes on", lambda: not is_stopped(power), deadline_s=_SIGNAL_DEADLINE_S)
 
     def cut_link(self) -> None:
         """Pull its network cables: the host and its guests live on, unreachable."""

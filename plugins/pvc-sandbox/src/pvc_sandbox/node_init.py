@@ -73,7 +73,7 @@ def _run(spec: InitSpec) -> None:
 
 def _mount(spec: InitSpec) -> None:
     syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
-    _forget_other_namespaces()
+    _forget_mounts_of_the_machine()
     for source, target in spec.binds:
         place = Path(target)
         if not place.exists():
@@ -92,14 +92,15 @@ def _mount(spec: InitSpec) -> None:
     syscalls.bind(spec.run, "/run")
 
 
-def _forget_other_namespaces() -> None:
-    """Let go of the copies of mounts below /run that came with the mount namespace.
+def _forget_mounts_of_the_machine() -> None:
+    """Let go of the copies of mounts that came with the mount namespace and are to be hidden.
 
-    A named network namespace is such a mount: while any copy of it is held, deleting the name does not end it.
+    Below /run a named network namespace is such a mount: while any copy of it is held, deleting the name does not
+    end it.  Below /sys the machine's cgroups are: libvirt finds them in the list of mounts, hidden or not.
     """
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for place in reversed(mounts):
-        if place.startswith("/run/"):
+        if place.startswith(("/run/", "/sys/")):
             syscalls.unmount(place)
 
 
