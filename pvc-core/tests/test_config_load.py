@@ -73,8 +73,8 @@ def test_the_environment_overrides_directories(file):
 
 
 def test_files_are_found_by_option_environment_and_default():
-    assert node_file("x", {"PVC_CONFIG": "y"}) == "x"
-    assert node_file(None, {"PVC_CONFIG": "y"}) == "y"
+    assert node_file("x", {"PVC_NODE_CONFIG": "y"}) == "x"
+    assert node_file(None, {"PVC_NODE_CONFIG": "y", "PVC_CONFIG": "z"}) == "y"
     assert node_file(None, {}) == NODE_FILE
     assert client_file("x", {"PVC_CONFIG": "y"}) == "x"
     assert client_file(None, {"PVC_CONFIG": "y"}) == "y"

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import msgspec
 
+import pvc_core
+from pvc_core.config.environment import VARIABLES
 from pvc_core.config.load import load_node_config
 from pvc_core.config.reference import render, settings
 from pvc_core.config.sample import SAMPLE
@@ -65,3 +67,14 @@ def test_settings_say_what_is_expected_and_the_default():
     assert found["cluster.coordinators[].name"].default == ""
     assert found["node.memory_mib"].default == "none"
     assert found["cluster.zookeeper.tls.ca"].description == "File with the authority's certificate."
+
+
+def test_every_environment_variable_of_core_is_documented():
+    source = Path(pvc_core.__file__).parent
+    read = {
+        name
+        for file in source.rglob("*.py")
+        if "testkit" not in file.parts
+        for name in re.findall(r"[\"'](PVC_[A-Z_]+)[\"']", file.read_text())
+    }
+    assert read == set(VARIABLES)

@@ -9,9 +9,10 @@ import pytest
 from stevedore import ExtensionManager
 
 from pvc_core.model.errors import InvalidRequest
-from pvc_core.runtime.discover import PluginFailure, discover
+from pvc_core.runtime.discover import GROUPS, PluginFailure, discover
 from pvc_core.runtime.load import seed_stevedore
 from pvc_core.runtime.manifests import contain, describe, manifests, validator
+from pvc_core.runtime.scan import scan
 from pvc_core.testkit.distributions import Site
 
 
@@ -51,7 +52,7 @@ def test_of_two_distributions_with_one_name_neither_is_taken(site):
     site.distribution("pvc-other", {"pvc.plugin": {"twin": "plug_other:M"}})
     found = mine(site)["twin"]
     assert found.manifest is None
-    assert "pvc-twin 1.0 (plug_twin.manifest:MANIFEST) and pvc-other 1.0 (plug_other:M)" in found.error
+    assert "pvc-other 1.0 (plug_other:M) and pvc-twin 1.0 (plug_twin.manifest:MANIFEST)" in found.error
 
 
 def test_a_distribution_that_is_on_the_path_twice_counts_once(site, tmp_path_factory):
@@ -67,6 +68,28 @@ def test_a_distribution_without_entry_points_or_metadata_does_no_harm(site):
     (site.directory / "empty-1.dist-info" / "entry_points.txt").write_text("")
     site.plugin("a")
     assert "a" in mine(site)
+
+
+def test_scanning_finds_what_importlib_finds(site, tmp_path_factory):
+    site.plugin("a")
+    site.distribution("pvc-odd.name", {"pvc.plugin": {"odd": "plug_odd.manifest : MANIFEST.inner [extra]"}})
+    info = site.directory / "pvc_odd.name-1.0.dist-info" / "entry_points.txt"
+    info.write_text(
+        "# a comment\n[console_scripts]\nodd = x:y\n\n" + info.read_text() + "# another = one:x\n[other]\nb=c:d\n"
+    )
+    with Site(tmp_path_factory.mktemp("shadow")) as shadow:
+        shadow.plugin("a")
+        for group in GROUPS:
+            scanned = {(e.name, e.module, e.dist.name, e.dist.version) for e in scan(group)}
+            assert scanned == {(e.name, e.module, e.dist.name, e.dist.version) for e in discover().groups[group]}
+        assert {e.name for e in scan("pvc.plugin")} >= {"a", "odd"}
+
+
+def test_scanning_loads_attributes_of_attributes(site):
+    site.module("plug_odd", "class Holder:\n    inner = 3\n")
+    site.distribution("pvc-odd", {"pvc.plugin": {"odd": "plug_odd:Holder.inner"}})
+    [entry] = [entry for entry in scan("pvc.plugin") if entry.name == "odd"]
+    assert entry.load() == 3
 
 
 def test_a_name_that_is_missing_is_told_with_what_is_there(site):
@@ -140,6 +163,7 @@ print(json.dumps(sorted(sys.modules)))
     assert not loaded & {
         "pluggy",
         "stevedore",
+        "importlib.metadata",
         "click",
         "kazoo",
         "libvirt",

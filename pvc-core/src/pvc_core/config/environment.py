@@ -8,6 +8,8 @@ from typing import Final
 NODE_FILE: Final = "/etc/pvc/pvcnoded.yml"
 CLIENT_FILE: Final = "/etc/pvc/pvc.yml"
 CONFIG: Final = "PVC_CONFIG"
+NODE_CONFIG: Final = "PVC_NODE_CONFIG"
+"""Its own variable: on a machine where both run, PVC_CONFIG may well name a client's file."""
 
 DIRECTORIES: Final = {
     "PVC_STATE_DIRECTORY": "state_directory",
@@ -17,19 +19,23 @@ DIRECTORIES: Final = {
 """Variable -> key of the section ``node`` that it overrides."""
 
 VARIABLES: Final = {
-    CONFIG: f"Configuration file: of `pvcnoded` instead of {NODE_FILE}, of `pvc` instead of {CLIENT_FILE} "
-    f"(or, where that does not exist, {NODE_FILE}). The option `--config` goes before it.",
+    CONFIG: f"The configuration file of `pvc`, instead of `{CLIENT_FILE}` (or, where that does not exist, "
+    f"`{NODE_FILE}`). The option `--config` goes before it.",
+    NODE_CONFIG: f"The configuration file of `pvcnoded`, instead of `{NODE_FILE}`. The option `--config` goes before it.",
     "PVC_STATE_DIRECTORY": "Overrides `node.state_directory`.",
     "PVC_RUN_DIRECTORY": "Overrides `node.run_directory`.",
     "PVC_CONSOLE_DIRECTORY": "Overrides `node.console_directory`.",
+    "PVC_COLOUR": "Colours in the output of `pvc`, as the option `--colour`.",
+    "PVC_DEBUG": "`1`: `pvc` shows everything, tracebacks too, as the option `--debug`.",
+    "PVC_QUIET": "`1`: `pvc` prints results and errors only, as the option `--quiet`.",
     "PVC_TRACE_HOOKS": "`1`: the daemon logs every call of a plugin's hook (logger `pvc.trace`), without secrets.",
 }
-"""Every variable that PVC reads, with what it does."""
+"""Every variable that core reads, with what it does."""
 
 
 def node_file(option: str | None = None, environment: Mapping[str, str] = os.environ) -> str:
     """Return the file that ``pvcnoded`` reads: the option, else the environment's, else the default."""
-    return option or environment.get(CONFIG) or NODE_FILE
+    return option or environment.get(NODE_CONFIG) or NODE_FILE
 
 
 def client_file(option: str | None = None, environment: Mapping[str, str] = os.environ) -> str:

@@ -5,9 +5,8 @@ told, each with file, line, key, what was found and what is expected.
 """
 
 import os
-import socket
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -17,8 +16,10 @@ from pvc_core.config.source import Source, read
 from pvc_core.model.errors import InvalidRequest
 from pvc_core.model.names import check_name
 from pvc_core.plugin.config import InvalidSection, decode
-from pvc_core.plugin.context import NodeInfo
 from pvc_core.plugin.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pvc_core.plugin.context import NodeInfo
 
 T = TypeVar("T")
 
@@ -79,7 +80,7 @@ def node_problems(source: Source, environment: Mapping[str, str]) -> tuple[list[
     problems, config = _decoded(source, source.value, NodeConfig)
     if config is None:
         return problems, None
-    name = config.node.name or socket.gethostname().partition(".")[0]
+    name = config.node.name or os.uname().nodename.partition(".")[0]
     directories = {key: environment[variable] for variable, key in DIRECTORIES.items() if environment.get(variable)}
     node = msgspec.structs.replace(config.node, name=name, **directories)
     problems = [*_cluster_problems(source, config.cluster), *_node_problems(source, node, config.cluster)]
@@ -161,8 +162,10 @@ def role(config: NodeConfig) -> str:
     return "coordinator" if any(m.name == config.node.name for m in config.cluster.coordinators) else "hypervisor"
 
 
-def node_info(config: NodeConfig) -> NodeInfo:
+def node_info(config: NodeConfig) -> "NodeInfo":
     """Return what plugins are told about the node."""
+    from pvc_core.plugin.context import NodeInfo
+
     return NodeInfo(
         name=config.node.name,
         role=role(config),

@@ -6,14 +6,13 @@ the doctor is strict.
 
 import functools
 from collections.abc import Callable, Collection, Iterator
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 import msgspec
 
 from pvc_core.plugin.manifest import Manifest
-from pvc_core.runtime.discover import GROUPS, HOOKS_GROUP, PLUGIN_GROUP, Index, PluginFailure, discover
+from pvc_core.runtime.discover import GROUPS, HOOKS_GROUP, PLUGIN_GROUP, Entry, Index, PluginFailure, discover
 from pvc_core.runtime.doctor_code import (
     annotation_problems,
     capability_problems,
@@ -41,7 +40,7 @@ class Patient(NamedTuple):
 
     name: str
     installed: Index
-    entry: EntryPoint
+    entry: Entry
     manifest: Manifest
     parts: list[Part]
     core_commands: Collection[str]

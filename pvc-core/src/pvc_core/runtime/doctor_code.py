@@ -5,7 +5,6 @@ import json
 import sys
 import typing
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint
 from typing import Any, Final
 
 from pvc_core.plugin.errors import DriverError
@@ -13,7 +12,7 @@ from pvc_core.plugin.manifest import CommandSpec, Manifest
 from pvc_core.plugin.markers import PROJECT
 from pvc_core.plugin.process import run
 from pvc_core.runtime.contract import mismatch, text_of
-from pvc_core.runtime.discover import PluginFailure
+from pvc_core.runtime.discover import Entry, PluginFailure
 from pvc_core.runtime.hooks import DRIVER_SPECS, Hook, hook_names, hooks, overrides
 from pvc_core.runtime.load import HOOKS_KIND, Part, lacking
 from pvc_core.runtime.manifests import contain, resolve
@@ -33,7 +32,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 """
 
 
-def light_import_problems(entry: EntryPoint, manifest: Manifest) -> Iterator[str]:
+def light_import_problems(entry: Entry, manifest: Manifest) -> Iterator[str]:
     """Import the manifest in a fresh interpreter and tell what it drags along."""
     allowed = {entry.module, *_parents(entry.module)}
     if manifest.config:

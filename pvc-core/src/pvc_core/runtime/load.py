@@ -13,7 +13,7 @@ from pvc_core.plugin.config import decode
 from pvc_core.plugin.context import Context
 from pvc_core.plugin.errors import ConfigError
 from pvc_core.plugin.manifest import Manifest
-from pvc_core.runtime.discover import HOOKS_GROUP, PLUGIN_GROUP, Index, PluginFailure, distribution_of
+from pvc_core.runtime.discover import HOOKS_GROUP, PLUGIN_GROUP, Entry, Index, PluginFailure, distribution_of
 from pvc_core.runtime.hooks import DRIVER_SPECS
 from pvc_core.runtime.manifests import contain, load_manifest, resolve
 
@@ -35,11 +35,11 @@ def seed_stevedore(index: Index) -> None:
     That cache knows times to 128 s only, so a plugin installed again within two minutes stays invisible
     (stevedore 5.10), and its entry points have no distribution.
     """
-    for group, entries in index.groups.items():
-        ExtensionManager.ENTRY_POINT_CACHE[group] = list(entries)
+    cache: dict[str, list[Any]] = ExtensionManager.ENTRY_POINT_CACHE
+    cache.update({group: list(entries) for group, entries in index.groups.items()})
 
 
-def gate(index: Index, name: str) -> tuple[EntryPoint, Manifest]:
+def gate(index: Index, name: str) -> tuple[Entry, Manifest]:
     """Find a plugin and check its manifest; nothing else of it is imported.  Raises PluginFailure."""
     entry = index.find(PLUGIN_GROUP, name)
     return entry, load_manifest(entry)
@@ -71,7 +71,7 @@ def decode_section(manifest: Manifest, section: dict[str, Any] | None) -> Any:
     return None
 
 
-def import_parts(index: Index, entry: EntryPoint, manifest: Manifest) -> list[Part]:
+def import_parts(index: Index, entry: Entry, manifest: Manifest) -> list[Part]:
     """Import everything that a manifest names.  Raises PluginFailure (discover, import)."""
     wanted: list[tuple[str, str, str]] = [
         (kind, f"pvc.{kind}", name) for kind in DRIVER_SPECS for name in getattr(manifest, kind)

@@ -1,18 +1,17 @@
 """What all installed plugins say about themselves, without any driver being imported.
 
-The CLI reads this at every start, so it imports ``importlib.metadata``, msgspec and the manifests only.
+The CLI reads this at every start, so it imports msgspec and the manifests only.
 """
 
 import functools
 import importlib
-import traceback
 from collections.abc import Callable
-from importlib.metadata import EntryPoint
 from typing import Any, Final, NamedTuple, TypeVar
 
 from pvc_core.plugin.manifest import Manifest
 from pvc_core.plugin.version import incompatibility
-from pvc_core.runtime.discover import PLUGIN_GROUP, Index, PluginFailure, discover, distribution_of
+from pvc_core.runtime.discover import PLUGIN_GROUP, Entry, Index, PluginFailure, distribution_of
+from pvc_core.runtime.scan import scan
 
 T = TypeVar("T")
 
@@ -21,7 +20,7 @@ class Installed(NamedTuple):
     """An installed plugin: its manifest, or why that cannot be used."""
 
     name: str
-    entry: EntryPoint
+    entry: Entry
     manifest: Manifest | None
     error: str = ""
 
@@ -33,7 +32,7 @@ class Installed(NamedTuple):
 
 def manifests(index: Index | None = None) -> list[Installed]:
     """Return all installed plugins by name; a broken one has no manifest but an error.  Never raises."""
-    index = index or discover()
+    index = index or Index({PLUGIN_GROUP: scan(PLUGIN_GROUP)})
     found = []
     for name in index.names(PLUGIN_GROUP):
         try:
@@ -49,7 +48,7 @@ def manifests(index: Index | None = None) -> list[Installed]:
     return found
 
 
-def load_manifest(entry: EntryPoint) -> Manifest:
+def load_manifest(entry: Entry) -> Manifest:
     """Import a manifest and check it and its hook API; raise PluginFailure (discover or gate)."""
     manifest = contain("discover", entry.load)
     if not isinstance(manifest, Manifest):
@@ -110,6 +109,8 @@ def describe(error: BaseException) -> str:
         text = f"it called sys.exit({error.code!r})"
     else:
         text = type(error).__name__ + (f": {first}" if (first := str(error).strip().partition("\n")[0]) else "")
+    import traceback
+
     frames = traceback.extract_tb(error.__traceback__)
     for frame in reversed(frames):
         if not any(part in frame.filename for part in _OWN):
