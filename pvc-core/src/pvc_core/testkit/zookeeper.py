@@ -44,6 +44,7 @@ class ZooKeeperEnsemble:
         servers: int = 1,
         *,
         tick_ms: int = 250,
+        heap_mib: int = 64,
         login: Login | None = None,
         login_required: bool = False,
         tls: bool = False,
@@ -55,7 +56,7 @@ class ZooKeeperEnsemble:
         self.authority = Authority(directory / "tls") if tls else None
         self._address = _own_address()
         self._login = login
-        self._options = ServerOptions(tick_ms=tick_ms, login=login, login_required=login_required)
+        self._options = ServerOptions(tick_ms=tick_ms, heap_mib=heap_mib, login=login, login_required=login_required)
         self.members = [self._member(number) for number in range(1, servers + 1)]
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._client_tls = self.authority.issue("client", "127.0.0.1") if self.authority else None
@@ -155,9 +156,10 @@ class ZooKeeperEnsemble:
         patience_s: float | None = None,
         hosts: list[str] | None = None,
         wait_s: float = START_S,
+        at: int = 0,
     ) -> ZooKeeperStore:
-        """Return a connected client with the ensemble's login and certificate, on the switch if there is a LAN."""
-        with self.reachable():
+        """Return a connected client with the ensemble's login and certificate; ``at`` is its host, if there is a LAN."""
+        with self.reachable(at):
             store = ZooKeeperStore(
                 hosts or self.hosts,
                 session_timeout_s=session_timeout_s,
@@ -172,10 +174,23 @@ class ZooKeeperEnsemble:
             raise
         return store
 
+    def connect_to(self, number: int) -> ZooKeeperStore:
+        """Return a client that knows all servers and is connected to this one."""
+        while True:
+            store = self.connect()
+            if store.server == self.hosts[number - 1]:
+                return store
+            store.close()
+
+    def leader(self) -> int:
+        """Return the number of the server that leads the others."""
+        numbers = [member.id for member in self.members]
+        return eventually(lambda: next((n for n in numbers if self._mode(n) == "leader"), None), "one leads") or 0
+
     @contextmanager
-    def reachable(self) -> Iterator[None]:
-        """Have sockets and threads that are made inside on the LAN's switch, if there is a LAN."""
-        with entered(self.lan.namespace(0)) if self.lan else contextlib.nullcontext():
+    def reachable(self, host: int = 0) -> Iterator[None]:
+        """Have sockets and threads that are made inside on a host of the LAN (0: its switch), if there is a LAN."""
+        with entered(self.lan.namespace(host)) if self.lan else contextlib.nullcontext():
             yield
 
     def expire(self, store: ZooKeeperStore) -> None:
@@ -197,11 +212,15 @@ class ZooKeeperEnsemble:
             log = self.directory / str(number) / "output.log"
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
             raise AssertionError(f"ZooKeeper server {number} ended with status {child.returncode}:\n{tail}")
+        return bool(self._mode(number))
+
+    def _mode(self, number: int) -> str:
         try:
             with self._talk(number) as link:
-                return b"Mode:" in link.ask(b"srvr")
+                lines = link.ask(b"srvr").decode().splitlines()
         except OSError:
-            return False
+            return ""
+        return next((line.removeprefix("Mode: ") for line in lines if line.startswith("Mode: ")), "")
 
     def _talk(self, number: int) -> "_Link":
         member = self.members[number - 1]
