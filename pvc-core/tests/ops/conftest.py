@@ -19,7 +19,7 @@ from pvc_core.ops.vm_power import VmStart, vm_start
 from pvc_core.ops.vm_views import VmQuery, vm_info
 from pvc_core.ops.volume import VolumeAdd, volume_add
 from pvc_core.store import keys, schema
-from pvc_core.store.api import ANY, Delete
+from pvc_core.store.api import ANY, Delete, Put
 from pvc_core.store.documents import create, read
 from pvc_core.store.memory import MemoryTree, Moment
 
@@ -103,6 +103,16 @@ class Small:
 
     def spec(self, vm):
         return read(self.store, keys.vm_spec(vm)).value
+
+    def write_spec(self, vm, **changes):
+        entry = read(self.store, keys.vm_spec(vm))
+        self.store.commit(entry.put(replace(entry.value, generation=entry.value.generation + 1, **changes)))
+
+    def put(self, path, value):
+        self.store.commit(Put(path, value, ANY))
+
+    def ids(self, kind, *, but=""):
+        return [id_ for id_ in self.store.children(f"{keys.SPEC}/{kind}") if id_ != but]
 
     def info(self, vm):
         return vm_info(self.ops, VmQuery(vm=vm))

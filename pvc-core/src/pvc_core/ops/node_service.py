@@ -13,13 +13,13 @@ from pvc_core.ops.context import Ops
 from pvc_core.ops.evacuate import plan_flush
 from pvc_core.ops.message import Request, View
 from pvc_core.ops.node import NodeQuery, NodeRow, node_rows, read_primary
+from pvc_core.ops.node_remnants import displace_vms, leftovers, reassign_storage
 from pvc_core.ops.snapshot import ClusterSnapshot, read_cluster, read_nodes
 from pvc_core.ops.transaction import attempt
-from pvc_core.ops.vm_write import changed
 from pvc_core.plan.placement import describe
 from pvc_core.store import keys
-from pvc_core.store.api import CheckAbsent, Delete, Operation
-from pvc_core.store.documents import Entry, create, read
+from pvc_core.store.api import CheckAbsent
+from pvc_core.store.documents import create, read
 
 log = logging.getLogger(__name__)
 
@@ -157,6 +157,8 @@ def node_remove(ops: Ops, request: NodeQuery) -> NodeRemoved:
     exists, a claim names it, it is the primary, or it is the last node.
     """
 
+    displaced: set[str] = set()
+
     def once() -> NodeRemoved:
         entry = resolve.node(ops, request.node)
         name = entry.value.id
@@ -173,7 +175,11 @@ def node_remove(ops: Ops, request: NodeQuery) -> NodeRemoved:
             )
         if read_primary(ops) == name:
             raise InUse(f"node {name} is the primary: wait until another coordinator has taken over")
-        return _remove(ops, entry, snapshot)
+        # Each step may be repeated; the last one takes the node out only if it has not come back.
+        displaced.update(displace_vms(ops, snapshot, name))
+        reassign_storage(ops, name)
+        ops.store.commit(entry.delete(), CheckAbsent(keys.lease(name).path), *leftovers(ops, name))
+        return NodeRemoved(node=name, displaced=tuple(sorted(displaced)))
 
     removed = attempt(f"node {request.node!r} could not be removed", once)
     log.info("node-removed node=%s displaced=%d", removed.node, len(removed.displaced))
@@ -190,28 +196,6 @@ def _claims(snapshot: ClusterSnapshot, vm: str, node: str) -> bool:
     if claim is None or not claim.node:
         return False
     return claim.node == node or (claim.migration is not None and claim.migration.target == node)
-
-
-def _remove(ops: Ops, entry: Entry[NodeSpec], snapshot: ClusterSnapshot) -> NodeRemoved:
-    name = entry.value.id
-    displaced = [row for row in snapshot.vms.values() if name in (row.node, row.home)]
-    for row in sorted(displaced, key=lambda row: row.name):
-        vm = snapshot.spec(row.id)
-        node = None if vm.value.node == name else vm.value.node
-        home = None if vm.value.home == name else vm.value.home
-        ops.store.commit(vm.put(changed(vm.value, node=node, home=home)))
-    documents: list[str] = [
-        keys.node_status(name).path,
-        keys.generation(name).path,
-        keys.usage(name).path,
-        *[keys.network_status(network, name).path for network in ops.store.children(f"{keys.SPEC}/network")],
-    ]
-    found = ops.store.get_many(documents)
-    leftovers: list[Operation] = [
-        Delete(path, node.version) for path, node in zip(documents, found, strict=True) if node is not None
-    ]
-    ops.store.commit(entry.delete(), CheckAbsent(keys.lease(name).path), *leftovers)
-    return NodeRemoved(node=name, displaced=tuple(sorted(row.name for row in displaced)))
 
 
 def _change_spec(ops: Ops, name: str, **changes: Any) -> NodeSpec:
