@@ -202,6 +202,38 @@ def test_a_filter_that_fails_counts_as_a_reason(site, load):
     assert registry.collect("node_weight", vm=VM, node=NodeView(name="x", cpus=1)) == []
 
 
+def test_a_resource_that_cannot_be_reconciled_is_an_error_after_all_were_asked(site, load):
+    hooks_plugin(
+        site,
+        "bad",
+        """
+        class Driver:
+            def __init__(self, context, config): pass
+            @hookimpl
+            def resource_reconcile(self, kind, id, spec):
+                raise NotReady("the array does not answer")
+        """,
+    )
+    hooks_plugin(
+        site,
+        "good",
+        """
+        class Driver:
+            told = []
+            def __init__(self, context, config): pass
+            @hookimpl
+            def resource_reconcile(self, kind, id, spec):
+                self.told.append(id)
+                return {"state": "ready"}
+        """,
+    )
+    registry = load("bad", "good")
+    with pytest.raises(NotReady, match=r"^bad\.resource_reconcile: the array does not answer$"):
+        registry.collect("resource_reconcile", kind="osd", id="1", spec=None)
+    assert told("good") == ["1"]
+    assert load("good").collect("resource_reconcile", kind="osd", id="1", spec=None) == [{"state": "ready"}]
+
+
 def test_events_reach_every_plugin_in_order_though_one_fails_and_one_hangs(site, load):
     hooks_plugin(site, "bad", TELLER.format(then="raise SystemExit(1)", answer="return []"))
     hooks_plugin(site, "stuck", TELLER.format(then="threading.Event().wait(30)", answer="return []"))

@@ -34,7 +34,11 @@ class Drivers(Protocol):
         """Tell all plugins of an event; returns at once, never raises."""
 
     def collect(self, hook: str, **arguments: Any) -> list[Any]:
-        """Ask all plugins; the answers of those that gave one, in call order.  Never raises."""
+        """Ask all plugins; return the answers of those that gave one, in call order.
+
+        Raises DriverError for ``resource_reconcile`` only, when a plugin failed: a missing answer would
+        look as if the resource were another's.
+        """
 
     def status(self) -> tuple[PluginStatus, ...]:
         """Return the state of every enabled plugin, broken ones included."""

@@ -38,7 +38,7 @@ _FAILURES: Final = {
     "node_weight": "Counts as no answer.",
     "role_services": "The primary runs none of this plugin's services; the node gets a condition that names it.",
     "task_runners": "This plugin's tasks fail as of an unknown kind.",
-    "resource_reconcile": "Not done: the resource's status names the error, and it is tried again with back-off.",
+    "resource_reconcile": "Not done: it is tried again with back-off.",
 }
 _FAILURE_OF_KIND: Final = {
     "driver": "Not done. Tried again with back-off while the error is `retryable`; the object's condition names it.",

@@ -8,7 +8,7 @@ succeeds.
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import pluggy
 
@@ -94,16 +94,25 @@ class Registry:
     def collect(self, hook: str, **arguments: Any) -> list[Any]:
         """Ask all plugins at once; return the answers of those that gave one, in call order.
 
-        Never raises on a plugin's account.  A node filter that fails counts as a reason against the node.
+        A plugin that fails has given none, with two exceptions: a node filter that fails is a reason against
+        the node, and when ``resource_reconcile`` fails its DriverError is raised after all were asked.
         """
         self._check_kind(hook, "collect")
         begun = [(unit, self._begin(unit, hook, arguments)) for unit in self._listeners[hook]]
-        answers = []
-        for unit, call in begun:
-            answer = self._answer(unit, hook, call)
-            if answer is not None:
-                answers.append(_supervised(unit, hook, answer))
-        return answers
+        answers = [(unit, self._answer(unit, hook, call)) for unit, call in begun]
+        for _, answer in answers:
+            if isinstance(answer, _Failed) and hook == "resource_reconcile":
+                # Its caller must not take an effect for undone, and tries again.
+                raise answer.error
+        if hook == "node_filter":
+            answers = [
+                (unit, answer.reason(unit) if isinstance(answer, _Failed) else answer) for unit, answer in answers
+            ]
+        return [
+            _supervised(unit, hook, answer)
+            for unit, answer in answers
+            if answer is not None and not isinstance(answer, _Failed)
+        ]
 
     def status(self) -> tuple[PluginStatus, ...]:
         """Return the state of every enabled plugin, broken ones included."""
@@ -187,7 +196,7 @@ class Registry:
             if self._complained.get((unit.label, hook)) != str(error):
                 self._complained[unit.label, hook] = str(error)
                 log.warning("hook-failed plugin=%s unit=%s hook=%s error=%s", unit.plugin, unit.label, hook, error)
-            return f"plugin {unit.plugin!r} failed to judge it: {error}" if hook == "node_filter" else None
+            return _Failed(error)
         self._complained.pop((unit.label, hook), None)
         return answer
 
@@ -215,6 +224,16 @@ class Registry:
         unit.ill = 0
         log.info("driver-ready plugin=%s driver=%s", unit.plugin, unit.label)
         self._changed()
+
+
+class _Failed(NamedTuple):
+    """What stands for the answer of a plugin that failed."""
+
+    error: Exception
+
+    def reason(self, unit: Unit) -> str:
+        """Return it as a reason against a node."""
+        return f"plugin {unit.plugin!r} failed to judge it: {self.error}"
 
 
 def _supervised(unit: Unit, hook: str, answer: Any) -> Any:
