@@ -109,6 +109,7 @@ class ZooKeeperStore:
             on_ready=self._ready,
             on_state=self._kazoo_state,
             on_change=self._changed,
+            on_refusal=self._tell_waiting,
         )
         self._client.start_async()
 
@@ -329,6 +330,10 @@ class ZooKeeperStore:
         if self._client.refused:
             raise StoreRefused(f"{self._client.refused}; check cluster.zookeeper.auth and its password file")
         raise self._unavailable()
+
+    def _tell_waiting(self) -> None:
+        with self._change:
+            self._change.notify_all()
 
     def _ready(self) -> None:
         """On the connection's thread: it is logged in.  Watches live with a connection, so all are set again."""

@@ -162,6 +162,7 @@ class Connection(ConnectionHandler):  # type: ignore[misc]  # kazoo has no types
         return self.session_timeout_s * 2 / 3
 
     def _note(self, problem: str) -> None:
+        log.info("store-connection-failed server=%s problem=%r round=%d", self.server, problem, self._round)
         self.problems[self.server] = problem
 
     # What kazoo calls.
@@ -178,9 +179,9 @@ class Connection(ConnectionHandler):  # type: ignore[misc]  # kazoo has no types
 
     def _expand_client_hosts(self) -> list[tuple[str, str, int]]:
         hosts: list[tuple[str, str, int]] = super()._expand_client_hosts()
-        if not hosts:
-            names = ", ".join(host for host, _ in self.client.hosts)
-            self.problems[names] = "the name does not resolve"
+        for unresolved in {host for host, _ in self.client.hosts} - {host for host, _, _ in hosts}:
+            port = next(port for host, port in self.client.hosts if host == unresolved)
+            self.problems[_server(unresolved, port)] = "the name does not resolve"
         return sorted(hosts, key=lambda host: host[1:] == self._failed)
 
     def _connect_loop(self, retry: KazooRetry) -> Any:
@@ -188,15 +189,15 @@ class Connection(ConnectionHandler):  # type: ignore[misc]  # kazoo has no types
         return super()._connect_loop(retry)
 
     def _connect_attempt(self, host: str, hostip: str, port: int, retry: KazooRetry) -> Any:
-        self.server = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.server = _server(host, port)
         self.problems.pop(self.server, None)
         try:
             status = super()._connect_attempt(host, hostip, port, retry)
         finally:
             self._established = False
             self._failed = (hostip, port)
-        if status is not STOP_CONNECTING:
-            self.problems.setdefault(self.server, "it closed the connection")
+        if status is not STOP_CONNECTING and self.server not in self.problems:
+            self._note("it closed the connection")
         return status
 
     def _connect(self, host: str, hostip: str, port: int) -> tuple[float, float]:
@@ -231,7 +232,7 @@ class Connection(ConnectionHandler):  # type: ignore[misc]  # kazoo has no types
             if isinstance(error.__cause__, ConnectionDropped):
                 # Either the server died just now, or it is one that refuses without a word.
                 raise ConnectionDropped("closed the connection during the login") from error
-            self.client.refused = f"{self.server} refused the login of user {self.sasl_options['username']!r}"
+            self.client.was_refused(f"{self.server} refused the login of user {self.sasl_options['username']!r}")
             # kazoo would stop for good; a daemon goes on, as the password may be put right.
             raise ConnectionDropped("refused the login") from error
         self.client.refused = ""
@@ -263,10 +264,7 @@ class Connection(ConnectionHandler):  # type: ignore[misc]  # kazoo has no types
 
 
 class Client(KazooClient):  # type: ignore[misc]  # kazoo has no types
-    """A kazoo client that tells of readiness, of the session's end and of changes through three callbacks.
-
-    ``on_ready`` and ``on_state`` run on the connection's thread and must not wait; ``on_change`` too.
-    """
+    """A kazoo client that tells what happens through callbacks, which run on the connection's thread and must not wait."""
 
     def __init__(
         self,
@@ -278,12 +276,14 @@ class Client(KazooClient):  # type: ignore[misc]  # kazoo has no types
         on_ready: Callable[[], None],
         on_state: Callable[[str], None],
         on_change: Callable[[str], None],
+        on_refusal: Callable[[], None],
     ) -> None:
         self.asked_timeout_s = timeout_s
         self.stopping = threading.Event()
         self.refused = ""
         """Why the last login was refused; empty when it was not."""
         self._on_ready = on_ready
+        self._on_refusal = on_refusal
         self.changed = on_change
         handler = _Handler(tls)
         retry = KazooRetry(max_tries=-1, delay=0.05, backoff=2, max_jitter=0.4, max_delay=min(1.0, timeout_s / 10))
@@ -299,6 +299,11 @@ class Client(KazooClient):  # type: ignore[misc]  # kazoo has no types
     def became_ready(self) -> None:
         """Called by the connection when it is logged in, before it sends any request."""
         self._on_ready()
+
+    def was_refused(self, why: str) -> None:
+        """Called by the connection when its login was refused."""
+        self.refused = why
+        self._on_refusal()
 
     def send(self, request: Any) -> Any:
         """Queue a request; return kazoo's result object, which gets the answer or an exception."""
@@ -326,3 +331,7 @@ SUSPENDED: Final[str] = KazooState.SUSPENDED
 def _plain(error: Exception) -> str:
     text = str(error).removeprefix("socket connection error: ")
     return text[:1].lower() + text[1:] if text else type(error).__name__
+
+
+def _server(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
