@@ -1,6 +1,7 @@
 """A network driver in memory."""
 
 import threading
+from collections.abc import Iterable
 from typing import Final
 
 from pvc_core.model.network import NetworkSpec
@@ -23,11 +24,11 @@ class FakeNetwork(NetworkDriver):
         *,
         faults: Faults | None = None,
         capabilities: NetworkCapabilities | None = None,
-        foreign: frozenset[str] = frozenset(),
+        foreign: Iterable[str] = (),
     ) -> None:
         self.node: Final = node
         self.faults: Final = faults or Faults()
-        self.foreign: Final = foreign
+        self.foreign: Final = set(foreign)
         self._capabilities: Final = capabilities or NetworkCapabilities(max_mtu=9000, parameters=("device",))
         self._lock: Final = threading.Lock()
         self.networks: Final[dict[str, NetworkState]] = {}
