@@ -20,7 +20,7 @@ def main() -> None:
     with cluster("migrate", 3) as sandbox:
         node = sandbox.nodes()[0]
         names = start_guests(sandbox, options.guests, node)
-        for what, words in (("flush", ("node", "flush", node, "--yes")), ("ready", ("node", "ready", node))):
+        for what, words in (("flush", ("node", "flush", node)), ("ready", ("node", "ready", node))):
             begun = time.monotonic()
             sandbox.pvc(*words, deadline_s=300.0)
             tell("migrate", f"{what}_s", time.monotonic() - begun, unit="s", guests=options.guests)

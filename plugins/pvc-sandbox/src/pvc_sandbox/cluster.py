@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 import yaml
 
-from pvc_sandbox import zookeeper
+from pvc_sandbox import libvirtd, zookeeper
 from pvc_sandbox.control import Service
 from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.files import write_atomically
@@ -119,7 +119,8 @@ def node_services(layout: Layout, plan: ClusterPlan, number: int) -> list[Servic
             "reserved_memory_mib": plan.reserved_memory_mib,
             "accelerator": plan.accelerator,
             "state_directory": str(state / "pvc"),
-            "console_directory": str(state / "console"),
+            # The same path on every node, as it must be: a guest that moves takes it along.
+            "console_directory": libvirtd.CONSOLES,
         },
         "service": _service_section(layout),
         "plugins": plan.plugins,

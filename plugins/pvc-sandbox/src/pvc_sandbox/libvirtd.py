@@ -15,6 +15,14 @@ SOCKET: Final = "libvirt/libvirt-sock"
 _DEBIAN_UID: Final = 64055
 """Of user libvirt-qemu, as Debian allots it."""
 
+CONSOLES: Final = "/var/log/libvirt/console"
+"""Logs of the guests' consoles, as a node sees them."""
+
+
+def console_logs(layout: Layout, number: int) -> Path:
+    """Return where a node's console logs are on this machine."""
+    return layout.node_state(number) / "libvirt/log/console"
+
 
 def configure(layout: Layout, number: int) -> tuple[tuple[str, str], ...]:
     """Write a node's libvirt files; return what is to be mounted where in the node."""

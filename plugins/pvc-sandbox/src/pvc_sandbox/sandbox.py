@@ -225,9 +225,10 @@ class Sandbox:
 
     def logs(self, node: str) -> dict[str, Path]:
         """Return a node's log files by the name of what wrote them."""
-        state = self.host(node).state
+        host = self.host(node)
+        state, consoles = host.state, libvirtd.console_logs(self.layout, host.number)
         files = {path.stem: path for path in sorted((state / "log").glob("*.log"))}
-        guests = {f"console/{path.stem}": path for path in sorted((state / "console").glob("*.log"))}
+        guests = {f"console/{path.stem}": path for path in sorted(consoles.glob("*.log"))}
         return files | {"libvirtd": state / "libvirt/log/libvirtd.log"} | guests
 
     def wait_ready(self, nodes: Iterable[str] | None = None, *, report: Report = lambda _: None) -> None:
