@@ -76,6 +76,7 @@ class BridgeDriver(NetworkDriver):
                     retryable=False,
                 )
             bridge = self._bridge(links, network) or self._make(links, network)
+            self._discard_unfinished(links, network.id)
             self._release_others(links, bridge, uplink)
             if bridge.alias != _alias(network.id, uplink):
                 links.set(bridge, "the alias", ifalias=_alias(network.id, uplink))
