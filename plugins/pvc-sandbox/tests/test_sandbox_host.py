@@ -14,7 +14,6 @@ from pvc_sandbox import links
 from pvc_sandbox.control import NoAnswer, Service
 from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.host import Host
-from pvc_sandbox.sandbox import Sandbox
 from pvc_sandbox.waiting import wait_until
 
 pytestmark = pytest.mark.real
@@ -24,8 +23,12 @@ pytestmark = pytest.mark.real
 def directory(tmp_path_factory):
     path = tmp_path_factory.mktemp("hosts")
     yield path
-    Sandbox(Host(path, 1).layout.name, path).down()
-    assert not path.exists()
+    layout = Host(path, 1).layout
+    for number in (1, 2, 3):
+        Host(layout, number).destroy()
+    assert not links.switch_exists(layout)
+    assert not layout.run.exists()
+    assert list(path.iterdir()) == []
 
 
 @pytest.fixture

@@ -13,14 +13,13 @@ from pvc_sandbox import libvirtd, zookeeper
 from pvc_sandbox.control import Service
 from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.files import write_atomically
-from pvc_sandbox.layout import MAX_NODES, Layout
+from pvc_sandbox.layout import MAX_NODES, PLAN_FILE, Layout
 
 DAEMON: Final = "pvcnoded"
 DEFAULT_NODES: Final = 3
 _WATCHDOG_S: Final = 60.0
 _WRONG_CONFIGURATION: Final = 78
 """EX_CONFIG of sysexits.h: starting it again is useless."""
-_RECORD: Final = "cluster.json"
 
 
 class ClusterPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +54,7 @@ def coordinators_for(nodes: int) -> int:
 
 def load_plan(layout: Layout) -> ClusterPlan | None:
     """Return the plan of an existing cluster."""
-    path = Path(layout.state) / _RECORD
+    path = Path(layout.state) / PLAN_FILE
     try:
         return msgspec.json.decode(path.read_bytes(), type=ClusterPlan)
     except FileNotFoundError:
@@ -84,7 +83,7 @@ def make_plan(layout: Layout, nodes: int | None, **changes: Any) -> ClusterPlan:
     else:
         # New nodes are hypervisors: an ensemble does not grow while it runs.
         plan = msgspec.structs.replace(known, nodes=nodes or known.nodes, **changed)
-    write_atomically(Path(layout.state) / _RECORD, msgspec.json.encode(plan))
+    write_atomically(Path(layout.state) / PLAN_FILE, msgspec.json.encode(plan))
     return plan
 
 

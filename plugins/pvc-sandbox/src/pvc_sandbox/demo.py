@@ -16,7 +16,6 @@ import yaml
 
 from pvc_core.model.errors import PvcError
 from pvc_core.model.units import format_duration
-from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.files import write_atomically
 from pvc_sandbox.images import LINUX_MEMORY_MIB, tiny_linux
 from pvc_sandbox.ping import Ping, Pinged, answers
@@ -213,9 +212,8 @@ def main() -> None:
         Demo(sandbox).run()
     except KeyboardInterrupt:
         sys.exit("\ndemo: stopped; what is there stays: ./dev demo goes on, ./dev down removes it")
-    except PvcError as error:
-        hint = "" if isinstance(error, SandboxError) else f" ({type(error).__name__})"
-        sys.exit(f"\ndemo: {error}{hint}\nThe cluster stays as it is; look with ./dev shell, remove it with ./dev down")
+    except (PvcError, OSError) as error:
+        sys.exit(f"\ndemo: {error}\nThe cluster stays as it is; look with ./dev shell, remove it with ./dev down")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,15 @@ from pvc_sandbox import libvirtd, links
 from pvc_sandbox.control import NoAnswer, Service, ServiceState, Signal, Start, Status, Stop, ask
 from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.files import Lock, write_atomically
-from pvc_sandbox.layout import MAX_NODES, Layout, claim_layout
+from pvc_sandbox.layout import (
+    MAX_NODES,
+    PLAN_FILE,
+    RECORD_FILE,
+    RUN_ROOT,
+    Layout,
+    claim_layout,
+    forget_empty_directories,
+)
 from pvc_sandbox.node_init import InitSpec
 from pvc_sandbox.records import ProcessRecord, is_alive, is_stopped, kill, living, send
 from pvc_sandbox.waiting import wait_until
@@ -151,9 +159,18 @@ class Host:
         return ask(self.run, Status())
 
     def destroy(self) -> None:
-        """Power off and delete its disks."""
+        """Power off and delete its disks; the last host of a sandbox without a cluster takes the switch with it."""
         self.power_cut()
         shutil.rmtree(self.state, ignore_errors=True)
+        state = Path(self.layout.state)
+        if (state / PLAN_FILE).exists():
+            return
+        with Lock(RUN_ROOT / "lock"):
+            if not any(path.is_dir() for root in (state, self.layout.run) for path in root.glob("hv*")):
+                links.remove_switch(self.layout)
+                (state / RECORD_FILE).unlink(missing_ok=True)
+                shutil.rmtree(self.layout.run, ignore_errors=True)
+        forget_empty_directories()
 
     def _lock(self) -> Lock:
         return Lock(self.layout.run / f"{self.name}.lock")

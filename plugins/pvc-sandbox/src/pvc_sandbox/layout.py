@@ -4,6 +4,7 @@ Lasting files (the nodes' "disks") are in the state directory.  What a reboot of
 sockets, whose paths must be short, are below ``/run/pvc-sandbox``.
 """
 
+import contextlib
 import hashlib
 import re
 from pathlib import Path
@@ -16,6 +17,10 @@ from pvc_sandbox.files import Lock, write_atomically
 
 STATE_ROOT: Final = Path("/var/lib/pvc-sandbox")
 RUN_ROOT: Final = Path("/run/pvc-sandbox")
+RECORD_FILE: Final = "sandbox.json"
+"""In the state directory and below RUN_ROOT: the layout."""
+PLAN_FILE: Final = "cluster.json"
+"""In the state directory: what the cluster consists of; a directory of bare hosts has none."""
 MAX_INDEX: Final = 250
 MAX_NODES: Final = 99
 SWITCH_HOST: Final = 254
@@ -95,7 +100,7 @@ def default_name(state: Path) -> str:
 
 def load_layout(state: Path) -> Layout | None:
     """Return the layout recorded in a state directory, None when there is none."""
-    path = state / "sandbox.json"
+    path = state / RECORD_FILE
     try:
         return msgspec.json.decode(path.read_bytes(), type=Layout)
     except FileNotFoundError:
@@ -137,8 +142,8 @@ def claim_layout(state: Path, name: str | None = None) -> Layout:
         if index is None:
             raise SandboxError(f"all {MAX_INDEX + 1} networks for sandboxes are in use; remove one: pvc sandbox down")
         layout = Layout(name=wanted, index=index, state=str(state))
-        write_atomically(RUN_ROOT / wanted / "sandbox.json", msgspec.json.encode(layout))
-        write_atomically(state / "sandbox.json", msgspec.json.encode(layout))
+        write_atomically(RUN_ROOT / wanted / RECORD_FILE, msgspec.json.encode(layout))
+        write_atomically(state / RECORD_FILE, msgspec.json.encode(layout))
     return layout
 
 
@@ -154,7 +159,7 @@ def sandboxes() -> list[Layout]:
 
 def forget_empty_directories() -> None:
     """Remove the directories of all sandboxes together when there is none any more."""
-    with Lock(RUN_ROOT / "lock") as lock:
+    with Lock(RUN_ROOT / "lock") as lock, contextlib.suppress(OSError):  # somebody has just made a new one
         if {path.name for path in RUN_ROOT.iterdir()} == {"lock"}:
             lock.delete()
             RUN_ROOT.rmdir()
@@ -163,6 +168,6 @@ def forget_empty_directories() -> None:
 
 
 def _holders() -> dict[str, Layout]:
-    found = (load_layout(path.parent) for path in RUN_ROOT.glob("*/sandbox.json"))
+    found = (load_layout(path.parent) for path in RUN_ROOT.glob(f"*/{RECORD_FILE}"))
     # A state directory that somebody removed by hand does not keep its name and network for ever.
     return {layout.name: layout for layout in found if layout is not None and Path(layout.state).is_dir()}
