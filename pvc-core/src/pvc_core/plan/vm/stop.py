@@ -1,0 +1,34 @@
+"""Ending a guest, and letting go of it."""
+
+from typing import Final
+
+from pvc_core.model.vm import VmSpec, VmState
+from pvc_core.plan.vm.action import Action, DestroyDomain, Detach, Idle, ReleaseClaim, ShutdownDomain
+from pvc_core.plan.vm.status import say
+from pvc_core.plan.vm.view import Snapshot
+
+ACPI_REPEAT_S: Final = 10.0
+"""A guest is asked again to shut down this often: one that was still booting ignores the first request."""
+_LEAST_S: Final = 0.02
+"""Least wait: the sum of two times may round to just before the moment that is waited for."""
+
+
+def let_go(s: Snapshot) -> Action:
+    return Detach() if s.memory.attached else ReleaseClaim()
+
+
+def stopping(s: Snapshot, vm: VmSpec) -> Action:
+    """End the guest: by force when asked for, else by ACPI within the VM's time limit."""
+    if vm.power == "disabled" or (vm.power == "stopped" and vm.stop_forced):
+        return DestroyDomain(why="forced stop")
+    said = say(s, vm, VmState.STOPPING, "")
+    if said is not None:
+        return said
+    since, asked = s.memory.shutdown_since, s.memory.shutdown_asked
+    if since is None or asked is None:
+        return ShutdownDomain()
+    if s.now - since >= vm.shutdown_timeout_s:
+        return DestroyDomain(why=f"it did not shut down within {vm.shutdown_timeout_s} s")
+    if s.now - asked >= ACPI_REPEAT_S:
+        return ShutdownDomain()
+    return Idle(again_s=max(_LEAST_S, min(asked + ACPI_REPEAT_S, since + vm.shutdown_timeout_s) - s.now))
