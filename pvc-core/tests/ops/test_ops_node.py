@@ -247,3 +247,12 @@ def test_storage_that_no_other_node_can_take_care_of_gets_no_node(equipped):
     equipped.add_node("hv4", capabilities=())
     node_remove(equipped.ops, NodeQuery(node="hv1"))
     assert read(equipped.store, keys.pool_spec(pool)).value.node is None
+
+
+def test_guest_that_ended_for_good_stays_so_when_its_node_is_removed(small):
+    vm = small.run(node="hv3")
+    small.claim(vm, "")
+    small.report(vm, "failed", halted=small.spec(vm).generation)
+    small.kill("hv3")
+    node_remove(small.ops, NodeQuery(node="hv3"))
+    assert small.info(vm).status.halted == small.spec(vm).generation

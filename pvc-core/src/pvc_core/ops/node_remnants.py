@@ -8,7 +8,7 @@ from pvc_core.model.errors import NoNodeFits
 from pvc_core.model.storage import PoolSpec, VolumeSpec
 from pvc_core.ops.context import Ops
 from pvc_core.ops.snapshot import ClusterSnapshot
-from pvc_core.ops.vm_write import changed
+from pvc_core.ops.vm_write import changed, with_documents
 from pvc_core.ops.volume_documents import choose_volume_node
 from pvc_core.store import keys
 from pvc_core.store.api import Delete, Operation
@@ -23,10 +23,10 @@ def displace_vms(ops: Ops, snapshot: ClusterSnapshot, node: str) -> list[str]:
         (row for row in snapshot.vms.values() if node in (row.node, row.home)), key=lambda row: (row.name, row.id)
     )
     for row in displaced:
-        vm = snapshot.spec(row.id)
-        place = None if vm.value.node == node else vm.value.node
-        home = None if vm.value.home == node else vm.value.home
-        ops.store.commit(vm.put(changed(vm.value, node=place, home=home)))
+        vm = with_documents(ops, snapshot.spec(row.id))
+        place = None if vm.spec.node == node else vm.spec.node
+        home = None if vm.spec.home == node else vm.spec.home
+        ops.store.commit(*vm.write(changed(vm.spec, node=place, home=home)))
     return [row.name for row in displaced]
 
 

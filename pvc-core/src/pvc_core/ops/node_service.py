@@ -156,7 +156,6 @@ def node_remove(ops: Ops, request: NodeQuery) -> NodeRemoved:
     VMs placed there get no node, and those at home there stay where they are.  Raises NotFound; InUse while its lease
     exists, a claim names it, it is the primary, or it is the last node.
     """
-
     displaced: set[str] = set()
 
     def once() -> NodeRemoved:

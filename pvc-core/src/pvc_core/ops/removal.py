@@ -39,8 +39,10 @@ def volume_operations(store: Store, volume: Entry[VolumeSpec], status: Entry[Vol
     pool = store.get(keys.pool_spec(spec.pool).path)
     owned = [(f"{keys.ref('pool', spec.pool)}/{spec.id}", "")]
     if pool is not None:
-        name = decode(keys.pool_spec(spec.pool), pool).value.name
-        owned.append((keys.name("volume", f"{name}:{spec.name}"), spec.id))
+        # The backend's name too: until a rename is done there, the old name is kept from others.
+        names = {spec.name, status.value.name if status is not None and status.value.name else spec.name}
+        pool_name = decode(keys.pool_spec(spec.pool), pool).value.name
+        owned += [(keys.name("volume", f"{pool_name}:{name}"), spec.id) for name in sorted(names)]
     return [volume.delete(), *_present(status), *_owned(store, owned)]
 
 

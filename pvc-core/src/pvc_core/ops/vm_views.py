@@ -155,7 +155,15 @@ def read_view(ops: Ops, spec: VmSpec) -> VmView:
 def spec_view(spec: VmSpec, status: VmStatus | None, alive: Collection[str]) -> VmView:
     """Return the row of a VM from its whole documents."""
     row = msgspec.convert(spec, VmRow, from_attributes=True)
-    seen = msgspec.convert(status, StatusRow, from_attributes=True) if status is not None else None
+    if status is None:
+        return row_view(row, None, alive)
+    seen = StatusRow(
+        state=status.state.value,
+        node=status.node,
+        observed_generation=status.observed_generation,
+        reason=status.reason,
+        halted=status.halted,
+    )
     return row_view(row, seen, alive)
 
 

@@ -106,7 +106,8 @@ def wait_volume(
                 raise WaitFailed(f"volume {view.pool}/{view.name}: {_bad(view.conditions) or 'failed'}")
             if view.settled and renamed and view.state == VolumeState.READY:
                 return Done(view)
-        return Progress(_bad(view.conditions) or view.state)
+        waiting = f"waiting for node {view.node}" if view.state == VolumeState.READY else view.state
+        return Progress(_bad(view.conditions) or waiting)
 
     paths = [spec_key.path, status_key.path]
     what = f"volume {volume} is not {goal.value}"

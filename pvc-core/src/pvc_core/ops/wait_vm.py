@@ -4,13 +4,13 @@ import enum
 
 from pvc_core.model.vm import MigrationResult, VmSpec, VmState
 from pvc_core.ops.context import Ops
-from pvc_core.ops.vm_views import VmInfo, read_info
+from pvc_core.ops.vm_views import UNKNOWN, VmInfo, read_info
 from pvc_core.ops.waiting import Done, Progress, Report, WaitFailed, wait_until
 from pvc_core.store import keys
 from pvc_core.store.documents import read
 
-_AT_REST = frozenset({VmState.STOPPED, VmState.DISABLED, VmState.FAILED})
 _BUSY = frozenset({VmState.STARTING, VmState.STOPPING, VmState.MIGRATING})
+_ON = _BUSY | {VmState.RUNNING, VmState.BACKOFF}
 
 
 class VmGoal(enum.StrEnum):
@@ -107,8 +107,8 @@ def _stopped(info: VmInfo) -> bool:
         raise WaitFailed(f"VM {spec.name!r} was started meanwhile")
     if info.claim is not None:
         return False
-    # A node that is not alive cannot say that it has seen it; that nobody holds the claim is enough.
-    return info.view.settled or status is None or status.state in _AT_REST
+    # A node that is not alive, or none, cannot report it; that nobody holds the claim is enough then.
+    return status is None or status.state not in _ON or spec.node is None or info.view.state == UNKNOWN
 
 
 def _settled(info: VmInfo) -> bool:

@@ -61,6 +61,7 @@ def wait_until(
     changed = threading.Event()
     for path in paths:
         ops.store.watch(path, lambda _: changed.set())
+    ops.store.watch_state(lambda _: changed.set())
     deadline = ops.monotonic() + timeout_s
     last: Progress | None = None
     while True:
