@@ -1,65 +1,37 @@
 """Carries out what ``plan.vm`` decides for a VM: one action per call."""
 
 import logging
-import threading
 import uuid
 from collections.abc import Callable
-from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
 from pvc_core.hypervisor.api import (
-    Domain,
     DomainPlan,
-    DomainState,
     ExitReason,
     HypervisorError,
     HypervisorUnavailable,
-    JobState,
     MigrationOptions,
 )
-from pvc_core.model.cluster import Cluster
 from pvc_core.model.errors import PvcError
-from pvc_core.model.node import NodeSpec, NodeStatus
 from pvc_core.model.vm import (
-    MAY_EXECUTE_ON_TARGET,
     MigrationPhase,
     MigrationRecord,
     MigrationResult,
     VmClaim,
-    VmSpec,
     VmStatus,
 )
 from pvc_core.node.context import NodeContext
 from pvc_core.node.reconcile import resources
+from pvc_core.node.reconcile.vm_view import VmDocuments, VmViews
 from pvc_core.ops.context import Ops
 from pvc_core.ops.vm_remove import vm_forget
 from pvc_core.plan import vm as plan
 from pvc_core.store import keys
 from pvc_core.store.api import Check, Operation
-from pvc_core.store.documents import Entry, create, maybe
+from pvc_core.store.documents import create
 
 log = logging.getLogger(__name__)
-
-_ENDED: Final = {
-    ExitReason.SHUTDOWN: plan.Ended.SHUTDOWN,
-    ExitReason.CRASHED: plan.Ended.CRASHED,
-    ExitReason.FAILED: plan.Ended.CRASHED,
-    ExitReason.DESTROYED: plan.Ended.DESTROYED,
-    ExitReason.MIGRATED: plan.Ended.MIGRATED,
-    ExitReason.UNKNOWN: plan.Ended.UNKNOWN,
-}
-
-
-class _Read(NamedTuple):
-    """The documents that one decision rests on, with their versions."""
-
-    vm: Entry[VmSpec] | None
-    status: Entry[VmStatus] | None
-    claim: Entry[VmClaim] | None
-    node: Entry[NodeSpec] | None
-    report: Entry[NodeStatus] | None
-    cluster: Cluster
 
 
 class VmReconciler:
@@ -78,170 +50,32 @@ class VmReconciler:
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
         self._c = context
-        self._parked = parked
+        self._views = VmViews(context, parked, self._ended)
         self._new_id = new_id
-        self._memory: dict[str, plan.Memory] = {}
-        self._phase: dict[str, str] = {}
         self._attached: dict[str, resources.Resources] = {}
-        self._seen: set[str] = set()
-        self._lock = threading.Lock()
-        self._outgoing: set[str] = set()
-        self._incoming: set[str] = set()
-        self._reserved: dict[str, int] = {}
-        timing = context.timing
-        self._limits = plan.Limits(
-            prepare_s=timing.prepare,
-            migration_s=timing.migration,
-            backoff_s=timing.restart_backoff,
-            backoff_max_s=timing.restart_backoff_max,
-            give_up=timing.restart_give_up,
-            stable_s=timing.stable,
-        )
 
     def reconcile(self, id_: str) -> float | None:
         """Do the next thing for this VM; see ``node.context.Reconciler``."""
         lease = self._c.lease.generation()
         if lease is None:
             return None  # the agent looks at everything again when there is a lease
-        read = self._read(id_)
+        read = self._views.read(id_)
         domain = self._c.hypervisor.domain(id_)
-        snapshot = self._snapshot(id_, lease, read, domain)
+        snapshot = self._views.snapshot(id_, lease, read, domain)
         action = plan.decide(snapshot)
         if not isinstance(action, plan.Idle):
             log.debug("vm-action vm=%s action=%s", id_, action)
         return self._do(id_, action, snapshot, read)
 
-    # --- reading ------------------------------------------------------------------------------------
-
-    def _read(self, id_: str) -> _Read:
-        me = self._c.name
-        vm, status, claim = keys.vm_spec(id_), keys.vm_status(id_), keys.claim(id_)
-        node, report = keys.node_spec(me), keys.node_status(me)
-        found = self._c.store.get_many([key.path for key in (vm, status, claim, node, report, keys.CLUSTER)])
-        cluster = maybe(keys.CLUSTER, found[5])
-        return _Read(
-            maybe(vm, found[0]),
-            maybe(status, found[1]),
-            maybe(claim, found[2]),
-            maybe(node, found[3]),
-            maybe(report, found[4]),
-            cluster.value if cluster is not None else Cluster(),
-        )
-
-    def _snapshot(self, id_: str, lease: int, read: _Read, domain: Domain | None) -> plan.Snapshot:
-        vm = read.vm.value if read.vm is not None else None
-        claim = read.claim.value if read.claim is not None else None
-        now = self._c.clock.monotonic()
-        memory = self._remember(id_, claim, domain, now)
-        self._count(id_, claim, domain)
-        holder = claim is not None and claim.node == self._c.name
-        asked = _asked(claim, self._c.name)
-        to_start = (
-            vm is not None
-            and domain is None
-            and (
-                asked
-                or (vm.node == self._c.name and vm.power == "running" and (holder or claim is None or not claim.node))
-            )
-        )
-        target = claim.migration.target if holder and claim and claim.migration else (vm.node if vm else None)
-        snapshot = plan.Snapshot(
-            me=self._c.name,
-            lease=lease,
-            address=self._c.address,
-            now=now,
-            vm=vm,
-            status=read.status.value if read.status is not None else None,
-            claim=claim,
-            domain=_view(domain),
-            ended=_ENDED[self._c.hypervisor.exit_reason(id_)] if domain is None else plan.Ended.UNKNOWN,
-            memory=memory,
-            limits=self._limits,
-            target_alive=bool(holder and target and target != self._c.name and self._alive(target)),
-            accepting=_not_accepting(self._c.name, read.node),
-            parked=self._parked(id_),
-            no_room=self._room(id_, vm, read.report) if to_start and vm else "",
-            cannot_run=resources.obstacle(self._c.store, self._c.drivers, vm, self._c.name) if to_start and vm else "",
-            live_obstacle=self._live_obstacle(vm) if holder and domain and vm and vm.node != self._c.name else "",
-            outgoing_free=len(self._outgoing - {id_}) < read.cluster.migrations_per_source,
-            incoming_free=len(self._incoming - {id_}) < read.cluster.migrations_per_target,
-        )
-        if not (holder or asked or to_start) or domain is not None:
-            self._reserved.pop(id_, None)
-        return snapshot
-
-    def _alive(self, node: str) -> bool:
-        return self._c.store.get(keys.lease(node).path) is not None
-
-    def _live_obstacle(self, vm: VmSpec) -> str:
-        return resources.find(self._c.store, vm).live_obstacle(self._c.drivers)
-
-    def _room(self, id_: str, vm: VmSpec, report: Entry[NodeStatus] | None) -> str:
-        """Reserve memory for the VM and return "", or return why there is none."""
-        host = report.value.memory if report is not None else None
-        if host is not None and host.total_mib:
-            capacity = host.total_mib - host.reserved_mib
-        else:
-            capacity = self._c.hypervisor.facts().memory_mib
-        here = {d.id: d.memory_mib for d in self._c.hypervisor.domains().values()}
-        with self._lock:
-            used = sum((self._reserved | here).values()) - (self._reserved | here).get(id_, 0)
-            if used + vm.memory_mib <= capacity:
-                self._reserved[id_] = vm.memory_mib
-                return ""
-        return f"node {self._c.name} has no room: {vm.memory_mib} MiB wanted, {max(0, capacity - used)} MiB left"
-
-    # --- what is only remembered --------------------------------------------------------------------
-
-    def _remember(self, id_: str, claim: VmClaim | None, domain: Domain | None, now: float) -> plan.Memory:
-        memory = self._memory.get(id_, plan.Memory())
-        record = claim.migration if claim is not None else None
-        phase = (
-            f"{record.attempt}/{record.phase}"
-            if record
-            else f"{claim.node if claim else ''}/{domain.state if domain else ''}"
-        )
-        if self._phase.get(id_) != phase:
-            self._phase[id_] = phase
-            memory = replace(memory, phase_since=now)
-        if domain is None:
-            if id_ in self._seen:
-                self._seen.discard(id_)
-                reason = self._c.hypervisor.exit_reason(id_)
-                log.info("domain-ended vm=%s reason=%s", id_, reason.value)
-                if reason is not ExitReason.MIGRATED:
-                    self._c.drivers.notify("vm_stopped", vm=id_, node=self._c.name, reason=reason.value)
-            memory = replace(memory, shutdown_since=None, shutdown_asked=None)
-        else:
-            self._seen.add(id_)
-            memory = replace(memory, attached=True)
-        self._memory[id_] = memory
-        return memory
-
-    def _note(self, id_: str, **changes: object) -> None:
-        self._memory[id_] = replace(self._memory.get(id_, plan.Memory()), **changes)
-
-    def _count(self, id_: str, claim: VmClaim | None, domain: Domain | None) -> None:
-        """Keep count of the transfers that this node takes part in."""
-        record = claim.migration if claim is not None else None
-        leaving = (
-            record is not None
-            and claim is not None
-            and claim.node == self._c.name
-            and record.phase in MAY_EXECUTE_ON_TARGET
-        )
-        coming = (
-            record is not None
-            and record.target == self._c.name
-            and record.phase in (MigrationPhase.READY, MigrationPhase.TRANSFER)
-        ) or (domain is not None and domain.state is DomainState.INCOMING)
-        with self._lock:
-            (self._outgoing.add if leaving else self._outgoing.discard)(id_)
-            (self._incoming.add if coming else self._incoming.discard)(id_)
+    def _ended(self, id_: str) -> None:
+        reason = self._c.hypervisor.exit_reason(id_)
+        log.info("domain-ended vm=%s reason=%s", id_, reason.value)
+        if reason is not ExitReason.MIGRATED:
+            self._c.drivers.notify("vm_stopped", vm=id_, node=self._c.name, reason=reason.value)
 
     # --- acting -------------------------------------------------------------------------------------
 
-    def _do(self, id_: str, action: plan.Action, s: plan.Snapshot, read: _Read) -> float | None:
+    def _do(self, id_: str, action: plan.Action, s: plan.Snapshot, read: VmDocuments) -> float | None:
         match action:
             case plan.Idle():
                 return action.again_s
@@ -258,7 +92,7 @@ class VmReconciler:
                 self._start(id_, s, read)
             case plan.ShutdownDomain():
                 self._c.hypervisor.shutdown(id_)
-                self._note(id_, shutdown_since=s.memory.shutdown_since or s.now, shutdown_asked=s.now)
+                self._views.note(id_, shutdown_since=s.memory.shutdown_since or s.now, shutdown_asked=s.now)
                 log.info("domain-shutdown-asked vm=%s", id_)
             case plan.DestroyDomain():
                 log.warning("domain-destroy vm=%s why=%r", id_, action.why)
@@ -277,11 +111,11 @@ class VmReconciler:
         """Commit under our lease: a node that lost it cannot write, however late its request arrives."""
         self._c.store.commit(*operations, *self._c.lease.guard())
 
-    def _put_claim(self, read: _Read, *more: Operation, **changes: object) -> None:
+    def _put_claim(self, read: VmDocuments, *more: Operation, **changes: object) -> None:
         assert read.claim is not None
         self._commit(read.claim.put(replace(read.claim.value, **changes)), *more)
 
-    def _take_claim(self, id_: str, action: plan.TakeClaim, s: plan.Snapshot, read: _Read) -> None:
+    def _take_claim(self, id_: str, action: plan.TakeClaim, s: plan.Snapshot, read: VmDocuments) -> None:
         assert read.vm is not None
         # The spec still places it here: checked inside the transaction, not by an earlier read.
         placed = () if action.adopt else (Check(keys.vm_spec(id_).path, read.vm.version),)
@@ -292,7 +126,7 @@ class VmReconciler:
             self._put_claim(read, *placed, node=s.me, lease=s.lease, epoch=read.claim.value.epoch + 1, migration=None)
         log.info("claim-taken vm=%s adopt=%s", id_, action.adopt)
 
-    def _set_status(self, id_: str, action: plan.SetStatus, s: plan.Snapshot, read: _Read) -> None:
+    def _set_status(self, id_: str, action: plan.SetStatus, s: plan.Snapshot, read: VmDocuments) -> None:
         status = action.status
         source = s.memory.arrived_from if action.forget_arrival else ""
         if source:
@@ -311,14 +145,14 @@ class VmReconciler:
             )
         self._write_status(id_, status, read)
         if action.backoff_s is not None:
-            self._note(id_, backoff_until=s.now + action.backoff_s)
+            self._views.note(id_, backoff_until=s.now + action.backoff_s)
         if status.halted and status.halted == status.observed_generation:
             self._c.drivers.notify("vm_failed", vm=id_, node=s.me, reason=status.reason)
         if source:
-            self._note(id_, arrived_from="")
+            self._views.note(id_, arrived_from="")
             self._announce(id_, source, s)
 
-    def _write_status(self, id_: str, status: VmStatus, read: _Read) -> None:
+    def _write_status(self, id_: str, status: VmStatus, read: VmDocuments) -> None:
         # The claim as it was read is checked too: the status has one writer at a time.
         guard = () if read.claim is None else (Check(keys.claim(id_).path, read.claim.version),)
         write = create(keys.vm_status(id_), status) if read.status is None else read.status.put(status)
@@ -331,12 +165,12 @@ class VmReconciler:
             self._c.drivers.network(network.driver).nic_arrived(network, nic, id_)
         self._c.drivers.notify("vm_migrated", vm=id_, source=source, target=s.me)
 
-    def _start(self, id_: str, s: plan.Snapshot, read: _Read) -> None:
+    def _start(self, id_: str, s: plan.Snapshot, read: VmDocuments) -> None:
         assert s.vm is not None
         assert s.claim is not None
         needs = resources.find(self._c.store, s.vm)
         self._attached[id_] = needs
-        self._note(id_, attached=True)
+        self._views.note(id_, attached=True)
         try:
             disks, nics = needs.attach(self._c.drivers, id_, s.claim.epoch, incoming=False)
             self._c.hypervisor.start(
@@ -365,16 +199,15 @@ class VmReconciler:
         if held is not None:
             held.detach(self._c.drivers, id_)
         self._attached.pop(id_, None)
-        self._note(id_, attached=False, prepared="")
+        self._views.note(id_, attached=False, prepared="")
 
     def _remove(self, id_: str) -> None:
         clock = self._c.clock
         if vm_forget(Ops(self._c.store, wall=clock.wall, monotonic=clock.monotonic), id_):
-            for cache in (self._memory, self._phase, self._reserved):
-                cache.pop(id_, None)
+            self._views.forget(id_)
             log.info("vm-removed vm=%s", id_)
 
-    def _revert_move(self, id_: str, action: plan.RevertMove, s: plan.Snapshot, read: _Read) -> None:
+    def _revert_move(self, id_: str, action: plan.RevertMove, s: plan.Snapshot, read: VmDocuments) -> None:
         assert read.vm is not None
         vm = read.vm.value
         home = None if vm.home == s.me else vm.home
@@ -384,7 +217,7 @@ class VmReconciler:
 
     # --- migration ----------------------------------------------------------------------------------
 
-    def _migrate(self, id_: str, action: plan.Action, s: plan.Snapshot, read: _Read) -> None:
+    def _migrate(self, id_: str, action: plan.Action, s: plan.Snapshot, read: VmDocuments) -> None:
         assert s.claim is not None
         record = s.claim.migration
         match action:
@@ -397,6 +230,8 @@ class VmReconciler:
             case plan.Answer() if record is not None:
                 self._answer(id_, action, s, read, record)
             case plan.BeginTransfer() if record is not None:
+                if not self._views.admit_outgoing(id_, read.cluster.migrations_per_source):
+                    return
                 transfer = replace(record, phase=MigrationPhase.TRANSFER)
                 self._put_claim(read, Check(keys.lease(record.target).path), migration=transfer)
             case plan.AskTarget() if record is not None:
@@ -406,7 +241,7 @@ class VmReconciler:
                 self._start_transfer(id_, action, s)
             case plan.AbortTransfer():
                 log.warning("migration-abort vm=%s why=%r", id_, action.why)
-                self._note(id_, aborted=action.attempt)
+                self._views.note(id_, aborted=action.attempt)
                 self._c.hypervisor.abort_migration(id_)
             case plan.HandOver() if record is not None:
                 self._put_claim(
@@ -423,24 +258,30 @@ class VmReconciler:
         assert s.claim is not None
         needs = resources.find(self._c.store, s.vm)
         self._attached[id_] = needs
-        self._note(id_, attached=True)
+        self._views.note(id_, attached=True)
         needs.attach(self._c.drivers, id_, s.claim.epoch, incoming=True)
-        self._note(id_, prepared=action.attempt)
+        self._views.note(id_, prepared=action.attempt)
 
-    def _answer(self, id_: str, action: plan.Answer, s: plan.Snapshot, read: _Read, record: MigrationRecord) -> None:
+    def _answer(
+        self, id_: str, action: plan.Answer, s: plan.Snapshot, read: VmDocuments, record: MigrationRecord
+    ) -> None:
         assert s.claim is not None
+        if action.phase is MigrationPhase.READY and not self._views.admit_incoming(
+            id_, read.cluster.migrations_per_target
+        ):
+            return
         answer = replace(
             record, phase=action.phase, target_lease=s.lease, target_address=s.address, message=action.message
         )
         if action.phase is MigrationPhase.ARRIVED:
-            self._note(id_, arrived_from=s.claim.node)
+            self._views.note(id_, arrived_from=s.claim.node)
         self._put_claim(read, migration=answer)
         log.info("migration-answer vm=%s phase=%s message=%r", id_, action.phase.value, action.message)
 
     def _start_transfer(self, id_: str, action: plan.StartTransfer, s: plan.Snapshot) -> None:
         assert s.vm is not None
         assert s.claim is not None
-        self._note(id_, started_transfer=action.attempt, transfer_error="")
+        self._views.note(id_, started_transfer=action.attempt, transfer_error="")
         try:
             disks, _ = resources.find(self._c.store, s.vm).attach(self._c.drivers, id_, s.claim.epoch, incoming=False)
             self._c.hypervisor.migrate(
@@ -454,11 +295,11 @@ class VmReconciler:
         except HypervisorUnavailable:
             raise
         except PvcError as error:
-            self._note(id_, transfer_error=str(error))
+            self._views.note(id_, transfer_error=str(error))
         log.info("migration-started vm=%s address=%s", id_, action.target_address)
 
     def _end_migration(
-        self, id_: str, action: plan.EndMigration, s: plan.Snapshot, read: _Read, record: MigrationRecord
+        self, id_: str, action: plan.EndMigration, s: plan.Snapshot, read: VmDocuments, record: MigrationRecord
     ) -> None:
         assert s.vm is not None
         writes: list[Operation] = []
@@ -475,7 +316,7 @@ class VmReconciler:
             )
             new = replace(s.status, failed_moves=failed, failed_target=record.target, last_migration=result)
             writes.append(read.status.put(new))
-            self._note(id_, move_not_before=s.now + plan.backoff(failed, self._limits))
+            self._views.note(id_, move_not_before=s.now + plan.backoff(failed, s.limits))
         self._put_claim(read, *writes, migration=None)
         try:
             self._c.hypervisor.forget_job(id_)
@@ -485,33 +326,3 @@ class VmReconciler:
         log.warning(
             "migration-ended vm=%s target=%s failed=%s why=%r", id_, record.target, action.failed, action.message
         )
-
-
-def _asked(claim: VmClaim | None, me: str) -> bool:
-    record = claim.migration if claim is not None else None
-    return record is not None and record.target == me and record.phase is MigrationPhase.PREPARE
-
-
-def _not_accepting(me: str, node: Entry[NodeSpec] | None) -> str:
-    if node is None:
-        return f"node {me} is not part of the cluster yet"
-    if node.value.scheduling == "drain":
-        return f"node {me} is flushed"
-    return ""
-
-
-def _view(domain: Domain | None) -> plan.DomainView | None:
-    if domain is None:
-        return None
-    job = domain.job
-    return plan.DomainView(
-        executing=domain.state is DomainState.RUNNING,
-        incoming=domain.state is DomainState.INCOMING,
-        transfer=job is not None and job.state is JobState.ACTIVE,
-        transfer_failed=job is not None and job.state is JobState.FAILED,
-        transfer_error=job.error if job is not None else "",
-        transfer_progress=job.progress if job is not None else 0.0,
-        running_for_s=domain.running_for_s,
-        vnc=domain.vnc,
-        accelerator=domain.accelerator,
-    )
