@@ -223,10 +223,12 @@ def render_disks(plan: DomainPlan) -> Iterable[ET.Element]:
 
 def render_disk(disk: Disk, source: DiskSource, target: str, bus: str) -> ET.Element:
     """Return one ``<disk>`` element, as also used for plugging one into a running guest."""
-    element = ET.Element("disk", type=source.type, device="disk")
-    driver = ET.SubElement(element, "driver", name="qemu", type=source.format, cache=source.cache or disk.cache)
-    if disk.discard:
-        driver.set("discard", "unmap")
+    # Of SATA and IDE devices only CD drives can be read-only.
+    device = "cdrom" if disk.read_only and bus in ("sata", "ide") else "disk"
+    element = ET.Element("disk", type=source.type, device=device)
+    discard = "unmap" if disk.discard else "ignore"
+    cache = source.cache or disk.cache
+    ET.SubElement(element, "driver", name="qemu", type=source.format, cache=cache, discard=discard)
     element.append(fragment(source.source_xml, f"the source of volume {disk.pool}/{disk.volume}"))
     ET.SubElement(element, "target", dev=target, bus=bus)
     if disk.read_only:

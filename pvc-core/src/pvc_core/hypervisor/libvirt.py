@@ -1,15 +1,12 @@
 """The hypervisor of a node: QEMU/KVM guests through libvirt.
 
 Threads: libvirt's events come on one daemon thread of the process, a ``Link`` thread keeps the connection up,
-and each outgoing migration has a thread of its own, because libvirt's call returns when it has ended.
+and each outgoing migration has a thread of its own.
 """
 
 import contextlib
 import logging
-import socket
-import threading
 import time
-import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -34,22 +31,19 @@ from pvc_core.hypervisor.domainxml import Origin, fragment, render
 from pvc_core.hypervisor.exits import Exits
 from pvc_core.hypervisor.kvmprobe import KvmProbe
 from pvc_core.hypervisor.link import Link
-from pvc_core.hypervisor.outgoing import Outgoing, OutgoingJobs
+from pvc_core.hypervisor.transfers import Transfers
 from pvc_core.hypervisor.usage import UsageMeter
 from pvc_core.model.node import GuestUsage
 from pvc_core.model.vm import VmSpec
 
 if TYPE_CHECKING:
-    from pvc_core.hypervisor.libvirt_calls import Connection, ConsoleStream, Handle
+    from pvc_core.hypervisor.libvirt_calls import Connection, ConsoleStream, Handle, Observer
 
 log = logging.getLogger(__name__)
 
 _EVENT_PATIENCE_S: Final = 3.0
 """How much later than an answer the event of a domain's end may come."""
-_REACH_S: Final = 5.0
-"""Time to reach the target's libvirt before a migration is begun: libvirtd itself would try for two minutes."""
 _GONE_S: Final = 30.0
-_PORTS: Final = {"qemu+tcp": 16509, "qemu+tls": 16514}
 
 
 class LibvirtHypervisor:
@@ -82,49 +76,63 @@ class LibvirtHypervisor:
             ) from error
         self._calls = libvirt_calls
         self._uri = uri
-        self._migration_uri = migration_uri
         self._memory_mib = memory_mib
         self._keepalive_s = max(1, round(keepalive_s))
         self._detach_s = detach_s
         self._boot_id = hostfacts.boot_id()
         self._callbacks: list[DomainCallback] = []
         self._infos: dict[str, DomainInfo] = {}
+        self._missed: set[str] = set()
         self._first_seen: dict[str, tuple[int, float]] = {}
         self._exits = Exits()
-        self._jobs = OutgoingJobs()
+        self._transfers = Transfers(migration_uri, self._connect, self._tell)
         self._usage = UsageMeter()
         self._probe = KvmProbe(Path(run_directory), accelerator, self._exits)
-        self._link = Link(f"libvirt at {uri}", self._open, self._calls.Connection.close, patience_s=patience_s)
+        self._link = Link(
+            f"libvirt at {uri}",
+            self._open,
+            self._calls.Connection.close,
+            up=self._connected,
+            patience_s=patience_s,
+        )
 
     # -- the connection ---------------------------------------------------------------------------------------
+
+    def _connect(self, observer: "Observer | None" = None) -> "Connection":
+        return self._calls.Connection(self._uri, self._keepalive_s, observer)
 
     def _open(self) -> "Connection":
         observer = self._calls.Observer(
             self._exits.seen, self._exits.executed, self._ended, self._tell, self._disconnected
         )
-        connection = self._calls.Connection(self._uri, self._keepalive_s, observer)
+        # What was seen before may not be the last that happened, and libvirt may count its runs anew.
+        self._missed |= set(self._infos)
+        self._exits.forget_all()
+        self._infos.clear()
+        self._first_seen.clear()
+        connection = self._connect(observer)
         try:
-            known = set(self._infos)
             found = self._list(connection)
-            for vm, (handle, info) in found.items():
-                if handle.outgoing_progress() is not None:
-                    self._jobs.adopt(vm)
+            for handle, info in found.values():
+                self._transfers.adopt(handle)
                 self._view(handle, info)  # notes whether it executes
         except BaseException:
             connection.close()
             raise
-        # Anything may have happened while nobody was connected.
-        for vm in sorted(known | set(found)):
-            self._tell(vm)
         return connection
 
+    def _connected(self) -> None:
+        """Have everything looked at: anything may have happened while nobody was connected."""
+        missed, self._missed = self._missed, set()
+        for vm in sorted(missed | set(self._infos)):
+            self._tell(vm)
+
     def _disconnected(self, connection: "Connection", reason: str) -> None:
-        self._exits.forget_all()
         self._link.lost(connection, reason)
 
     def _ended(self, vm: str, reason: ExitReason) -> None:
         self._exits.ended(vm, reason)
-        self._jobs.gone(vm)
+        self._transfers.gone(vm)
         self._first_seen.pop(vm, None)
         log.info("domain-ended vm=%s libvirt=%s", vm, reason.value)
 
@@ -174,7 +182,7 @@ class LibvirtHypervisor:
             handle = connection.find(vm)
             info = self._info(handle) if handle is not None else None
             if handle is None:
-                self._jobs.gone(vm)
+                self._transfers.gone(vm)
             return self._view(handle, info) if handle is not None and info is not None and info.ours else None
 
     def _required(self, connection: "Connection", vm: str) -> tuple["Handle", DomainInfo]:
@@ -196,8 +204,7 @@ class LibvirtHypervisor:
                     found[handle.vm] = (handle, info)
         for vm in known - present:
             self._infos.pop(vm, None)
-        for vm in set(self._jobs.vms()) - present:
-            self._jobs.gone(vm)
+        self._transfers.keep_only(present)
         return found
 
     def _info(self, handle: "Handle") -> DomainInfo | None:
@@ -221,7 +228,7 @@ class LibvirtHypervisor:
             if phase is phases.EXECUTING:
                 self._exits.executed(vm)
             if phase in (phases.EXECUTING, phases.PAUSED):
-                self._look_at_job(handle)
+                self._transfers.look(handle)
         except self._calls.DomainGone:
             return None
         states = {phases.EXECUTING: DomainState.RUNNING, phases.INCOMING: DomainState.INCOMING}
@@ -231,7 +238,7 @@ class LibvirtHypervisor:
             state=states.get(phase, DomainState.PAUSED),
             memory_mib=info.memory_mib,
             vcpus=info.vcpus,
-            job=self._jobs.view(vm),
+            job=self._transfers.view(vm),
             accelerator=info.accelerator,
             vnc=info.vnc,
             running_for_s=0.0 if phase is phases.INCOMING else self._age(vm, info),
@@ -305,84 +312,18 @@ class LibvirtHypervisor:
             phase = handle.phase()
         if phase is not self._calls.Phase.EXECUTING:
             raise HypervisorError(f"cannot migrate {info.name}: it is {phase.value}, not running")
-        job = self._jobs.begin(vm)
-        threading.Thread(target=self._transfer, args=(vm, job, options), name=f"migrate {vm}", daemon=True).start()
-
-    def _transfer(self, vm: str, job: Outgoing, options: MigrationOptions) -> None:
-        began = time.monotonic()
-        try:
-            self._send(vm, job, options)
-        except self._calls.ConnectionLost as error:
-            # Our connection broke, not the migration: what became of it is seen by looking.
-            log.warning("migration-unwatched vm=%s error=%s", vm, error)
-            self._jobs.unwatch(job)
-        except HypervisorError as error:
-            self._failed(vm, job, str(error))
-        except Exception as error:  # the record must not stay active for ever
-            log.exception("migration-failed vm=%s", vm)
-            self._jobs.fail(vm, job, repr(error))
-        else:
-            log.info("migrated vm=%s target=%s seconds=%.2f", vm, options.target_address, time.monotonic() - began)
-            self._jobs.succeed(vm, job)
-        self._tell(vm)
-
-    def _send(self, vm: str, job: Outgoing, options: MigrationOptions) -> None:
-        host = f"[{options.target_address}]" if ":" in options.target_address else options.target_address
-        target_uri = self._migration_uri.format(address=host)
-        _check_reachable(target_uri, options.target_address)
-        # A connection of its own: libvirtd serves only five calls of one connection at a time
-        # (max_client_requests), and this one takes as long as the migration.
-        connection = self._calls.Connection(self._uri, self._keepalive_s)
-        try:
-            handle = connection.find(vm)
-            if handle is None:
-                raise HypervisorError("the domain ended")
-            if job.stop:
-                raise HypervisorError("aborted on request")
-            handle.migrate(
-                self._calls.TransferOptions(
-                    target_uri=target_uri,
-                    data_uri=f"tcp://{host}",
-                    max_downtime_ms=options.max_downtime_ms,
-                    unsafe=options.unsafe,
-                    auto_converge=options.auto_converge,
-                )
-            )
-        finally:
-            connection.close()
-
-    def _failed(self, vm: str, job: Outgoing, message: str) -> None:
-        log.warning("migration-failed vm=%s error=%s", vm, message)
-        self._jobs.fail(vm, job, message)
-
-    def _look_at_job(self, handle: "Handle") -> None:
-        """Bring the record of an outgoing migration up to date."""
-        vm = handle.vm
-        job = self._jobs.get(vm)
-        if job is None or job.failed:
-            return
-        progress = handle.outgoing_progress()
-        if progress is not None:
-            job.progress = max(job.progress, min(0.99, progress))
-        elif not job.watched:
-            self._failed(vm, job, "it ended without success while libvirt could not be reached")
+        self._transfers.begin(vm, options)
 
     def abort_migration(self, vm: str) -> None:
-        job = self._jobs.get(vm)
-        if job is None or job.failed:
-            return
-        job.stop = True
-        deadline = time.monotonic() + _REACH_S
-        # A job that libvirt has not begun yet cannot be aborted there.
-        while not job.ended.is_set() and time.monotonic() < deadline:
+        def try_now() -> bool:
             with self._call(f"abort the migration of VM {vm}") as connection:
                 handle = connection.find(vm)
-                if handle is None or handle.abort_job() or not job.watched:
-                    return
-            job.ended.wait(0.05)
+                return handle is None or handle.abort_job()
+
+        self._transfers.abort(vm, try_now)
 
     def forget_job(self, vm: str) -> None:
-        self._jobs.forget(vm)
+        self._transfers.forget(vm)
 
     def migration_stats(self, vm: str) -> MigrationStats:
         with self._call(f"read how VM {vm} was migrated") as connection:
@@ -451,16 +392,3 @@ class _LibvirtConsole:
 
     def close(self) -> None:
         self._stream.close()
-
-
-def _check_reachable(uri: str, address: str) -> None:
-    parsed = urllib.parse.urlsplit(uri)
-    port = parsed.port or _PORTS.get(parsed.scheme)
-    if port is None:
-        return
-    try:
-        socket.create_connection((address, port), timeout=_REACH_S).close()
-    except OSError as error:
-        raise HypervisorError(
-            f"cannot connect to libvirt of the target at {address} port {port}: {error.strerror or error}"
-        ) from error

@@ -19,14 +19,24 @@ _LONGEST_PAUSE_S: Final = 2.0
 class Link(Generic[T]):
     """Keeps a connection up on a thread of its own, because opening one may hang.
 
-    ``open_`` opens a connection and makes it ready; ``close`` lets go of one, dead or alive.  ``get`` never
-    waits longer than ``patience_s``, and not at all once an attempt has taken that long or failed.
+    ``open_`` opens a connection, ``up`` is called when ``get`` has begun to return it, ``close`` lets go of one,
+    dead or alive; all three on that thread.  ``get`` never waits longer than ``patience_s``, and not at all once
+    an attempt has taken that long or failed.
     """
 
-    def __init__(self, what: str, open_: Callable[[], T], close: Callable[[T], None], *, patience_s: float) -> None:
+    def __init__(
+        self,
+        what: str,
+        open_: Callable[[], T],
+        close: Callable[[T], None],
+        *,
+        up: Callable[[], None],
+        patience_s: float,
+    ) -> None:
         self._what = what
         self._open = open_
         self._close = close
+        self._up = up
         self._patience_s = patience_s
         self._changed = threading.Condition()
         self._connection: T | None = None
@@ -39,10 +49,10 @@ class Link(Generic[T]):
     def get(self) -> T:
         """Return the connection; raise HypervisorUnavailable while there is none."""
         with self._changed:
-            while self._connection is None:
-                left = self._began + self._patience_s - time.monotonic()
+            while self._closed or self._connection is None:
                 if self._closed:
                     raise HypervisorUnavailable(f"this connection to {self._what} was closed")
+                left = self._began + self._patience_s - time.monotonic()
                 if self._failure or left <= 0:
                     raise HypervisorUnavailable(f"{self._what} does not answer: {self._failure or 'no reply yet'}")
                 self._changed.wait(left)
@@ -85,7 +95,9 @@ class Link(Generic[T]):
             self._connection = connection
             self._failure = ""
             self._changed.notify_all()
-            log.info("hypervisor-connected hypervisor=%s", self._what)
+        log.info("hypervisor-connected hypervisor=%s", self._what)
+        self._up()
+        with self._changed:
             self._changed.wait_for(lambda: self._closed or self._connection is not connection)
             self._connection = None
             if not self._closed:
