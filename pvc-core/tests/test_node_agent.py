@@ -32,7 +32,7 @@ class Recorder:
         return self.answer
 
     def take(self):
-        asked, self.asked = sorted(set(self.asked)), []
+        asked, self.asked = sorted({id_ for id_ in self.asked if id_}), []
         return asked
 
 
@@ -120,6 +120,23 @@ def test_a_change_that_a_lost_event_hid_is_found_by_a_full_scan(site):
     site.node.store._watches.clear()
     change(site, keys.vm_spec("a"), node="hv1")
     site.cluster.until(lambda: site.vm.take() == ["a"], site.cluster.timing.resync * 11)
+
+
+def test_on_a_large_cluster_nodes_read_everything_at_different_moments_after_a_disturbance(site, monkeypatch):
+    from pvc_core.node import agent as agent_module
+
+    monkeypatch.setattr(agent_module, "_SMALL", 0)
+    put(site, vm_spec("mine", "hv1"), vm_spec("coming", "hv2"))
+    site.cluster.run(site.cluster.timing.resync + 1)
+    site.node.store.suspend()
+    change(site, keys.vm_spec("coming"), node="hv1")
+    put(site, vm_spec("new", "hv1"))
+    site.vm.take()
+    site.node.store.resume()
+    site.cluster.settle()
+    assert site.vm.take() == ["mine", "new"]
+    took = site.cluster.until(lambda: "coming" in site.vm.asked, site.cluster.timing.resync + 1)
+    assert took > 0
 
 
 def test_a_domain_without_any_document_is_looked_at(site):

@@ -1,6 +1,7 @@
 """The node's report: how much it writes, what it says, and what happens when the hypervisor is away."""
 
 import pytest
+from msgspec.structs import replace
 
 from pvc_core.hypervisor.api import DomainPlan, HypervisorUnavailable
 from pvc_core.model.storage import PoolSpec
@@ -132,6 +133,43 @@ def test_a_hypervisor_that_is_away_is_told_and_its_guests_stay_in_the_report(sit
     monkeypatch.undo()
     site.cluster.run(11)
     assert next(c for c in site.status().conditions if c.type == "Hypervisor").ok
+
+
+def test_an_accelerator_that_does_not_work_and_guests_of_others_are_told(site, monkeypatch):
+    facts = site.node.hypervisor.facts()
+    told = replace(facts, unusable={"kvm": "a guest did not start with it"}, foreign=("old-vm",))
+    monkeypatch.setattr(site.node.hypervisor, "facts", lambda: told)
+    site.cluster.run(11)
+    conditions = {c.type: c for c in site.status().conditions}
+    assert not conditions["Accelerator/kvm"].ok
+    assert "a guest did not start with it" in conditions["Accelerator/kvm"].message
+    assert "old-vm" in conditions["ForeignGuests"].message
+    monkeypatch.undo()
+    site.cluster.run(11)
+    assert {c.type for c in site.status().conditions} == {"Hypervisor"}
+
+
+def test_a_node_that_is_to_emulate_does_not_complain_of_it(monkeypatch):
+    site = Site(emulation_is_bad=False)
+    told = replace(site.node.hypervisor.facts(), unusable={"kvm": "switched off"})
+    monkeypatch.setattr(site.node.hypervisor, "facts", lambda: told)
+    site.cluster.run(11)
+    assert {c.type for c in site.status().conditions} == {"Hypervisor"}
+
+
+def test_everything_is_looked_at_again_when_the_hypervisor_is_back(site, monkeypatch):
+    asked = []
+    site.node.agent.register({"network": type("Seen", (), {"reconcile": lambda _, id_: asked.append(id_)})()})
+
+    def away(*_):
+        raise HypervisorUnavailable("away")
+
+    monkeypatch.setattr(site.node.hypervisor, "domains", away)
+    site.cluster.run(11)
+    monkeypatch.undo()
+    asked.clear()
+    site.cluster.run(11)
+    assert asked
 
 
 def test_a_condition_keeps_the_time_since_when_it_is_so(site):

@@ -5,11 +5,12 @@ drives it step by step: ``start()``, then ``step(key)`` for keys of ``queue.read
 """
 
 import logging
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from pvc_core.config.schema import Timing
-from pvc_core.hypervisor.api import Hypervisor
+from pvc_core.hypervisor.api import Hypervisor, HypervisorUnavailable
 from pvc_core.model.errors import Conflict, PvcError
 from pvc_core.node.clock import Clock
 from pvc_core.node.context import NodeContext, Reconciler
@@ -30,6 +31,9 @@ _WITHOUT_LEASE: Final = frozenset({"session", "primary"})
 
 _FULL_SCAN_EVERY: Final = 10
 """Every so many resyncs all specs are read: a safety net under the watches."""
+
+_SMALL: Final = 1000
+"""Objects that every node may read at the same moment, when all of them reconnect at once."""
 
 _CONFLICT_PAUSE_S: Final = 0.05
 """First pause after somebody else changed a document between our read and our write."""
@@ -89,8 +93,7 @@ class Agent:
         self.session = Session(self.lease, clock, timing.lease, taken=self._taken, lost=self._lost)
         self._reconcilers: dict[str, Reconciler] = {"session": self.session, "resync": _Resync(self)}
         self._on_taken: list[Callable[[int], None]] = []
-        self._full_scan = True
-        self._scans = 0
+        self._full_scan_at = 0.0
         self._dropped = False
         """Keys were dropped for want of a lease: everything is looked at again when there is one."""
 
@@ -129,6 +132,10 @@ class Agent:
             log.info("work-dropped kind=%s id=%s error=%s", *key, error)
             self._dropped = True
             self.queue.done(key)
+        except HypervisorUnavailable as error:
+            # Told once by the connection and as a condition of the node; here it would be told for every guest.
+            log.debug("hypervisor-unavailable kind=%s id=%s error=%s", *key, error)
+            self.queue.failed(key)
         except PvcError as error:
             pause = self.queue.failed(key)
             failures = self.queue.failures(key)
@@ -145,7 +152,7 @@ class Agent:
     def on_change(self, path: str | None) -> None:
         """Take note of a change in the store.  Runs on the store's thread: only puts keys on the queue."""
         if path is None:
-            self._full_scan = True
+            self._scan_fully_after_disturbance()
             self.session.verify()
             self.queue.add("session", "")
             self.queue.add("resync", "")
@@ -172,14 +179,11 @@ class Agent:
 
     def resync(self) -> float:
         """Put everything this node has to look at on the queue; return the seconds until the next time."""
-        full = self._full_scan or self._scans % _FULL_SCAN_EVERY == 0
-        self._full_scan = False
-        try:
-            found = self.interest.scan(full=full)
-        except PvcError:
-            self._full_scan |= full
-            raise
-        self._scans += 1
+        now, interval = self.context.clock.monotonic(), self.context.timing.resync
+        full = now >= self._full_scan_at
+        found = self.interest.scan(full=full)
+        if full:
+            self._full_scan_at = now + interval * _FULL_SCAN_EVERY
         for kind, id_ in found:
             self.queue.add(kind, id_)
         # The network without an id: what is left in the kernel of networks that are gone.
@@ -187,7 +191,18 @@ class Agent:
         for kind, id_ in own:
             if kind in self._reconcilers:
                 self.queue.add(kind, id_)
-        return self.context.timing.resync
+        return max(min(interval, self._full_scan_at - now), 0.0)
+
+    def _scan_fully_after_disturbance(self) -> None:
+        """Have everything read again; on a large cluster each node at another moment of the resync interval.
+
+        When a ZooKeeper server ends, all its clients reconnect at once.  Own objects, new and vanished ones
+        are looked at right away in any case.
+        """
+        wait = 0.0
+        if self.interest.size() > _SMALL:
+            wait = zlib.crc32(self.context.name.encode()) % 1000 / 1000 * self.context.timing.resync
+        self._full_scan_at = min(self._full_scan_at, self.context.clock.monotonic() + wait)
 
     def _dispatch(self, key: WorkKey) -> float | None:
         kind, id_ = key
@@ -201,17 +216,18 @@ class Agent:
             return None
         delay = reconciler.reconcile(id_)
         if kind == "session" and self._dropped and self.lease.generation() is not None:
+            self._scan_fully_after_disturbance()
             self._look_at_everything()
         return delay
 
     def _taken(self, generation: int) -> None:
         for call in self._on_taken:
             call(generation)
+        self._full_scan_at = 0.0
         self._look_at_everything()
 
     def _look_at_everything(self) -> None:
         self._dropped = False
-        self._full_scan = True
         for kind in ("resync", "publish", "health"):
             self.queue.add(kind, "")
 

@@ -44,6 +44,7 @@ def assemble(
     duties: tuple[tuple[str, Duty], ...] = (),
     limits: MemoryLimits | None = None,
     service_port: int = 0,
+    emulation_is_bad: bool = True,
     spawn: Spawn = spawn_thread,
     call: BoundedCall = call_with_deadline,
 ) -> Parts:
@@ -54,7 +55,9 @@ def assemble(
     """
     context, queue = agent.context, agent.queue
     state = NodeState(context.clock, lambda: queue.add("publish", ""))
-    publisher = Publisher(context, state, host, limits=limits, service_port=service_port)
+    publisher = Publisher(
+        context, state, host, limits=limits, service_port=service_port, emulation_is_bad=emulation_is_bad
+    )
     node = NodeReconciler(context, state, agent.interest, ops, host)
     election = Election(context, agent.lease, RoleServices(services, state, context.clock, call=call), coordinators)
     tasks = TaskEngine(context, agent.interest, runners or {}, spawn=spawn)

@@ -93,6 +93,7 @@ class Daemon:
             resource_kinds=kinds,
             limits=MemoryLimits(config.node.memory_mib, config.node.reserved_memory_mib),
             service_port=config.service.port if config.service.token_file else 0,
+            emulation_is_bad=config.node.accelerator != "tcg",
         )
         self.agent.on_lease(lambda _: outside.run_directory.settle(outside.succession.holder))
         self._workers = Workers(queue, self.agent.work)

@@ -87,6 +87,11 @@ class Interest:
         with self._lock:
             self._foreign_tasks.add(task)
 
+    def size(self) -> int:
+        """Return how many objects of the whole cluster were seen: what a full scan reads."""
+        with self._lock:
+            return sum(len(ids) for ids in self._known.values())
+
     def own_vms(self) -> frozenset[str]:
         """Return the ids of the VMs this node had to do with when it last looked."""
         with self._lock:

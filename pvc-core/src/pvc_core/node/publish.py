@@ -53,7 +53,9 @@ class Publisher:
         *,
         limits: MemoryLimits | None = None,
         service_port: int = 0,
+        emulation_is_bad: bool = True,
     ) -> None:
+        """``emulation_is_bad``: complain when guests cannot be accelerated here."""
         self._context = context
         self._state = state
         self._host = host
@@ -68,6 +70,8 @@ class Publisher:
         self._published: float | None = None
         self._figures: float | None = None
         self._had_guests = True
+        self._away = False
+        self._emulation_is_bad = emulation_is_bad
 
     def reconcile(self, id_: str) -> float | None:  # noqa: ARG002  (there is one report)
         """Publish, unless that was done within the last second; returns when to do it again."""
@@ -98,8 +102,14 @@ class Publisher:
             state.set_condition(
                 "Hypervisor", ok=False, reason="Unavailable", message=f"the hypervisor does not answer: {error}"
             )
+            self._away = True
         else:
             state.set_condition("Hypervisor", ok=True)
+            self._tell_facts(self._facts)
+            if self._away:
+                # What waits in back-off for the hypervisor need not wait any longer.
+                self._away = False
+                context.wake("resync", "", 0.0)
         host, facts, domains = self._host.figures(), self._facts, self._domains.values()
         allocated = sum(domain.memory_mib for domain in domains)
         return NodeStatus(
@@ -128,6 +138,23 @@ class Publisher:
             conditions=state.conditions,
             published=context.clock.wall(),
         )
+
+    def _tell_facts(self, facts: HostFacts) -> None:
+        """Say what of the host's facts a person should know of."""
+        for name, why in facts.unusable.items() if self._emulation_is_bad else ():
+            self._state.set_condition(
+                f"Accelerator/{name}", ok=False, reason="Unusable", message=f"{name} does not work on this host: {why}"
+            )
+        for type_ in [c.type for c in self._state.conditions if c.type.startswith("Accelerator/")]:
+            if type_.removeprefix("Accelerator/") not in facts.unusable:
+                self._state.clear_condition(type_)
+        if facts.foreign:
+            message = (
+                f"these guests are not PVC's, use this host's memory, and are left alone: {', '.join(facts.foreign)}"
+            )
+            self._state.set_condition("ForeignGuests", ok=True, reason="Present", message=message)
+        else:
+            self._state.clear_condition("ForeignGuests")
 
     def _publish_usage(self) -> None:
         context = self._context

@@ -128,13 +128,15 @@ class NodeReconciler:
             self._state.clear_condition("Drain")
             return
         vm, reasons = min(placed.stuck.items())
+        spec = documents.read(self._context.store, keys.vm_spec(vm))
+        name = spec.value.name if spec is not None else vm
         why = "; ".join(f"{node}: {reason}" for node, reason in sorted(reasons.items())) or "there is no other node"
         more = f" and {len(placed.stuck) - 1} more" if len(placed.stuck) > 1 else ""
         self._state.set_condition(
             "Drain",
             ok=False,
             reason="NoNodeFits",
-            message=f"VM {vm}{more} fits on no other node ({why}); without room within "
+            message=f"VM {name}{more} fits on no other node ({why}); without room within "
             f"{self._context.timing.resync:g} s it is shut down and waits for a place",
         )
 
