@@ -7,6 +7,7 @@ from pvc_core.hypervisor.api import DomainPlan, HypervisorUnavailable
 from pvc_core.model.storage import PoolSpec
 from pvc_core.model.vm import MigrationPhase, MigrationRecord, VmClaim, VmSpec
 from pvc_core.node.publish import MemoryLimits
+from pvc_core.ops.node import NodeList, node_list
 from pvc_core.plugin.errors import DriverError
 from pvc_core.plugin.specs.storage import VolumeRef
 from pvc_core.store import documents, keys
@@ -130,6 +131,8 @@ def test_a_hypervisor_that_is_away_is_told_and_its_guests_stay_in_the_report(sit
     assert not condition.ok
     assert "connection refused" in condition.message
     assert status.running == ("a",)
+    (row,) = node_list(site.cluster.ops, NodeList())
+    assert (row.ready, row.reason) == (False, "its hypervisor does not answer")
     monkeypatch.undo()
     site.cluster.run(11)
     assert next(c for c in site.status().conditions if c.type == "Hypervisor").ok

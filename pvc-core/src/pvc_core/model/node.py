@@ -1,11 +1,14 @@
 """Nodes: what the operator wants of one, what it reports, and its lease."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from pvc_core.model.base import Condition, Document, Value
 
 Role = Literal["coordinator", "hypervisor"]
 Scheduling = Literal["ready", "drain"]
+
+HYPERVISOR: Final = "Hypervisor"
+"""Type of a node's condition that says whether its hypervisor answers: without it the node takes no VMs."""
 
 
 class NodeSpec(Document, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar
 
 from pvc_core.hypervisor.api import Domain, DomainState, HostFacts, HypervisorError
 from pvc_core.model.base import Document
-from pvc_core.model.node import Memory, NodeStatus, NodeUsage
+from pvc_core.model.node import HYPERVISOR, Memory, NodeStatus, NodeUsage
 from pvc_core.node.context import NodeContext
 from pvc_core.node.host import Host
 from pvc_core.node.state import NodeState
@@ -100,11 +100,11 @@ class Publisher:
         except HypervisorError as error:
             # Guests may well be running: the last that was seen of them stays in the report.
             state.set_condition(
-                "Hypervisor", ok=False, reason="Unavailable", message=f"the hypervisor does not answer: {error}"
+                HYPERVISOR, ok=False, reason="Unavailable", message=f"the hypervisor does not answer: {error}"
             )
             self._away = True
         else:
-            state.set_condition("Hypervisor", ok=True)
+            state.set_condition(HYPERVISOR, ok=True)
             self._tell_facts(self._facts)
             if self._away:
                 # What waits in back-off for the hypervisor need not wait any longer.

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from pvc_core.model.cluster import Cluster
-from pvc_core.model.node import LeaseGeneration, NodeSpec, NodeStatus
+from pvc_core.model.node import HYPERVISOR, LeaseGeneration, NodeSpec, NodeStatus
 from pvc_core.model.placement import NodeView
 from pvc_core.model.vm import Power, VmSpec
 from pvc_core.ops.context import Ops
@@ -110,6 +110,8 @@ class NodeFacts(NamedTuple):
             return "it is flushed"
         if self.spec.maintenance:
             return "it is in maintenance"
+        if any(condition.type == HYPERVISOR and not condition.ok for condition in self.status.conditions):
+            return "its hypervisor does not answer"
         return ""
 
 
