@@ -1,8 +1,8 @@
 """What commands print: tables and sheets for people, JSON and YAML for scripts.
 
 Results go to standard output.  Notes, warnings and progress go to standard error, so that a pipe gets
-results only.  On a terminal tables have colours (rich is imported then, and only then); in a pipe they
-are plain aligned text that nothing truncates.
+results only.  On a terminal tables have colours and keep to its width; in a pipe they are plain aligned
+text that nothing truncates.
 """
 
 import os
@@ -17,20 +17,9 @@ Format = Literal["table", "json", "yaml"]
 Colour = Literal["auto", "always", "never"]
 FORMATS: Final = ("table", "json", "yaml")
 
-STYLES: Final = {
-    "good": "green",
-    "busy": "cyan",
-    "warn": "yellow",
-    "bad": "bold red",
-    "faint": "bright_black",
-    "name": "bold",
-    "": "",
-}
-"""What each word for a cell's weight looks like on a terminal."""
-
 
 class Cell(NamedTuple):
-    """Text with a weight (a key of STYLES)."""
+    """Text with a weight: good, busy, warn, bad, faint, name, or none."""
 
     text: str
     weight: str = ""
@@ -82,8 +71,13 @@ class Block(NamedTuple):
 Sheet = Sequence[Line | Block]
 
 
+_PLAIN: Final = (str, int, float, bool)
+
+
 def plain(value: Any) -> Any:
     """Return a value as JSON would have it, every field of every struct present, defaults too."""
+    if value is None or type(value) in _PLAIN:
+        return value
     if isinstance(value, msgspec.Struct):
         return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, dict):

@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import termios
+import time
 import tty
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
@@ -44,6 +45,16 @@ class Terminal:
         view = memoryview(data)
         while view:
             view = view[os.write(self._stdout, view) :]
+
+    def pause(self, seconds: float) -> bool:
+        """Wait; True as soon as the person asks for the end.  What else is typed is lost: nobody is there."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            if select.select([self._stdin], [], [], left)[0]:
+                typed = os.read(self._stdin, 4096)
+                if not typed or ESCAPE in typed:
+                    return True
+        return False
 
     def relay(self, connection: socket.socket) -> bool:
         """Carry bytes both ways and close the connection at the end; True when the person ended it."""

@@ -28,7 +28,7 @@ def finish_task(
     if not wait:
         session.out.done(f"task {short_id(task)} {task.kind} was given to node {task.node}", task=task)
         return
-    what = f"{task.kind} {task.subject}".strip()
+    what = task.subject or task.kind
     with watching(session, what, later=f"pvc task wait {short_id(task)}") as report:
         task = wait_task(session.client.ops, task.id, timeout_s=timeout or NO_LIMIT_S, report=report)
     session.out.done(done(task), task=task)

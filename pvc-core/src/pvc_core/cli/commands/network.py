@@ -114,7 +114,7 @@ def _finish(session: Session, view: NetworkView, done: str, *, wait: bool, timeo
         with watching(session, f"network {view.name}", later=f"pvc network info {view.name}") as report:
             found = wait_network(session.client.ops, view.id, ObjectGoal.READY, timeout_s=timeout, report=report)
         view = found.view if found else view
-    session.out.done(f"network {view.name} is {done}", network=view)
+    session.out.done(f"network {view.name} {'is' if wait else 'will be'} {done}", network=view)
 
 
 @click.command("add")
@@ -125,7 +125,7 @@ def _finish(session: Session, view: NetworkView, done: str, *, wait: bool, timeo
     "--mtu", type=click.IntRange(576, 65535), help="Largest packet; left out: what the driver finds possible."
 )
 @parameter_option
-@wait_options(60)
+@wait_options(30)
 @format_option
 @pass_session
 def add(
@@ -152,7 +152,7 @@ def add(
 @click.option("--description", help="A few words for people.")
 @click.option("--mtu", metavar="MTU|auto", help="Largest packet; auto: what the driver finds possible.")
 @parameter_option
-@wait_options(60)
+@wait_options(30)
 @format_option
 @pass_session
 def modify(
@@ -188,7 +188,7 @@ def _mtu(text: str) -> int:
 @click.command("remove")
 @click.argument("network", type=NETWORK)
 @yes_option
-@wait_options(60)
+@wait_options(30)
 @format_option
 @pass_session
 def remove(session: Session, network: str, yes: bool, wait: bool, timeout: float) -> None:

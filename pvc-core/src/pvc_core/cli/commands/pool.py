@@ -100,7 +100,7 @@ def _finish(session: Session, view: PoolView, done: str, *, wait: bool, timeout:
     if wait:
         with watching(session, f"pool {view.name}", later=f"pvc storage pool info {view.name}") as report:
             view = wait_pool(session.client.ops, view.id, ObjectGoal.READY, timeout_s=timeout, report=report) or view
-    session.out.done(f"pool {view.name} is {done}", pool=view)
+    session.out.done(f"pool {view.name} {'is' if wait else 'will be'} {done}", pool=view)
 
 
 @click.command("add")
@@ -108,7 +108,7 @@ def _finish(session: Session, view: PoolView, done: str, *, wait: bool, timeout:
 @click.option("-d", "--driver", required=True, help="Storage driver, such as dir or ceph-rbd.")
 @click.option("--description", default="", help="A few words for people.")
 @parameter_option
-@wait_options(120)
+@wait_options(30)
 @format_option
 @pass_session
 def add(
@@ -133,7 +133,7 @@ def add(
 @click.argument("pool", type=POOL)
 @click.option("--description", help="A few words for people.")
 @parameter_option
-@wait_options(120)
+@wait_options(30)
 @format_option
 @pass_session
 def modify(
@@ -156,7 +156,7 @@ def modify(
 @click.command("remove")
 @click.argument("pool", type=POOL)
 @yes_option
-@wait_options(120)
+@wait_options(30)
 @format_option
 @pass_session
 def remove(session: Session, pool: str, yes: bool, wait: bool, timeout: float) -> None:

@@ -1,21 +1,27 @@
 """`pvc vm log` and `console`: read from the node that has the guest."""
 
+import socket
 import sys
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from pvc_core.cli.complete import VM
 from pvc_core.cli.session import Session, pass_session
-from pvc_core.client.service import LogPart
+from pvc_core.client.service import LogPart, ServiceRefused
 from pvc_core.model.errors import InvalidRequest, NotFound, Unavailable
 from pvc_core.ops.vm_views import VmQuery, VmView, vm_info
+
+if TYPE_CHECKING:
+    from pvc_core.cli.raw_terminal import Terminal
 
 _POLL_S: Final = 0.5
 _LOOK_S: Final = 2.0
 """How often it is checked whether the VM went to another node."""
 _AFTER_MOVE_LINES: Final = 20
+_COME_BACK_S: Final = 60.0
+"""How long a console waits for a guest that is moved or started again."""
 
 
 def _place(session: Session, vm: str) -> tuple[VmView, str]:
@@ -43,8 +49,9 @@ def log(session: Session, vm: str, lines: int, follow: bool) -> None:
         try:
             _follow(session, view, node, part.next_offset)
         except KeyboardInterrupt:
-            # The usual way to end it, so not an error.
-            return
+            # The usual way to end it, so not an error; the shell's prompt gets a line of its own.
+            if sys.stdout.isatty():
+                session.out.text("")
 
 
 def _write(data: bytes) -> None:
@@ -102,13 +109,31 @@ def console(session: Session, vm: str) -> None:
             terminal.write(said)
             if terminal.relay(connection):
                 break
-            # The node ended it: the guest stopped, or moved to another node.
-            try:
-                now, node = _place(session, view.id)
-                if now.running_on is None:
-                    break
-                connection, said = session.client.service(node).console(view.id)
-            except (Unavailable, NotFound):
+            # The node ended it: the guest stopped, is started again, or moved to another node.
+            found = _reconnect(session, view, terminal)
+            if found is None:
                 break
-            terminal.write(f"\r\n[pvc: VM {view.name} is on {node} now]\r\n".encode())
+            node, connection, said = found
+            terminal.write(f"\r\n[pvc: connected again, VM {view.name} is on {node}]\r\n".encode())
     session.out.note(f"\nConnection to VM {view.name} ended.")
+
+
+def _reconnect(session: Session, view: VmView, terminal: "Terminal") -> tuple[str, socket.socket, bytes] | None:
+    """Return the console again, wherever the VM is now; None when it is off, or not there within some seconds.
+
+    Also None when the person pressed the escape meanwhile.
+    """
+    deadline = time.monotonic() + _COME_BACK_S
+    while time.monotonic() < deadline:
+        if terminal.pause(_POLL_S):
+            return None
+        try:
+            now, node = _place(session, view.id)
+            if now.power != "running":
+                return None
+            return node, *session.client.service(node).console(view.id)
+        except NotFound:
+            return None
+        except (Unavailable, ServiceRefused):
+            continue  # not yet: the target of a move reports a moment after the guest has come
+    return None

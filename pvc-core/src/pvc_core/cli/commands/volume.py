@@ -13,6 +13,7 @@ from pvc_core.cli.progress import watching
 from pvc_core.cli.session import Session, pass_session
 from pvc_core.cli.sheets import conditions
 from pvc_core.model.errors import InvalidRequest
+from pvc_core.model.storage import VolumeState
 from pvc_core.model.units import format_bytes
 from pvc_core.ops.volume import (
     VolumeAdd,
@@ -58,11 +59,16 @@ def _state(volume: VolumeView) -> Cell:
     return words.state("deleting" if volume.deleting else volume.state)
 
 
+def _used(volume: VolumeView) -> str:
+    """Return what it takes in its pool; before it is made nobody knows."""
+    return "" if volume.state == VolumeState.CREATING else format_bytes(volume.used_bytes)
+
+
 _COLUMNS = (
     Column("Volume", lambda volume: words.name(path(volume))),
     Column("State", _state),
     Column("Size", lambda volume: words.size(volume.size_bytes), right=True),
-    Column("Used", lambda volume: words.size(volume.used_bytes), right=True),
+    Column("Used", _used, right=True),
     Column("Format", lambda volume: volume.format, extra=True),
     Column("VM", lambda volume: volume.vm or ""),
     Column("Snapshots", lambda volume: str(len(volume.snapshots) or ""), right=True, extra=True),
@@ -102,7 +108,7 @@ def _sheet(volume: VolumeView) -> Sheet:
         *([Line("Description", volume.description)] if volume.description else []),
         Line("State", _state(volume)),
         Line("Size", words.size(volume.size_bytes)),
-        Line("Used", words.size(volume.used_bytes)),
+        Line("Used", _used(volume)),
         Line("Format", volume.format),
         Line("VM", volume.vm or ""),
         *([Line("Made from", volume.source)] if volume.source else []),
@@ -113,12 +119,17 @@ def _sheet(volume: VolumeView) -> Sheet:
     ]
 
 
+def _settle(session: Session, view: VolumeView, *, timeout: float) -> VolumeView:
+    later = f"pvc storage volume info {path(view)}"
+    with watching(session, f"volume {path(view)}", later=later) as report:
+        return wait_volume(session.client.ops, view.id, ObjectGoal.READY, timeout_s=timeout, report=report) or view
+
+
 def _finish(session: Session, view: VolumeView, done: str, *, wait: bool, timeout: float) -> None:
+    """Wait until the last change is carried out and say what was done; without ``wait`` that it will be."""
     if wait:
-        later = f"pvc storage volume info {path(view)}"
-        with watching(session, f"volume {path(view)}", later=later) as report:
-            view = wait_volume(session.client.ops, view.id, ObjectGoal.READY, timeout_s=timeout, report=report) or view
-    session.out.done(f"volume {path(view)} is {done}", volume=view)
+        view = _settle(session, view, timeout=timeout)
+    session.out.done(f"volume {path(view)} {'is' if wait else 'will be'} {done}", volume=view)
 
 
 @click.command("add")
@@ -160,7 +171,9 @@ def resize(session: Session, volume: str, size: int, wait: bool, timeout: float)
 def rename(session: Session, volume: str, name: str, wait: bool, timeout: float) -> None:
     """Rename a volume (pool/volume) within its pool, and in the definition of its VM."""
     view = volume_rename(session.client.ops, VolumeRename(volume=volume, name=name))
-    _finish(session, view, f"what {volume} was", wait=wait, timeout=timeout)
+    if wait:
+        _settle(session, view, timeout=timeout)
+    session.out.done(f"volume {volume} {'is now' if wait else 'will be'} {path(view)}", volume=view)
 
 
 @click.command("clone")
