@@ -65,8 +65,11 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     """A volume that this node holds for a VM."""
 
     pool: str
+    """Id of the pool."""
     volume: str
+    """Name of the volume."""
     vm: str
+    """Id of the VM."""
 
 
 class DiskSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,7 +133,11 @@ class StorageDriver(abc.ABC):
     @hookspec(firstresult=True)
     @abc.abstractmethod
     def pool_usage(self, pool: PoolSpec) -> PoolUsage:
-        """Return the pool's bytes, as guests could use them.  Deadline 10 s; called every minute."""
+        """Return the pool's bytes, as guests could use them.  Deadline 10 s; called every minute.
+
+        Raises NotReady or ObjectMissing when the pool is not there, and never makes it: core asks this first
+        before it calls ``pool_ensure`` for a pool that was made once, on whatever node.
+        """
 
     @hookspec(firstresult=True)
     @abc.abstractmethod
@@ -173,7 +180,8 @@ class StorageDriver(abc.ABC):
     def volume_clone(self, source: VolumeRef, snapshot: str, target: VolumeRef, full_copy: bool) -> bool:
         """Create ``target`` with the contents of ``source`` (of its snapshot, unless "").  Deadline 3600 s.
 
-        A half-made target is invisible or is removed by the next try.
+        The same clone made by an earlier try is success; any other volume of the target's name: ObjectExists.
+        A half-made target is invisible or is removed by the next try, which may come from another node.
         """
 
     @hookspec(firstresult=True)
@@ -234,13 +242,14 @@ class StorageDriver(abc.ABC):
 
         ``epoch`` is that of the VM's claim: a driver with locks stores it and refuses a smaller one, so a
         late call of a former holder fails.  ``incoming``: for the target of a live migration, while the
-        source still has it.  Otherwise a volume attached on another node raises ObjectBusy, naming it.
+        source still has it.  Otherwise a volume attached on another node raises ObjectBusy, naming it, unless our
+        epoch is higher: then the claim was revoked with a proof, and the other node's hold ends.
         """
 
     @hookspec(firstresult=True)
     @abc.abstractmethod
     def disk_detach(self, volume: VolumeRef, vm: str) -> bool:
-        """Give up this node's use of a volume; not attached is success.  Deadline 30 s."""
+        """Give up this node's use of a volume, never another's; not attached is success.  Deadline 30 s."""
 
     @hookspec(firstresult=True)
     @abc.abstractmethod
