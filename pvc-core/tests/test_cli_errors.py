@@ -83,6 +83,7 @@ BAD = [
     (("vm", "start", "web1", "--timeout", "soon"), "", 2, "'soon' is not a duration"),
     (("vm", "start"), "", 2, "Missing argument"),
     (("vm", "start", "web1", "--nod", "x"), "", 2, "No such option"),
+    (("vm", "list", "-q"), "", 2, "No such option '-q' (it stands before the command: pvc -q ...)"),
     (("cluster", "settings", "--migrations-per-source", "0"), "", 2, "migrations_per_source"),
     (("cluster", "restore", "/no/such/file", "--yes"), "", 2, "/no/such/file"),
     (("network", "modify", "lan"), "", 2, "nothing to change"),

@@ -68,7 +68,10 @@ def _report(error: Exception, *, debug: bool) -> int:
         return _say("cancelled: nothing was changed", 1)
     if isinstance(error, click.UsageError):
         path = error.ctx.command_path if error.ctx else "pvc"
-        return _say(f"{error.format_message().rstrip('.')} (see: {path} --help)", error.exit_code)
+        hint = f"see: {path} --help"
+        if isinstance(error, click.NoSuchOption) and error.option_name in _GLOBAL:
+            hint = f"it stands before the command: pvc {error.option_name} ..."
+        return _say(f"{error.format_message().rstrip('.')} ({hint})", error.exit_code)
     if isinstance(error, click.ClickException):
         return _say(error.format_message(), error.exit_code)
     if debug:
@@ -129,6 +132,10 @@ def _root(
         ctx.obj = Session()
     ctx.obj.configure(config=config, format_=format_, colour=colour, quiet=quiet, verbose=verbose, debug=debug)
     ctx.call_on_close(ctx.obj.close)
+
+
+_GLOBAL: Final = frozenset(name for option in _root.params for name in option.opts)
+"""Options of `pvc` itself."""
 
 
 def build(plugins: Sequence[PluginCommand] = ()) -> Pvc:

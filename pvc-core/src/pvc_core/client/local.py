@@ -1,15 +1,17 @@
 """A client with a session of its own with the state store: what the CLI uses."""
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from pvc_core.client.service import ServiceClient
 from pvc_core.config.schema import Service
 from pvc_core.model.errors import Unavailable
 from pvc_core.ops.context import Ops, Validator, ValidatorLookup, no_validators
 from pvc_core.ops.message import decode_request
 from pvc_core.ops.node import NodeQuery, node_info
 from pvc_core.store.api import Store
+
+if TYPE_CHECKING:
+    from pvc_core.client.service import ServiceClient
 
 CONNECT_S: Final = 5.0
 """Time for the state store to answer before a command gives up."""
@@ -54,8 +56,11 @@ class Client:
         found = lookup(operation)
         return found.run(self.ops, decode_request(found.request, arguments, operation))
 
-    def service(self, node: str) -> ServiceClient:
+    def service(self, node: str) -> "ServiceClient":
         """Return a client for the service of a node.  Raises NotFound, Unavailable when the node is not alive."""
+        # http.client costs 20 ms: only consoles and logs pay for it.
+        from pvc_core.client.service import ServiceClient
+
         info = node_info(self.ops, NodeQuery(node=node))
         if not info.row.alive or info.status is None:
             raise Unavailable(f"node {node} is not alive, and consoles and their logs can only be read there")
