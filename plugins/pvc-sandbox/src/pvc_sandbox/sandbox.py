@@ -184,7 +184,7 @@ class Sandbox:
     def power_on(self, node: str, *, report: Report = lambda _: None) -> None:
         """Switch a node on and return when its libvirtd answers; its daemon joins the cluster by itself.
 
-        ``wait_ready`` waits for that too.
+        ``wait_ready`` waits for that too.  On a node that is on, daemons that were stopped are started again.
         """
         self._power_on(self.plan, [self.host(node).number], report)
 
