@@ -240,17 +240,22 @@ def test_without_any_server_the_first_connection_fails_soon_and_names_what_was_t
 
 _CLIENT = """
 import logging
+import os
 import sys
 from pvc_core.store.api import Create
 from pvc_core.store.zookeeper import ZooKeeperStore
 
 logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(name)s %(message)s")
+
+def say(*words):
+    os.write(1, f"{' '.join(map(str, words))}\\n".encode())  # in one piece: two threads speak
+
 store = ZooKeeperStore(sys.argv[1].split(","), session_timeout_s=4.0)
 store.wait_connected(20)
-store.watch("/pvc", lambda path: print("watch", path, flush=True))
-store.watch_state(lambda state: print("state", state.value, flush=True))
+store.watch("/pvc", lambda path: say("watch", path))
+store.watch_state(lambda state: say("state", state.value))
 store.commit(Create("/pvc/lease", b"", ephemeral=True))
-print("ready", flush=True)
+say("ready")
 sys.stdin.read()
 store.close()
 """
