@@ -89,7 +89,7 @@ def test_a_command_prints_every_documented_field(args: tuple[str, ...], name: st
     assert pvc("vm", "define", "-", input="name: web1\nmemory: 1G\nnics: [{network: lan}]\n").status == 0
     found = pvc(*args, "--format", "json").json()
     record = found[0] if isinstance(found, list) else found
-    assert list(record) == documented()[name]  # type: ignore[call-overload]
+    assert list(record) == documented()[name]
 
 
 def test_no_field_is_lost_because_it_has_its_default() -> None:

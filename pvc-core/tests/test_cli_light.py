@@ -13,7 +13,8 @@ from pvc_core.cli.main import build
 from pvc_core.cli.plugins import PluginCommand
 from pvc_core.cli.table import CORE, Entry
 from pvc_core.plugin.manifest import CommandSpec
-from pvc_core.testkit.command_line import CommandLine
+from pvc_core.store.memory import MemoryTree
+from pvc_core.testkit.command_line import CommandLine, add_node
 
 HEAVY = {"kazoo", "libvirt", "pluggy", "puresasl", "rados", "rbd", "rich", "ssl", "stevedore", "yaml"}
 MOST_MODULES = 220
@@ -185,3 +186,34 @@ def test_completing_a_commands_word_needs_no_import(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "pvc_core.cli.commands.vm_show", None)
     words = ShellComplete(build(), {}, "pvc", "_PVC_COMPLETE").get_completions(["vm"], "li")
     assert [item.value for item in words] == ["list"]
+
+
+PEERS = """
+import click
+from pvc_core.plugin.cli import Client, Column, Output, pass_client, pass_output, session
+
+@click.command()
+@click.argument("word", default="")
+@pass_output
+@pass_client
+def command(client: Client, out: Output, word: str) -> None:
+    columns = [Column("Name", lambda row: row.name), Column("Daemon", lambda row: row.daemon, right=True)]
+    out.listing(client.call("node.list", name=word), columns, empty="nobody")
+    session().confirm("Go on?", yes=True)
+    out.done("it is done", word=word)
+"""
+
+
+def test_a_plugins_command_gets_the_cluster_and_the_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pvc_peers.py").write_text(PEERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    tree = MemoryTree()
+    spec = CommandSpec(name="peers", extends="network", target="pvc_peers:command", help="List peers.")
+    pvc = CommandLine(tree, plugins=[PluginCommand("peers", spec)])
+    add_node(tree, "node1")
+    assert pvc("network", "peers").out == "NAME    DAEMON\nnode1  running\nit is done\n"
+    assert '"name": "node1"' in pvc("--format", "json", "network", "peers").out
+    ran = pvc("network", "peers", "(")
+    assert (ran.status, len(ran.err.splitlines())) == (2, 1)
+    ran = pvc("network", "peers", "--colour")
+    assert "it stands before the command" in ran.err

@@ -93,7 +93,7 @@ def runs(tree: MemoryTree, **status: object) -> None:
         observed_generation=spec.value.generation,
     )
     claim = VmClaim(vm=VM, node="node1", lease=1, epoch=1)
-    store.commit(create(keys.vm_status(VM), replace(seen, **status)), create(keys.claim(VM), claim))  # type: ignore[arg-type]
+    store.commit(create(keys.vm_status(VM), replace(seen, **status)), create(keys.claim(VM), claim))
 
 
 def test_a_vm_that_runs_is_told_with_its_node(pvc: CommandLine, tree: MemoryTree) -> None:

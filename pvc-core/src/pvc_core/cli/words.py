@@ -56,6 +56,11 @@ def words(items: Iterable[str], *, most: int = 0) -> str:
     return ", ".join(known)
 
 
+def count(number: int, thing: str) -> str:
+    """Return a number of things: ``1 VM``, ``2 VMs``."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def when(seconds: float) -> str:
     """Return an instant in local time; nothing for zero."""
     if not seconds:

@@ -7,7 +7,7 @@ assert pvc("node", "list").status == 0
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from click.testing import CliRunner
@@ -34,10 +34,9 @@ class Ran(NamedTuple):
     out: str
     err: str
 
-    def json(self) -> object:
+    def json(self) -> Any:
         """Return standard output decoded as JSON."""
-        decoded: object = msgspec.json.decode(self.out)
-        return decoded
+        return msgspec.json.decode(self.out)
 
 
 class CommandLine:

@@ -9,7 +9,7 @@ from pvc_core.cli.complete import NODE
 from pvc_core.cli.options import format_option, wait_options, yes_option
 from pvc_core.cli.progress import NO_LIMIT_S, watching
 from pvc_core.cli.session import Session, pass_session
-from pvc_core.model.errors import NoNodeFits
+from pvc_core.model.errors import PvcError
 from pvc_core.ops.node import NodeQuery, node_info
 from pvc_core.ops.node_service import (
     NodeFlush,
@@ -43,7 +43,7 @@ def flush(session: Session, node: str, force: bool, wait: bool, timeout: float |
         for target in planned.moves.values():
             by_target[target] = by_target.get(target, 0) + 1
         spread = ", ".join(f"{count} to {target}" for target, count in sorted(by_target.items()))
-        session.out.note(f"node {node}: {len(planned.moves)} VMs leave: {spread}")
+        session.out.note(f"node {node}: {words.count(len(planned.moves), 'VM')} to move: {spread}")
     for vm, reasons in planned.stuck.items():
         session.out.warn(f"VM {vm} fits nowhere and stays: {_reasons(reasons)}")
     if wait and not planned.stuck:
@@ -53,9 +53,8 @@ def flush(session: Session, node: str, force: bool, wait: bool, timeout: float |
     else:
         session.out.done(f"node {node} is being flushed", flush=planned)
     if planned.stuck:
-        raise NoNodeFits(
-            f"node {node}: {len(planned.stuck)} VMs fit nowhere: {words.words(planned.stuck, most=5)}",
-            planned.stuck[next(iter(planned.stuck))],
+        raise PvcError(
+            f"node {node}: {words.count(len(planned.stuck), 'VM')} without a place: {words.words(planned.stuck, most=5)}"
         )
 
 

@@ -211,4 +211,4 @@ def doctor(session: Session, names: tuple[str, ...]) -> None:
         session.out.listing(rows, columns, empty=f"nothing is wrong with {words.words(patients) or 'no plugins'}")
     if errors:
         sick = [name for name, findings in found.items() if any(finding.level == "error" for finding in findings)]
-        raise PvcError(f"{errors} error{'' if errors == 1 else 's'} in {', '.join(sick)}")
+        raise PvcError(f"{words.count(errors, 'error')} in {', '.join(sick)}")

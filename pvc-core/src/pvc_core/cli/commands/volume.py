@@ -214,7 +214,7 @@ def remove(session: Session, volume: str, yes: bool, wait: bool, timeout: float)
     """Remove a volume (pool/volume) and everything on it, snapshots too."""
     ops = session.client.ops
     found = volume_info(ops, VolumeQuery(volume=volume))
-    snapshots = f" and its {len(found.snapshots)} snapshots" if found.snapshots else ""
+    snapshots = f" and its {words.count(len(found.snapshots), 'snapshot')}" if found.snapshots else ""
     session.confirm(f"Remove volume {path(found)} ({format_bytes(found.size_bytes)}){snapshots} for ever?", yes=yes)
     view = volume_remove(ops, VolumeQuery(volume=found.id))
     if wait:
