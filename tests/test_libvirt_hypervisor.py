@@ -118,12 +118,7 @@ class _Bench:
 
     def failed_job(self, vm):
         """Wait for an outgoing migration to fail and return its record."""
-
-        def failed():
-            job = self.here.domain(vm).job
-            return job if job is not None and job.state is JobState.FAILED else None
-
-        return eventually(failed, "the migration to fail", within_s=60)
+        return eventually(lambda: _failed_job(self.here, vm), "the migration to fail", within_s=60)
 
     def begin_heavy(self, vm):
         self.here.start(self.plan(vm, "web", heavy=True))
@@ -138,6 +133,21 @@ class _Bench:
             host.start()
             for vm in _virsh(host, "list", "--uuid").split():
                 _virsh(host, "destroy", vm)
+
+
+def _answer(hypervisor, vm):
+    """Return the domain, None while libvirt is away."""
+    try:
+        return hypervisor.domain(vm)
+    except HypervisorUnavailable:
+        return None
+
+
+def _failed_job(hypervisor, vm):
+    """Return the record of a failed outgoing migration, None while there is none."""
+    domain = _answer(hypervisor, vm)
+    job = domain.job if domain is not None else None
+    return job if job is not None and job.state is JobState.FAILED else None
 
 
 def _virsh(host, *argv):
@@ -277,6 +287,31 @@ def test_the_console_log_goes_on_after_a_migration(bench, vm):
     dots = bench.log(vm).read_text().count(".")
     bench.until(lambda: bench.log(vm).read_text().count(".") > dots + 1, "the guest to write")
     assert bench.log(vm).read_text().startswith(GUEST_UP)
+
+
+SILENT_TARGET = "table inet pvctest {\nchain out { type filter hook output priority 0; tcp sport 16509 drop\n}\n}\n"
+"""The target's libvirtd hears the source's, but its answers are lost."""
+
+
+@pytest.mark.parametrize("killed", [None, 0, 1])
+def test_a_source_that_does_not_learn_the_end_keeps_a_copy_that_never_executes(bench, vm, killed):
+    # Which of the two executes must be certain whatever breaks at the moment the guest changes sides: libvirt
+    # leaves the source's copy paused, and the node's daemon never resumes it.
+    bench.begin_heavy(vm)
+    eventually(lambda: bench.here.domain(vm).job.progress > 0, "the transfer to be on its way", within_s=30)
+    bench.hosts[1].exec(["nft", "-f", "-"], stdin=SILENT_TARGET.encode()).check()
+    try:
+        bench.hosts[0].exec(["virsh", "migrate-setspeed", vm, "1000"]).check()
+        eventually(lambda: bench.there.domain(vm).state is DomainState.RUNNING, "the guest to arrive", within_s=30)
+        assert bench.here.domain(vm).state is DomainState.PAUSED
+        if killed is not None:
+            bench.hosts[killed].signal_service("libvirtd", signal.SIGKILL)
+        assert bench.failed_job(vm).error
+        assert bench.here.domain(vm).state is DomainState.PAUSED
+        arrived = eventually(lambda: _answer(bench.there, vm), "the target's libvirtd", within_s=30)
+        assert arrived.state is DomainState.RUNNING
+    finally:
+        bench.hosts[1].exec(["nft", "delete", "table", "inet", "pvctest"]).check()
 
 
 # Domains of others.
