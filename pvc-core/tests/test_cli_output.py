@@ -6,7 +6,7 @@ import msgspec
 import pytest
 import yaml
 
-from pvc_core.cli.output import Block, Cell, Column, Line, Output, plain, table_lines, written
+from pvc_core.cli.output import Block, Cell, Column, Line, Output, plain, table_lines, to_yaml, written
 from pvc_core.model.vm import Disk, Tag
 
 
@@ -86,6 +86,16 @@ def test_yaml_and_json_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     from_yaml = yaml.safe_load(capsys.readouterr().out)
     Output("json").data(ROWS)
     assert from_yaml == msgspec.json.decode(capsys.readouterr().out) == plain(ROWS)
+
+
+@pytest.mark.parametrize(
+    "text", ["<a>\n  <b/>\n</a>", "ends\n", "\n leading", "tab\there\nx", "trailing \nblank", "yes", "12", "é\n"]
+)
+def test_text_of_several_lines_survives_yaml_and_is_readable(text: str) -> None:
+    written_text = to_yaml({"overlay": text})
+    assert yaml.safe_load(written_text) == {"overlay": text}
+    if text.startswith("<"):
+        assert written_text == "overlay: |-\n  <a>\n    <b/>\n  </a>\n"
 
 
 def test_what_is_written_for_people_leaves_defaults_out() -> None:

@@ -97,6 +97,14 @@ def test_the_mac_address_in_the_difference_is_the_one_that_is_written(pvc: Comma
     assert f"+   mac: {mac}" in ran.err.splitlines()
 
 
+def test_a_difference_shows_the_old_before_the_new(pvc: CommandLine) -> None:
+    ran = pvc("vm", "modify", "web1", "--remove-nic", "lan", "--dry-run")
+    marks = [line[0] for line in ran.err.splitlines()]
+    assert marks == sorted(marks, key="-+".index)
+    assert ran.err.splitlines()[0] == "- nics:"
+    assert ran.err.splitlines()[-1] == "+ nics: []"
+
+
 def test_a_dry_run_changes_nothing(pvc: CommandLine, tree: MemoryTree) -> None:
     before = tree.dump()
     ran = pvc("vm", "modify", "web1", "--set", "vcpus=4", "--dry-run")

@@ -15,7 +15,8 @@ def diff_lines(changes: Sequence[FieldChange]) -> list[str]:
     for change in changes:
         old = to_yaml({change.field: change.old}).splitlines()
         new = to_yaml({change.field: change.new}).splitlines()
-        lines += [line for line in difflib.ndiff(old, new) if not line.startswith("?")]
+        _, _, _, *body = difflib.unified_diff(old, new, n=len(old), lineterm="")
+        lines += [f"{line[0]} {line[1:]}" for line in body]
     return lines
 
 

@@ -176,11 +176,18 @@ class Output:
 
 
 def to_yaml(builtins: Any) -> str:
-    """Return builtins as a YAML document in the order they have."""
+    """Return builtins as a YAML document in the order they have; text of several lines is written as such."""
     import yaml
 
-    text: str = yaml.safe_dump(builtins, sort_keys=False, allow_unicode=True, default_flow_style=False)
-    return text
+    class Dumper(yaml.SafeDumper):
+        """Own class, so that nobody else's YAML changes."""
+
+    def text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+    Dumper.add_representer(str, text)
+    dumped: str = yaml.dump(builtins, Dumper=Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False)
+    return dumped
 
 
 def as_cell(value: Cell | str) -> Cell:
