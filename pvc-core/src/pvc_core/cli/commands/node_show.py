@@ -38,7 +38,12 @@ _COLUMNS = (
     Column("Memory", _memory, right=True),
     Column("Provisioned", lambda node: words.mib(node.provisioned_mib), right=True, extra=True),
 )
-_PROBLEMS = Column("Problems", lambda node: Cell(words.words(node.problems, most=1), "bad"), long=True)
+_PROBLEMS = Column("Problems", lambda node: Cell(_problem(node), "bad"), long=True)
+
+
+def _problem(node: NodeRow) -> str:
+    """Return what is wrong with a node; nothing for one that takes no VMs because somebody wanted it so."""
+    return words.words(node.problems, most=1) or ("" if node.alive else node.reason)
 
 
 @click.command("list")
@@ -51,7 +56,7 @@ def list_(session: Session, name: str) -> None:
     NAME is a regular expression found anywhere in a name.
     """
     nodes = node_list(session.client.ops, NodeList(name=name))
-    columns = [*_COLUMNS, *([_PROBLEMS] if any(node.problems for node in nodes) else [])]
+    columns = [*_COLUMNS, *([_PROBLEMS] if any(_problem(node) for node in nodes) else [])]
     session.out.listing(nodes, columns, empty="no nodes" + (" match" if name else ""))
 
 
