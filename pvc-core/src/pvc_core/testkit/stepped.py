@@ -21,7 +21,7 @@ from pvc_core.testkit.drivers import DirectDrivers
 from pvc_core.testkit.simulator.clock import VirtualClock
 
 MakeReconcilers = Callable[[NodeContext, NodeReconciler], Mapping[str, Reconciler]]
-"""Such as ``node.reconcilers.default_reconcilers``."""
+"""From the node's context and its own reconciler to those of other kinds."""
 
 
 class FixedHost:
