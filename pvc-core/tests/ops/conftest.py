@@ -20,6 +20,7 @@ from pvc_core.ops.vm_views import VmQuery, vm_info
 from pvc_core.ops.volume import VolumeAdd, volume_add
 from pvc_core.store import keys, schema
 from pvc_core.store.api import ANY, Delete, Put
+from pvc_core.store.backup import read_tree
 from pvc_core.store.documents import create, read
 from pvc_core.store.memory import MemoryTree, Moment
 
@@ -29,9 +30,10 @@ CAPABILITIES = ("storage:dir", "network:bridge")
 class Small:
     """Nodes, and what the daemons on them would write."""
 
-    def __init__(self):
+    def __init__(self, store=None):
+        """With a ``store`` on that one, without the faults that only the in-memory one can have."""
         self.tree = MemoryTree()
-        self.store = self.tree.connect(name="test")
+        self.store = store or self.tree.connect(name="test")
         self.now = 1000.0
         self._ids = itertools.count(1)
         schema.initialise(self.store)
@@ -202,9 +204,21 @@ class Small:
 
         self.tree.fault = fault
 
+    def finish_rename(self, volume):
+        """Report that the backend's volume has the new name, and free the old one, as its node does."""
+        spec = read(self.store, keys.volume_spec(volume)).value
+        pool = read(self.store, keys.pool_spec(spec.pool)).value.name
+        entry = read(self.store, keys.volume_status(volume))
+        if entry is None:
+            return
+        index = keys.name("volume", f"{pool}:{entry.value.name}")
+        new = replace(entry.value, name=spec.name, observed_generation=spec.generation)
+        free = [Delete(index)] if entry.value.name != spec.name else []
+        self.store.commit(entry.put(new), *free)
+
     def dump(self):
         """Return every path and value: to show that a refused request changed nothing."""
-        return {path: node.value for path, node in self.tree.dump().items()}
+        return {path: node.value for path, node in read_tree(self.store).items()}
 
 
 @pytest.fixture
@@ -229,3 +243,22 @@ def equipped(small):
     small.volume("web")
     small.volume("db")
     return small
+
+
+@pytest.fixture(scope="session")
+def small_type():
+    """The class, for a cluster on another store."""
+    return Small
+
+
+@pytest.fixture(scope="session")
+def small_factory():
+    """Return a function that makes a cluster of three nodes, for tests that need many."""
+
+    def make():
+        made = Small()
+        for name in ("hv1", "hv2", "hv3"):
+            made.add_node(name)
+        return made
+
+    return make

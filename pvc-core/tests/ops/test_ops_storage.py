@@ -229,6 +229,10 @@ def test_old_name_is_kept_from_others_until_the_backend_has_renamed(equipped):
     volume_rename(equipped.ops, VolumeRename(volume="ssd/web", name="www"))
     with pytest.raises(AlreadyExists, match="there is a volume ssd/web already"):
         equipped.volume("web")
+    with pytest.raises(NotFound, match="no volume ssd/web any more: it is being renamed to ssd/www"):
+        volume_info(equipped.ops, WEB)
+    with pytest.raises(NotFound, match="no volume named 'ssd/web'"):
+        equipped.define(disks=(DISK,))
     volume_rename(equipped.ops, VolumeRename(volume="ssd/www", name="w3"))
     names = {path for path, value in equipped.dump().items() if value == volume.encode()}
     assert names == {keys.name("volume", "ssd:web"), keys.name("volume", "ssd:w3")}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
 from pvc_core.model.base import Document
-from pvc_core.model.errors import Conflict, InvalidRequest
+from pvc_core.model.errors import Conflict, InvalidRequest, NotFound
 from pvc_core.model.names import did_you_mean, not_found
 from pvc_core.model.network import NetworkSpec
 from pvc_core.model.node import NodeSpec
@@ -60,8 +60,10 @@ def volume(ops: Ops, text: str) -> Entry[VolumeSpec]:
     if is_plain(pool_name) and is_plain(name):
         index = ops.store.get(keys.name("volume", f"{pool_name}:{name}"))
         entry = read(ops.store, keys.volume_spec(index.value.decode())) if index is not None else None
-        if entry is not None:
+        if entry is not None and entry.value.name == name:
             return entry
+        if entry is not None:
+            raise NotFound(f"there is no volume {text} any more: it is being renamed to {pool_name}/{entry.value.name}")
     known_pools = ops.store.children(f"{keys.NAME}/pool")
     if pool_name not in known_pools:
         raise not_found("storage pool", pool_name, known_pools)

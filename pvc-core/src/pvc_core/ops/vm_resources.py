@@ -70,7 +70,8 @@ def read_resources(ops: Ops, *vms: VmSpec) -> Resources:
     return Resources(
         _decoded(network_keys, found),
         _decoded(pool_keys, found),
-        _decoded(volume_keys, found),
+        # A name that a renamed volume still has in the backend leads to it too, but is not its name any more.
+        {disk: spec for disk, spec in _decoded(volume_keys, found).items() if spec.name == disk[1]},
         {i: holder for i in volume_ids.values() if (holder := _id(found, _holder(i)))},
         {mac: id_ for mac in macs if (id_ := _id(index, keys.name("mac", mac)))},
     )
