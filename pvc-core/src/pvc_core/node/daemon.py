@@ -33,10 +33,10 @@ log = logging.getLogger(__name__)
 STOP_S: Final = 10.0
 """An orderly stop takes no longer; guests go on."""
 
-_WORK_S: Final = 3.0
-_ROLE_S: Final = 3.0
-_TASKS_S: Final = 1.5
-_STEP_S: Final = 1.0
+_WORK_S: Final = 2.5
+_ROLE_S: Final = 2.5
+_TASKS_S: Final = 1.0
+_STEP_S: Final = 0.7
 _SIGN_OF_LIFE_S: Final = 30.0
 """The lease is looked at every second; when that stands still for so long, something is stuck for good."""
 
