@@ -155,3 +155,14 @@ def test_a_full_file_system_is_told_in_its_own_words(site, monkeypatch):
     with pytest.raises(DriverError, match="volume 'web1' of pool ssd: No space left on device") as caught:
         site.driver().disk_attach(site.ref("web1"), VM, epoch=1, incoming=False)
     assert caught.value.retryable
+
+
+def test_other_users_of_a_node_cannot_read_images(site):
+    driver = site.driver()
+    driver.volume_create(site.ref("web1"), MIB, "")
+    driver.volume_create(site.ref("web2"), MIB, "qcow2")
+    driver.snapshot_create(site.ref("web1"), "s1")
+    driver.volume_clone(site.ref("web2"), "", site.ref("copy"), full_copy=True)
+    assert {path.stat().st_mode & 0o777 for path in (site.root / "layers").iterdir()} == {0o600}
+    assert (site.root / "layers").stat().st_mode & 0o777 == 0o711
+    assert (site.root / "volumes").stat().st_mode & 0o777 == 0o700

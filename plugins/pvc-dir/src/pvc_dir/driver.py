@@ -75,8 +75,9 @@ class DirDriver(StorageDriver):
         with file_errors(f"pool {pool.name}"):
             here = self._pools.open(pool)
             everything = volumes.all_of(here)
+            by_id = lineage.index(everything)
             return [
-                volumes.info(here, name, state, lineage.parent_name(here, state, everything))
+                volumes.info(here, name, state, lineage.parent_name(here, state, by_id))
                 for name, state in everything.items()
             ]
 

@@ -56,7 +56,7 @@ class Images:
                 file.truncate(size_bytes)
         else:
             self._do("create", "-q", "-f", format_, str(path), str(size_bytes))
-        sync(path)
+        keep(path)
 
     def overlay(self, path: Path, backing: str, backing_format: str, size_bytes: int) -> None:
         """Create an empty qcow2 image over a file of the same directory."""
@@ -64,7 +64,7 @@ class Images:
         self._do(
             "create", "-q", "-u", "-f", "qcow2", "-F", backing_format, "-b", backing, str(path), str(size_bytes)
         )  # fmt: skip
-        sync(path)
+        keep(path)
 
     def resize(self, path: Path, format_: str, size_bytes: int) -> None:
         """Grow an image that no guest uses."""
@@ -105,7 +105,7 @@ class Images:
                 raise Cancelled("the copy was stopped, and removed")
             done.check()
             # qemu-img writes its target without flushing it (-t unsafe is its default).
-            sync(target)
+            keep(target)
         except BaseException:
             target.unlink(missing_ok=True)
             raise
@@ -162,9 +162,14 @@ def reflink(source: Path, target: Path) -> bool:
             with contextlib.suppress(FileNotFoundError):
                 target.unlink()
             return False
-        os.fsync(new.fileno())
-    sync_directory(target.parent)
+    keep(target)
     return True
+
+
+def keep(path: Path) -> None:
+    """Close a new image to other users, and make it durable.  libvirt gives it to QEMU's user when a guest starts."""
+    path.chmod(0o600)
+    sync(path)
 
 
 def sync(path: Path) -> None:

@@ -11,6 +11,9 @@ from pvc_dir.image import Images
 from pvc_dir.pool import Pool
 from pvc_dir.state import Child, KeptSnapshot, Layer, Parent, VolumeState
 
+ById = Mapping[str, tuple[str, VolumeState]]
+"""Volumes by id, with their names."""
+
 
 def clones(pool: Pool, state: VolumeState, layer: str = "") -> list[str]:
     """Return the names of the volumes that rest on a volume (on one layer of it), those in the making included.
@@ -32,20 +35,22 @@ def clones(pool: Pool, state: VolumeState, layer: str = "") -> list[str]:
     return sorted(found.values())
 
 
-def parent_name(pool: Pool, state: VolumeState, everything: Mapping[str, VolumeState] | None = None) -> str:
+def parent_name(pool: Pool, state: VolumeState, by_id: ById | None = None) -> str:
     """Return ``name`` or ``name@snapshot`` of what a volume rests on, as it is called now; empty: on nothing."""
     if state.parent is None:
         return ""
-    if everything is not None:
-        name, parent = next(
-            ((n, s) for n, s in everything.items() if s.id == state.parent.id), (state.parent.name, None)
-        )
-    else:
-        name, parent = state.parent.name, volumes.find(pool, state.parent.name)
-        if parent is None or parent.id != state.parent.id:
-            return parent_name(pool, state, volumes.all_of(pool))
+    if by_id is None:
+        there = volumes.find(pool, state.parent.name)
+        unchanged = there is not None and there.id == state.parent.id
+        by_id = {state.parent.id: (state.parent.name, there)} if there and unchanged else index(volumes.all_of(pool))
+    name, parent = by_id.get(state.parent.id, (state.parent.name, None))
     kept = [s.name for s in parent.snapshots if s.layer == state.parent.layer] if parent else [state.parent.snapshot]
     return f"{name}@{kept[0]}" if kept and kept[0] else name
+
+
+def index(everything: Mapping[str, VolumeState]) -> ById:
+    """Return all volumes by id, with their names."""
+    return {state.id: (name, state) for name, state in everything.items()}
 
 
 def forget_child(pool: Pool, parent: Parent, child_id: str) -> None:

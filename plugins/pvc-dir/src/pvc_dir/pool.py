@@ -28,7 +28,8 @@ from pvc_dir.versions import sync_directory
 
 _MARKER: Final = "pvc-pool.json"
 _LAYOUT: Final = 1
-_PARTS: Final = ("volumes", "layers", "building", "trash")
+_PARTS: Final = {"volumes": 0o700, "layers": 0o711, "building": 0o700, "trash": 0o700}
+"""With their modes: QEMU, as another user, must get at the images, whose names nobody can guess or list."""
 
 
 class Marker(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,13 +97,11 @@ class Registry:
             if self._path(pool.id).exists():
                 raise NotReady(_unmounted(pool))
             _check_empty(pool)
-            for part in _PARTS:
-                (pool.root / part).mkdir(exist_ok=True)
+            _make_parts(pool)
             _check_links(pool)
             _write_marker(pool)
         _check_marker(pool, _read_marker(pool))
-        for part in _PARTS:
-            (pool.root / part).mkdir(exist_ok=True)
+        _make_parts(pool)
         self._remember(pool)
 
     def delete(self, spec: PoolSpec) -> None:
@@ -225,6 +224,14 @@ def _check_empty(pool: Pool) -> None:
             "give an empty directory",
             retryable=False,
         )
+
+
+def _make_parts(pool: Pool) -> None:
+    for part, mode in _PARTS.items():
+        path = pool.root / part
+        path.mkdir(exist_ok=True)
+        if path.stat().st_mode & 0o777 != mode:
+            path.chmod(mode)
 
 
 def _check_links(pool: Pool) -> None:
