@@ -21,6 +21,7 @@ from pvc_core.ops.volume import (
     volume_resize,
 )
 from pvc_core.plugin.errors import DriverError, NotReady, ObjectBusy
+from pvc_core.plugin.specs.storage import VolumeRef
 from pvc_core.store import documents, keys
 from pvc_core.testkit.doomed import Died, every_death
 from pvc_core.testkit.storage_site import StorageSite
@@ -81,6 +82,26 @@ def test_a_volume_waits_for_its_backend(site):
     assert not site.settled(volume)
     site.until(lambda: site.settled(volume), 60.0)
     assert site.volume_status(volume).state is VolumeState.READY
+
+
+def test_a_volume_whose_size_is_raised_before_it_is_said_to_be_made(site):
+    site.faults["hv1"].lose_answer("volume_create", NotReady("no answer"))
+    site.faults["hv1"].fail_always("volume_info", NotReady("no answer"))
+    volume = volume_add(site.ops, VolumeAdd(pool="ssd", name="web1", size="4M")).id
+    site.cluster.settle()
+    assert site.names() == ["web1"]
+    volume_resize(site.ops, VolumeResize(volume="ssd/web1", size="9M"))
+    site.faults["hv1"].clear()
+    site.until(lambda: site.settled(volume))
+    assert (site.volume_status(volume).state, site.volume_status(volume).size_bytes) == (VolumeState.READY, 9 * MIB)
+
+
+def test_a_volume_of_another_size_is_not_taken_over(site):
+    pool = documents.read(site.ops.store, keys.pool_spec(_pool(site))).value
+    site.drivers["hv1"].storage("fake").volume_create(VolumeRef(pool=pool, name="web1"), 8 * MIB, "")
+    volume = _add(site)
+    assert site.volume_status(volume).state is VolumeState.FAILED
+    assert _condition(site, volume).reason == "Exists"
 
 
 def test_what_the_driver_refuses_fails_the_volume_with_the_reason(site):

@@ -62,7 +62,8 @@ class NetworkReconciler:
             state = self._c.drivers.network(network.driver).network_ensure(network)
         except DriverError as error:
             device = "" if isinstance(error, NotReady) or status is None else status.value.device
-            self._say(spec, status, NetworkState(device=device, mtu=0), problem(error, self._c.clock.wall()))
+            condition = problem(error, self._c.clock.wall())
+            self._say(spec, status, NetworkState(device=device, mtu=0), condition, settled=not error.retryable)
             if error.retryable:
                 raise
             log.warning("network-refused network=%s name=%s error=%s", network.id, network.name, error)
@@ -76,6 +77,8 @@ class NetworkReconciler:
         status: Entry[NetworkStatus] | None,
         state: NetworkState,
         condition: Condition,
+        *,
+        settled: bool = True,
     ) -> None:
         network = spec.value
         old = (
@@ -83,7 +86,7 @@ class NetworkReconciler:
         )
         new = replace(
             old,
-            observed_generation=network.generation,
+            observed_generation=network.generation if settled else old.observed_generation,
             device=state.device,
             mtu=state.mtu,
             conditions=with_condition(old.conditions, condition),

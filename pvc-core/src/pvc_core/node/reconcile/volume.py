@@ -28,7 +28,7 @@ from pvc_core.node.reconcile.volume_status import clone_source, observed, write_
 from pvc_core.ops.context import Ops
 from pvc_core.ops.task import TaskQuery, task_cancel
 from pvc_core.ops.volume import volume_forget
-from pvc_core.plugin.errors import DriverError, NotReady, ObjectMissing
+from pvc_core.plugin.errors import DriverError, NotReady, ObjectExists, ObjectMissing
 from pvc_core.plugin.specs.storage import StorageDriver, VolumeRef
 from pvc_core.store import keys
 from pvc_core.store.api import Check, Delete, Operation
@@ -100,9 +100,18 @@ class VolumeReconciler:
             source, _, snapshot = volume.source.partition("@")
             driver.volume_clone(clone_source(self._c.store, pool, source), snapshot, ref, volume.full_copy)
         else:
-            driver.volume_create(ref, volume.size_bytes, volume.format)
+            self._create_empty(spec, ref, driver)
         log.info("volume-made volume=%s name=%s/%s source=%r", volume.id, pool.name, ref.name, volume.source)
         return self._look(spec, status, pool, driver)
+
+    def _create_empty(self, spec: Entry[VolumeSpec], ref: VolumeRef, driver: StorageDriver) -> None:
+        volume = spec.value
+        try:
+            driver.volume_create(ref, volume.size_bytes, volume.format)
+        except ObjectExists:
+            # Made by an earlier try, and its size was raised before that try could say so: it is grown next.
+            if volume.generation == 1 or driver.volume_info(ref).size_bytes >= volume.size_bytes:
+                raise
 
     def _imported(
         self, spec: Entry[VolumeSpec], status: Entry[VolumeStatus], pool: PoolSpec, driver: StorageDriver
