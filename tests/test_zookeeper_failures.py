@@ -134,7 +134,7 @@ def test_a_hung_server_is_noticed_while_requests_are_being_sent_and_the_session_
         begun = time.monotonic()
         ensemble.pause(hung)
         eventually(lambda: SessionState.SUSPENDED in states, "the silence is noticed")
-        assert time.monotonic() - begun < SESSION_S * 2 / 3 + 0.5
+        assert time.monotonic() - begun < SESSION_S * 2 / 3 + 1.0
         eventually(lambda: states == [SessionState.SUSPENDED, SessionState.CONNECTED], "another server")
         # Longer than the session would have lasted: the lease never goes.
         while time.monotonic() < begun + SESSION_S * 1.4:
@@ -195,7 +195,7 @@ def test_last_heard_stands_still_while_the_server_hangs(running, tmp_path, close
         assert store.state is SessionState.SUSPENDED
         ensemble.resume(1)
         eventually(lambda: store.state is SessionState.CONNECTED, "connected again")
-        assert store.last_heard() > paused + SESSION_S
+        eventually(lambda: store.last_heard() > paused + SESSION_S, "answers again")
         eventually(lambda: seen[:1] == [None], "the watch says: read again")
         lost = SessionState.LOST in states
         eventually(lambda: (store.get("/pvc/lease") is None) == lost, "the lease went with the session, if that went")
@@ -328,7 +328,7 @@ def test_a_client_that_is_stopped_for_too_long_loses_its_session_and_gets_a_new_
     begun = time.monotonic()
     process.signal(signal.SIGSTOP)
     eventually(lambda: seen == ["/pvc/lease"], "the lease is gone")
-    assert SESSION_S / 2 < time.monotonic() - begun < SESSION_S + 1.5
+    assert SESSION_S / 2 < time.monotonic() - begun < SESSION_S + 3.0
     assert observer.get("/pvc/lease") is None
     process.signal(signal.SIGCONT)
     wanted = ["state suspended", "state lost", "state connected"]

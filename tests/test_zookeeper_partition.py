@@ -73,7 +73,7 @@ def test_a_client_whose_server_is_cut_off_goes_to_another_and_keeps_its_session(
             begun = time.monotonic()
             ensemble.lan.cut(cut)
             eventually(lambda: SessionState.SUSPENDED in states, "the silence is noticed")
-            assert time.monotonic() - begun < SESSION_S * 2 / 3 + 0.5
+            assert time.monotonic() - begun < SESSION_S * 2 / 3 + 1.0
             eventually(lambda: states == [SessionState.SUSPENDED, SessionState.CONNECTED], "another server")
             # Longer than the session would have lasted: the lease never goes.
             while time.monotonic() < begun + SESSION_S * 1.4:
@@ -105,10 +105,10 @@ def test_a_client_that_is_cut_off_loses_its_lease_in_time_and_hears_of_it_when_t
         # Who counts a session's length from what it last heard stops before anybody else may begin.
         assert heard <= cut
         assert gone >= heard + SESSION_S
-        assert gone - cut < SESSION_S + 1.5
+        assert gone - cut < SESSION_S + 3.0
         assert store.last_heard() == heard
         assert states == [SessionState.SUSPENDED]
-        with pytest.raises(StoreUnavailable, match=r"no connection within|silent"):
+        with pytest.raises(StoreUnavailable, match=r"no connection within|silent for|no route to host"):
             store.get("/pvc")
         ensemble.lan.heal(CLIENT)
         wanted = [SessionState.SUSPENDED, SessionState.LOST, SessionState.CONNECTED]

@@ -42,11 +42,12 @@ class Gate:
         self._ended = True
         self._wake.send(b"\0")
         self._thread.join()
+        self._wake.close()
 
     def _run(self) -> None:
         with contextlib.ExitStack() as stack:
             self._selector = stack.enter_context(selectors.DefaultSelector())
-            for own in (self._listener, self._woken, self._wake):
+            for own in (self._listener, self._woken):
                 stack.enter_context(own)
             self._selector.register(self._listener, selectors.EVENT_READ)
             self._selector.register(self._woken, selectors.EVENT_READ)
