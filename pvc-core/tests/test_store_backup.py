@@ -4,6 +4,7 @@ import json
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from pvc_core.model.errors import Conflict, InUse, InvalidRequest
 from pvc_core.model.node import Lease, LeaseGeneration, NodeSpec, NodeStatus
@@ -287,6 +288,16 @@ def test_a_vm_that_runs_and_is_not_in_the_file_is_not_forgotten(store):
     with pytest.raises(InUse, match=r"does not know run now: vm3; stop them"):
         restore(store, saved, force=True)
     assert store.tree.dump() == before
+
+
+def test_a_vm_whose_claim_is_vacant_is_forgotten(store):
+    saved = _saved(store)
+    _define(store, "vm3")
+    _run(store, "vm3")
+    claim = read(store, keys.claim("vm3"))
+    store.commit(claim.put(replace(claim.value, node="")))
+    restore(store, saved, force=True)
+    assert store.get(keys.vm_spec("vm3").path) is None
 
 
 def test_a_node_that_is_alive_stays_and_one_that_is_not_goes(store):

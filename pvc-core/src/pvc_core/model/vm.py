@@ -1,7 +1,6 @@
 """Virtual machines: what is wanted (VmSpec), what is (VmStatus), and who may run it (VmClaim)."""
 
 import enum
-import hashlib
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -231,5 +230,7 @@ _HARDWARE: Final = (
 
 def hardware(vm: VmSpec) -> str:
     """Return a fingerprint of all that a running guest takes over only when it is started again."""
+    import hashlib  # only nodes need it, and every command would pay for its import
+
     parts = msgspec.json.encode([getattr(vm, field) for field in _HARDWARE])
     return hashlib.sha256(parts).hexdigest()[:16]

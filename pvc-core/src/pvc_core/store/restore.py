@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from pvc_core.model.errors import Conflict, InUse
-from pvc_core.store import keys
+from pvc_core.store import documents, keys
 from pvc_core.store.api import Create, Delete, Node, Operation, Put, Store, TransactionFailed
 from pvc_core.store.backup import ATTEMPTS, Backup, below, read_tree
 from pvc_core.store.limits import MAX_REQUEST, parent, request_size
@@ -162,12 +162,17 @@ def _refuse(tree: Mapping[str, Node]) -> None:
 
 
 def _demand_known_guests(tree: Mapping[str, Node], saved: Backup) -> None:
-    claimed = [path.rpartition("/")[2] for path in tree if parent(path) == keys.CLAIM]
+    claimed = [vm for vm in (path.rpartition("/")[2] for path in tree if parent(path) == keys.CLAIM) if _held(tree, vm)]
     unknown = [vm for vm in claimed if keys.vm_spec(vm).path not in saved.values]
     if unknown:
         raise InUse(
             f"VMs that the backup does not know run now: {_some(unknown)}; stop them first, as nobody could afterwards"
         )
+
+
+def _held(tree: Mapping[str, Node], vm: str) -> bool:
+    key = keys.claim(vm)
+    return documents.decode(key, tree[key.path]).value.node != ""
 
 
 def _some(names: list[str]) -> str:

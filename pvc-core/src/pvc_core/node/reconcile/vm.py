@@ -60,7 +60,11 @@ class VmReconciler:
         if lease is None:
             return None  # the agent looks at everything again when there is a lease
         read = self._views.read(id_)
-        domain = self._c.hypervisor.domain(id_)
+        try:
+            domain = self._c.hypervisor.domain(id_)
+        except HypervisorUnavailable as error:
+            self._refuse_unseen(id_, lease, read, error)
+            raise
         snapshot = self._views.snapshot(id_, lease, read, domain)
         action = plan.decide(snapshot)
         if not isinstance(action, plan.Idle):
@@ -154,7 +158,10 @@ class VmReconciler:
 
     def _write_status(self, id_: str, status: VmStatus, read: VmDocuments) -> None:
         # The claim as it was read is checked too: the status has one writer at a time.
-        guard = () if read.claim is None else (Check(keys.claim(id_).path, read.claim.version),)
+        guard = [] if read.claim is None else [Check(keys.claim(id_).path, read.claim.version)]
+        if read.vm is not None:
+            # Nor does it outlive its VM.
+            guard.append(Check(keys.vm_spec(id_).path))
         write = create(keys.vm_status(id_), status) if read.status is None else read.status.put(status)
         self._commit(write, *guard)
         log.info("vm-state vm=%s state=%s reason=%r", id_, status.state.value, status.reason)
@@ -277,6 +284,18 @@ class VmReconciler:
             self._views.note(id_, arrived_from=s.claim.node)
         self._put_claim(read, migration=answer)
         log.info("migration-answer vm=%s phase=%s message=%r", id_, action.phase.value, action.message)
+
+    def _refuse_unseen(self, id_: str, lease: int, read: VmDocuments, error: HypervisorUnavailable) -> None:
+        """Refuse a guest while libvirt here does not answer, so that its holder need not wait for its time limit.
+
+        Safe without knowing what is here: nothing is transferred before READY.
+        """
+        record = read.claim.value.migration if read.claim is not None else None
+        if record is None or record.target != self._c.name or record.phase is not MigrationPhase.PREPARE:
+            return
+        refusal = replace(record, phase=MigrationPhase.REFUSED, target_lease=lease, message=str(error))
+        self._put_claim(read, migration=refusal)
+        log.warning("migration-refused vm=%s error=%s", id_, error)
 
     def _start_transfer(self, id_: str, action: plan.StartTransfer, s: plan.Snapshot) -> None:
         assert s.vm is not None
