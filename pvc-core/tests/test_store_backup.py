@@ -273,11 +273,50 @@ def test_what_is_observed_now_stays(store):
     assert store.tree.dump() == before
 
 
-def test_a_claim_is_not_brought_back_over_a_tree_with_objects(store):
+def test_a_claim_comes_back_over_a_tree_with_objects_only_for_its_epoch(store):
     saved = _saved(store)
     store.commit(Delete(keys.claim("vm1").path))
     restore(store, saved, force=True)
-    assert store.get(keys.claim("vm1").path) is None
+    claim = read(store, keys.claim("vm1")).value
+    assert (claim.node, claim.epoch) == ("", 1)
+
+
+def test_a_vacant_claim_goes_with_its_vm(store):
+    saved = _saved(store)
+    _define(store, "vm3")
+    _run(store, "vm3", node="")
+    restore(store, saved, force=True)
+    assert store.children(keys.CLAIM) == store.children(f"{keys.SPEC}/vm")[:1] == ["vm1"]
+
+
+@pytest.mark.parametrize("vacant", [True, False])
+def test_a_vm_that_begins_to_run_during_the_restore_is_not_forgotten(store, vacant):
+    saved = _saved(store)
+    _define(store, "vm3")
+    if vacant:
+        _run(store, "vm3", node="")
+    other = store.tree.connect()
+    raced = []
+
+    def fault(moment, session, operations):
+        if (
+            session is store
+            and moment is Moment.BEFORE
+            and any(isinstance(op, Delete) for op in operations)
+            and not raced
+        ):
+            raced.append(True)
+            if vacant:
+                claim = read(other, keys.claim("vm3"))
+                other.commit(claim.put(msgspec.structs.replace(claim.value, node="hv1", epoch=2)))
+            else:
+                _run(other, "vm3")
+
+    store.tree.fault = fault
+    with pytest.raises(InUse, match="run now: vm3"):
+        restore(store, saved, force=True)
+    assert read(store, keys.vm_spec("vm3"))
+    assert read(store, keys.claim("vm3")).value.node == "hv1"
 
 
 def test_a_vm_that_runs_and_is_not_in_the_file_is_not_forgotten(store):
@@ -371,7 +410,7 @@ def test_an_interrupted_restore_of_another_file_is_not_continued_by_mistake(stor
     assert empty.children(f"{keys.SPEC}/vm") == ["vm1", "vm2", "vm3"]
 
 
-def test_a_forced_restore_that_is_repeated_still_brings_no_claim_back(store):
+def test_a_forced_restore_that_is_repeated_still_brings_no_holder_back(store):
     saved = _saved(store)
     store.commit(Delete(keys.claim("vm1").path), Delete(keys.vm_spec("vm2").path))
     store.tree.fault = _fail_at(2)
@@ -380,7 +419,7 @@ def test_a_forced_restore_that_is_repeated_still_brings_no_claim_back(store):
     store.tree.fault = None
     restore(store, saved)
     assert store.children(f"{keys.SPEC}/vm") == ["vm1", "vm2"]
-    assert store.children(keys.CLAIM) == []
+    assert read(store, keys.claim("vm1")).value.node == ""
 
 
 def test_a_change_at_the_same_time_is_seen_and_overwritten(store):

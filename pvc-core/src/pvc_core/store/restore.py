@@ -5,8 +5,9 @@ What is in the tree and in the file falls into three classes:
 - *Wanted*: settings, specs, names, references, and what plugins keep.  Made equal to the file: what
   the file lacks is removed, except for nodes that are alive.
 - *Observed*: status, usage, lease generations, claims, the primary.  What is in the tree is newer than
-  the file, so it stays.  Claims are only restored into a tree without objects: a claim says who runs a
-  VM at this moment, and an old one beside a guest that runs elsewhere could have it run twice.
+  the file, so it stays.  Into a tree with objects a claim comes back without its holder, only so that
+  its epoch does not run backwards: a claim says who runs a VM at this moment, and an old one beside a
+  guest that runs elsewhere could have it run twice.
 - *Momentary*: leases, fences and tasks.  Never restored: a job or a fence of that day must not run again.
 
 A restore is a difference, carried out in several transactions that each check what they replace.  It
@@ -21,8 +22,9 @@ import msgspec
 from msgspec import Struct
 
 from pvc_core.model.errors import Conflict, InUse
+from pvc_core.model.vm import VmClaim
 from pvc_core.store import documents, keys
-from pvc_core.store.api import Create, Delete, Node, Operation, Put, Store, TransactionFailed
+from pvc_core.store.api import Check, CheckAbsent, Create, Delete, Node, Operation, Put, Store, TransactionFailed
 from pvc_core.store.backup import ATTEMPTS, Backup, below, read_tree
 from pvc_core.store.limits import MAX_REQUEST, parent, request_size
 from pvc_core.store.schema import RESTORING
@@ -56,14 +58,15 @@ def restore(store: Store, saved: Backup, *, force: bool = False) -> Restored:
     fresh = _begin(store, saved, force=force)
     done = Restored()
     for _ in range(ATTEMPTS):
-        plan = _Plan(saved.values, read_tree(store), fresh)
-        operations = list(plan.operations())
+        tree = read_tree(store)
+        _demand_known_guests(tree, saved)
+        groups = list(_Plan(saved.values, tree, fresh).operations())
         try:
-            if not operations:
+            if not groups:
                 store.commit(Delete(RESTORING))
                 log.info("state-restored created=%d replaced=%d removed=%d", done.created, done.replaced, done.removed)
                 return done
-            for batch in _batches(operations):
+            for batch in _batches(groups):
                 store.commit(*batch)
                 done = _count(done, batch)
         except TransactionFailed as error:
@@ -107,23 +110,31 @@ class _Plan(NamedTuple):
     tree: Mapping[str, Node]
     fresh: bool
 
-    def operations(self) -> Iterator[Operation]:
-        """Yield what is still to be done: parents are created first, children deleted first."""
+    def operations(self) -> Iterator[list[Operation]]:
+        """Yield what is still to be done, in groups that belong into one transaction.
+
+        Parents are created first, children deleted first.
+        """
         for path, value in self.saved.items():
-            yield from self._set(path, value)
+            yield from ([operation] for operation in self._set(path, value))
         alive = set(_alive(self.tree))
         for path in sorted(self.tree, reverse=True):
             if self._superfluous(path, alive):
-                yield Delete(path, self.tree[path].version)
+                yield [*self._guard(path), Delete(path, self.tree[path].version)]
+
+    def _guard(self, path: str) -> Iterator[Operation]:
+        """Yield the check that nobody has begun to run a VM whose spec is to go."""
+        if parent(path) == parent(keys.vm_spec("x").path):
+            claim = keys.claim(path.rpartition("/")[2]).path
+            yield Check(claim, self.tree[claim].version) if claim in self.tree else CheckAbsent(claim)
 
     def _set(self, path: str, value: bytes) -> Iterator[Operation]:
         if below(path, _MOMENTARY) and path not in keys.BASE:
             return
         node = self.tree.get(path)
-        claim = parent(path) == keys.CLAIM
         if node is None:
-            if self.fresh or not claim:
-                yield Create(path, value)
+            vacate = parent(path) == keys.CLAIM and not self.fresh
+            yield Create(path, _vacant(value) if vacate else value)
         elif not below(path, _OBSERVED) or (self.fresh and path == keys.PRIMARY.path):
             value = _with_newer_generation(node.value, value)
             if value != node.value:
@@ -135,6 +146,8 @@ class _Plan(NamedTuple):
         match path.removeprefix(f"{keys.ROOT}/").split("/"):
             case ["spec" | "status" | "name" | "ref", "node", node, *_] | ["usage" | "generation", node]:
                 return node not in alive
+            case ["claim", vm]:
+                return keys.vm_spec(vm).path not in self.saved and not _held(self.tree, vm)
             case ["status", kind, id_]:
                 return f"{keys.SPEC}/{kind}/{id_.partition('@')[0]}" not in self.saved
         return not below(path, _OBSERVED)
@@ -170,6 +183,10 @@ def _demand_known_guests(tree: Mapping[str, Node], saved: Backup) -> None:
         )
 
 
+def _vacant(claim: bytes) -> bytes:
+    return documents.encode(msgspec.structs.replace(msgspec.json.decode(claim, type=VmClaim), node="", migration=None))
+
+
 def _held(tree: Mapping[str, Node], vm: str) -> bool:
     key = keys.claim(vm)
     return documents.decode(key, tree[key.path]).value.node != ""
@@ -194,15 +211,16 @@ def _with_newer_generation(old: bytes, new: bytes) -> bytes:
     return msgspec.json.encode(after)
 
 
-def _batches(operations: Iterable[Operation]) -> Iterator[list[Operation]]:
+def _batches(groups: Iterable[list[Operation]]) -> Iterator[list[Operation]]:
     batch: list[Operation] = []
     size = 0
-    for operation in operations:
-        size += request_size(operation)
-        if batch and (size > MAX_REQUEST or len(batch) == BATCH):
+    for group in groups:
+        more = sum(map(request_size, group))
+        if batch and (size + more > MAX_REQUEST or len(batch) >= BATCH):
             yield batch
-            batch, size = [], request_size(operation)
-        batch.append(operation)
+            batch, size = [], 0
+        batch += group
+        size += more
     if batch:
         yield batch
 
