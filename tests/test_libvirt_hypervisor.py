@@ -1,5 +1,6 @@
 """The libvirt hypervisor on two real hosts (namespaces, libvirtd, QEMU): the contract, and what only libvirt does."""
 
+import os
 import re
 import signal
 import time
@@ -30,6 +31,7 @@ from pvc_sandbox.host import Host
 from pvc_sandbox.images.linux import LINUX_MEMORY_MIB, LINUX_UP, tiny_linux
 from pvc_sandbox.layout import claim_layout
 from pvc_sandbox.namespaces import NAMED, entered
+from pvc_sandbox.sandbox import Sandbox
 
 pytestmark = pytest.mark.real
 
@@ -38,16 +40,17 @@ HEAVY_MIB = 64
 
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory):
-    layout = claim_layout(tmp_path_factory.mktemp("hypervisor"))
+    directory = tmp_path_factory.mktemp("hypervisor")
+    layout = claim_layout(directory, f"hypervisor-{os.getpid()}")
     hosts = [Host(layout, number) for number in (1, 2)]
     try:
         for host in hosts:
             host.start()
+        # The daemon is on its host; here its sockets are opened where every host can be reached.
         with entered(NAMED / layout.switch):
             yield hosts
     finally:
-        for host in hosts:
-            host.destroy()
+        Sandbox(layout.name, directory).down()
 
 
 class _Bench:

@@ -4,7 +4,6 @@ import contextlib
 import queue
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree as ET
 
 from pvc_core.hypervisor.api import (
     Domain,
@@ -20,6 +19,8 @@ from pvc_core.hypervisor.api import (
     MigrationOptions,
     MigrationStats,
 )
+from pvc_core.hypervisor.domaininfo import device_key
+from pvc_core.hypervisor.domainxml import fragment
 from pvc_core.hypervisor.memory_guest import Guest, Host
 from pvc_core.model.node import GuestUsage
 
@@ -205,12 +206,12 @@ class MemoryHypervisor:
             }
 
     def attach_device(self, vm: str, xml: str) -> None:
-        key = device_key(xml)
+        key = _device_key(xml)
         with self._call():
             self._device_guest(vm).body.devices[key] = xml
 
     def detach_device(self, vm: str, xml: str) -> None:
-        key = device_key(xml)
+        key = _device_key(xml)
         with self._call():
             self._device_guest(vm).body.devices.pop(key, None)
 
@@ -242,12 +243,6 @@ class MemoryHypervisor:
                 self._host.observers.remove(self)
 
 
-def device_key(xml: str) -> str:
-    """Return what tells a device from the VM's others: its tag with target or MAC address."""
-    try:
-        element = ET.fromstring(xml)  # noqa: S314 - XML of our own drivers
-    except ET.ParseError as error:
-        raise HypervisorError(f"the device is not valid XML: {error}") from error
-    target, mac = element.find("target"), element.find("mac")
-    name = (target.get("dev") if target is not None else None) or (mac.get("address") if mac is not None else None)
-    return f"{element.tag}:{name or xml}"
+def _device_key(xml: str) -> tuple[str, ...]:
+    fragment(xml, "the device")
+    return device_key(xml) or (xml,)

@@ -63,7 +63,7 @@ class Body:
 
     booted_at: float
     shutting_down: bool = False
-    devices: dict[str, str] = dataclasses.field(default_factory=dict)
+    devices: dict[tuple[str, ...], str] = dataclasses.field(default_factory=dict)
     disk_bytes: dict[int, int] = dataclasses.field(default_factory=dict)
     heard: bytearray = dataclasses.field(default_factory=bytearray)
     """What was typed into its console."""
