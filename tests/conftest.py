@@ -20,7 +20,7 @@ POOL, NETWORK = "systemtest", "systemtest"
 TIMING = {"restart_backoff": 0.3, "restart_give_up": 3}
 DAEMON, SERVER = "pvcnoded", "zookeeper"
 PROGRAM = "from pvc_core.cli.main import main; main()"
-TICK = re.compile(r"^tick (\d+) ([\d.]+)\r?$", re.MULTILINE)
+TICK = re.compile(r"tick (\d+) ([\d.]+)\r?$", re.MULTILINE)
 
 
 class Tick(NamedTuple):
@@ -240,10 +240,15 @@ class Guests:
         for id_ in self._ids:
             if id_ in left:
                 self._cluster.pvc("vm", "remove", id_, "--force", "--volumes", "--yes")
-        volumes = {f"{row['pool']}/{row['name']}" for row in self._cluster.pvc.json("storage", "volume", "list")}
+        volumes = self._left()
         for volume in reversed(self._volumes):
-            if volume in volumes:
+            if volume in volumes and not volumes[volume]["deleting"]:
                 self._cluster.pvc("storage", "volume", "remove", volume, "--yes")
+        self._cluster.eventually("the volumes are gone", lambda: not self._left().keys() & set(self._volumes))
+
+    def _left(self) -> dict[str, dict[str, Any]]:
+        rows = self._cluster.pvc.json("storage", "volume", "list")
+        return {f"{row['pool']}/{row['name']}": row for row in rows}
 
 
 @pytest.fixture(scope="session")

@@ -161,7 +161,7 @@ def test_running_vm_is_removed_only_by_force_and_its_volumes_only_on_request(clu
     second = guests.boot_sector(node="hv2", start=False)
     cluster.pvc("vm", "remove", second, "--volumes", "--yes")
     assert second not in cluster.names()
-    assert not volume_exists(cluster, second)
+    cluster.eventually("its volume is gone", lambda: not volume_exists(cluster, second))
     assert not list((cluster.sandbox.shared / "systemtest").rglob(f"*{second}*"))
 
 
