@@ -73,7 +73,11 @@ def test_broken_source_of_chance_ends_with_an_error(equipped):
         ({"node_limit": ("hv1", "hvx")}, NotFound, "no node named 'hvx'"),
         ({"node": "hv1", "node_limit": ("hv2",)}, InvalidRequest, "node hv1 is not in the node limit"),
         ({"selector": "memm"}, InvalidRequest, "no selector 'memm'; did you mean 'mem'"),
-        ({"overlay_xml": "<domain><a></domain>"}, InvalidRequest, "overlay_xml is not well-formed XML: mismatched tag"),
+        (
+            {"overlay_xml": "<domain><a></domain>"},
+            InvalidRequest,
+            "the XML overlay is not valid XML: line 1, column 14",
+        ),
         ({"nics": (NicDefinition(network="lna"),)}, NotFound, "no network named 'lna'; did you mean 'lan'"),
         ({"nics": (NicDefinition(network="../x"),)}, NotFound, "no network named '../x'"),
         ({"nics": (NicDefinition(network="lan", mac="01:00:00:00:00:01"),)}, InvalidRequest, "multicast"),

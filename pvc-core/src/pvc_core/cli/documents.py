@@ -1,8 +1,11 @@
 """Definitions of VMs as files: YAML documents, with errors that name file, line and key, or libvirt XML."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+import msgspec
 
 from pvc_core.config.source import parse_all
 from pvc_core.model.errors import InvalidRequest
@@ -30,15 +33,21 @@ def read_text(path: str) -> Text:
         raise InvalidRequest(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
-def definitions(source: Text) -> list[VmDefine]:
+def definitions(source: Text, note: Callable[[str], None] = lambda _: None) -> list[VmDefine]:
     """Return the VMs that a text defines: one or more YAML documents, or one libvirt XML domain.
 
-    Raises ConfigError with file, line and key of everything that is wrong; then none of it is to be used.
+    ``note`` is told what of an XML domain was left out or changed.  Raises ConfigError with file, line and key of everything that is wrong; then none of it is to be used.
     """
     if source.text.lstrip().startswith("<"):
-        from pvc_core.cli.vm_xml import definition_from_xml
+        from pvc_core.hypervisor.xmlimport import vm_from_xml
 
-        return [definition_from_xml(source.text, source.name)]
+        imported = vm_from_xml(source.text, source.name)
+        for text in imported.notes:
+            note(text)
+        try:
+            return [msgspec.convert(imported.definition, VmDefine)]
+        except msgspec.ValidationError as error:
+            raise InvalidRequest(f"{source.name}: {error}") from error
     found, wrong = [], []
     for document in parse_all(source.text, source.name):
         try:
@@ -52,9 +61,9 @@ def definitions(source: Text) -> list[VmDefine]:
     return found
 
 
-def definition(source: Text) -> VmDefine:
-    """Return the one VM that a text defines.  Raises ConfigError."""
-    found = definitions(source)
+def definition(source: Text, note: Callable[[str], None] = lambda _: None) -> VmDefine:
+    """Return the one VM that a text defines; see ``definitions``.  Raises ConfigError."""
+    found = definitions(source, note)
     if len(found) > 1:
         raise ConfigError(f"{source.name} defines {len(found)} VMs: expected one")
     return found[0]

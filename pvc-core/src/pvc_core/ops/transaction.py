@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from pvc_core.model.errors import Conflict
-from pvc_core.store.api import TransactionFailed
+from pvc_core.store.api import Failure, TransactionFailed
 
 T = TypeVar("T")
 
@@ -26,6 +26,11 @@ def attempt(what: str, once: Callable[[], T]) -> T:
     try:
         return once()
     except TransactionFailed as error:
+        if error.failure is Failure.NO_NODE:
+            raise Conflict(
+                f"{what}: the state tree lacks the parent of {error.operation.path}; if no node ever started here, "
+                "make it with: pvc cluster init"
+            ) from error
         raise Conflict(
             f"{what}: others keep changing the same objects ({error}); nothing was changed: repeat"
         ) from error

@@ -1,9 +1,8 @@
 """What is checked before a VM's spec is written: does it fit the cluster at all."""
 
-from xml.parsers import expat
-
 import msgspec
 
+from pvc_core.hypervisor.overlay import check_overlay
 from pvc_core.model.errors import InvalidRequest
 from pvc_core.model.names import did_you_mean, not_found
 from pvc_core.model.units import format_mib
@@ -20,7 +19,7 @@ def check_spec(ops: Ops, vm: VmSpec, old: VmSpec | None = None) -> None:
     """
     _check_ranges(vm)
     if vm.overlay_xml and (old is None or vm.overlay_xml != old.overlay_xml):
-        _check_xml(vm.overlay_xml)
+        check_overlay(vm.overlay_xml)
     if old is not None and _node_fields(vm) == _node_fields(old):
         return
     nodes = read_nodes(ops.store)
@@ -48,13 +47,6 @@ def _check_ranges(vm: VmSpec) -> None:
         msgspec.convert(msgspec.to_builtins(vm), VmSpec)
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"VM {vm.name!r}: {error}") from error
-
-
-def _check_xml(text: str) -> None:
-    try:
-        expat.ParserCreate().Parse(text, True)
-    except expat.ExpatError as error:
-        raise InvalidRequest(f"overlay_xml is not well-formed XML: {error}") from error
 
 
 def _check_size(vm: VmSpec, nodes: dict[str, NodeFacts]) -> None:

@@ -41,7 +41,7 @@ def define(session: Session, file: str, node: str | None, start: bool, wait: boo
     """
     given = [
         msgspec.structs.replace(one, node=node or one.node, start=start or one.start)
-        for one in definitions(read_text(file))
+        for one in definitions(read_text(file), session.out.note)
     ]
     defined: list[tuple[VmView, bool]] = []
     for one in given:

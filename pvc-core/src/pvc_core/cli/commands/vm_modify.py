@@ -104,7 +104,7 @@ def modify(
     if edit:
         request = _edited(session, found)
     elif file is not None:
-        request = _by_definition(found, definition(read_text(file)))
+        request = _by_definition(found, definition(read_text(file), session.out.note))
     else:
         current = vm_dump(ops, VmQuery(vm=found.view.id))
         request = _request(found, patch=patch_of(current, edits))
@@ -167,7 +167,7 @@ def _edited(session: Session, found: VmInfo) -> VmModify:
         if edited is None:
             return _by_definition(found, current)
         try:
-            request = _by_definition(found, definition(Text("your text", edited)))
+            request = _by_definition(found, definition(Text("your text", edited), session.out.note))
             vm_modify(ops, msgspec.structs.replace(request, dry_run=True))
         except PvcError as error:
             click.echo(f"pvc: {error}", err=True)
