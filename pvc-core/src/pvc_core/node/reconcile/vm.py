@@ -13,12 +13,14 @@ from pvc_core.hypervisor.api import (
     HypervisorUnavailable,
     MigrationOptions,
 )
+from pvc_core.hypervisor.domainxml import newest_common_machine
 from pvc_core.model.errors import PvcError
 from pvc_core.model.vm import (
     MigrationPhase,
     MigrationRecord,
     MigrationResult,
     VmClaim,
+    VmSpec,
     VmStatus,
 )
 from pvc_core.node.context import NodeContext
@@ -29,7 +31,7 @@ from pvc_core.ops.vm_remove import vm_forget
 from pvc_core.plan import vm as plan
 from pvc_core.store import keys
 from pvc_core.store.api import Check, Operation
-from pvc_core.store.documents import create
+from pvc_core.store.documents import create, read_many
 
 log = logging.getLogger(__name__)
 
@@ -185,6 +187,7 @@ class VmReconciler:
                     vm=s.vm,
                     disks=disks,
                     nics=nics,
+                    machine=self._machine(s.vm),
                     cpu_model=s.vm.cpu_model or read.cluster.cpu_model,
                     console_log=f"{self._c.console_directory}/{id_}.log",
                 )
@@ -198,6 +201,13 @@ class VmReconciler:
             return
         log.info("domain-started vm=%s", id_)
         self._c.drivers.notify("vm_started", vm=id_, node=s.me)
+
+    def _machine(self, vm: VmSpec) -> str:
+        """Return a machine type that every node offers that the guest may be moved to."""
+        nodes = vm.node_limit or self._c.store.children(f"{keys.SPEC}/node")
+        reports = read_many(self._c.store, [keys.node_status(node) for node in nodes])
+        offered = [entry.value.machine_types for entry in reports if entry is not None]
+        return newest_common_machine(vm.machine, [types for types in offered if types])
 
     def _detach(self, id_: str, s: plan.Snapshot) -> None:
         held = self._attached.get(id_)
