@@ -83,7 +83,7 @@ CORE: Final = (
             ("shutdown", "Ask a VM to shut down; cut its power when its time is over."),
             ("stop", "Cut the power of a VM at once."),
             ("restart", "Shut a VM down and start it again."),
-            ("disable", "Stop a VM and mark it as off on purpose."),
+            ("disable", "Mark a VM as off on purpose."),
             ("remove", "Remove a VM."),
         ),
         vm_move=(

@@ -170,7 +170,7 @@ def node_remove(ops: Ops, request: NodeQuery) -> NodeRemoved:
         if claimed:
             raise InUse(
                 f"node {name} holds the claims of VMs ({', '.join(claimed)}), so they may still run there: start the node "
-                "and flush it, or confirm that it is off so that its VMs are recovered"
+                "and flush it"
             )
         if read_primary(ops) == name:
             raise InUse(f"node {name} is the primary: wait until another coordinator has taken over")

@@ -105,13 +105,13 @@ def restart(session: Session, vm: str, wait: bool, timeout: float) -> None:
 
 @click.command("disable")
 @click.argument("vm", type=VM)
-@click.option("--force", is_flag=True, help="Cut its power instead of asking the guest to shut down.")
+@click.option("--force", is_flag=True, help="Also when it runs: its power is cut.")
 @yes_option
 @wait_options()
 @format_option
 @pass_session
 def disable(session: Session, vm: str, force: bool, yes: bool, wait: bool, timeout: float) -> None:
-    """Stop a VM and mark it as off on purpose.
+    """Mark a VM as off on purpose.
 
     A disabled VM is not started by autostart, and does not count as unhealthy.
     """
@@ -120,7 +120,7 @@ def disable(session: Session, vm: str, force: bool, yes: bool, wait: bool, timeo
     if force and found.running_on:
         session.confirm(f"Cut the power of VM {found.name}, which is {_standing(found)}?", yes=yes)
     view = vm_disable(ops, VmDisable(vm=found.id, force=force))
-    finish(session, view, VmGoal.STOPPED, wait=wait, timeout=timeout, asked="will be stopped and disabled")
+    finish(session, view, VmGoal.STOPPED, wait=wait, timeout=timeout, asked="will be disabled")
 
 
 @click.command("remove")
