@@ -59,6 +59,11 @@ def test_sandbox_that_is_not_there_is_told(arguments):
     assert str(error) == "there is no sandbox named 'default'; make it: pvc sandbox up --name default"
 
 
+def test_name_that_would_lead_elsewhere_is_refused():
+    for command in ("up", "down", "status"):
+        assert "not valid" in str(invoke(command, "--name", "../etc").exception)
+
+
 def test_down_of_nothing_is_success():
     result = invoke("down", "--name", "x")
     assert result.exit_code == 0

@@ -62,6 +62,22 @@ def test_bad_name_is_refused(machine, name):
         claim_layout(machine / "x", name or "..")
 
 
+def test_directory_with_other_things_is_refused_because_it_would_be_removed(machine):
+    (machine / "home").mkdir()
+    (machine / "home/letter").write_text("dear")
+    with pytest.raises(SandboxError, match="is not empty"):
+        claim_layout(machine / "home", "a")
+    (machine / "home/letter").unlink()
+    (machine / "home/.sandbox.json.killed").write_text("{")  # of a process that was killed while it claimed
+    assert claim_layout(machine / "home", "a").name == "a"
+
+
+def test_file_instead_of_a_directory_is_refused(machine):
+    (machine / "file").write_text("")
+    with pytest.raises(SandboxError, match="cannot be read"):
+        claim_layout(machine / "file", "a")
+
+
 @pytest.mark.parametrize("place", ["/run/x", "/dev/shm/x", "/var/run/x"])
 def test_directory_that_nodes_would_not_see_is_refused(place):
     with pytest.raises(SandboxError, match="every node has a"):

@@ -120,12 +120,11 @@ def claim_layout(state: Path, name: str | None = None) -> Layout:
     if hidden is not None:
         raise SandboxError(f"{state} cannot hold a sandbox: every node has a {hidden} of its own and would not see it")
     known = load_layout(state)
+    if known is None and any(not _is_half_record(path) for path in _entries(state)):
+        # It is removed whole when the sandbox is.
+        raise SandboxError(f"{state} is not empty, and nothing in it is of a sandbox; choose a directory of its own")
     wanted = name or (known.name if known else default_name(state))
-    if not _NAME.match(wanted):
-        raise SandboxError(
-            f"sandbox name {wanted!r} is not valid: use up to 32 small letters, digits and dashes, "
-            "beginning and ending with a letter or digit"
-        )
+    check_name(wanted)
     if known is not None and known.name != wanted:
         raise SandboxError(f"{state} holds the sandbox {known.name!r}, not {wanted!r}; give another --state directory")
     with Lock(RUN_ROOT / "lock"):
@@ -147,6 +146,15 @@ def claim_layout(state: Path, name: str | None = None) -> Layout:
     return layout
 
 
+def check_name(name: str) -> None:
+    """Raise SandboxError unless a sandbox may be called so."""
+    if not _NAME.match(name):
+        raise SandboxError(
+            f"sandbox name {name!r} is not valid: use up to 32 small letters, digits and dashes, "
+            "beginning and ending with a letter or digit"
+        )
+
+
 def find_layout(name: str) -> Layout | None:
     """Return the layout of the named sandbox, wherever its state is; None when there is none."""
     return load_layout(RUN_ROOT / name) or load_layout(STATE_ROOT / name)
@@ -165,6 +173,18 @@ def forget_empty_directories() -> None:
             RUN_ROOT.rmdir()
         if STATE_ROOT.is_dir() and not any(STATE_ROOT.iterdir()):
             STATE_ROOT.rmdir()
+
+
+def _entries(state: Path) -> list[Path]:
+    try:
+        return list(state.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def _is_half_record(path: Path) -> bool:
+    """Whether it is what a killed process left of the very first file."""
+    return path.name.startswith(f".{RECORD_FILE}.")
 
 
 def _holders() -> dict[str, Layout]:

@@ -26,6 +26,7 @@ from pvc_sandbox.layout import (
     RUN_ROOT,
     STATE_ROOT,
     Layout,
+    check_name,
     claim_layout,
     find_layout,
     forget_empty_directories,
@@ -76,6 +77,7 @@ class Sandbox:
     """
 
     def __init__(self, name: str = DEFAULT_NAME, state: Path | None = None) -> None:
+        check_name(name)
         self.name = name
         self._state = state
         self._known: Layout | None = None
@@ -121,8 +123,8 @@ class Sandbox:
         """
         check_requirements()
         begun = time.monotonic()
-        self._known = claim_layout(self._state or STATE_ROOT / self.name, self.name)
         with self._lock():
+            self._known = claim_layout(self._state or STATE_ROOT / self.name, self.name)
             plan = cluster.make_plan(self.layout, nodes, **changes)
             cluster.configure(self.layout, plan)
             links.make_switch(self.layout)
