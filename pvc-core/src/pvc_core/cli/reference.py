@@ -25,7 +25,7 @@ terminal it is needed.
 def render() -> str:
     """Return the whole page."""
     root = build()
-    context = click.Context(root, info_name="pvc")
+    context = click.Context(root, info_name="pvc", **root.context_settings)
     lines = [_HEAD, "## `pvc` itself", "", *_options(root, context), ""]
     for name in root.list_commands(context):
         lines += _command(root.commands[name], name, context, depth=2)
@@ -52,14 +52,11 @@ def _command(command: click.Command, name: str, parent: click.Context, depth: in
     yield from (*_options(command, context), "")
 
 
-def _options(command: click.Command, context: click.Context) -> Iterator[str]:
-    yield "| Option | |"
-    yield "|---|---|"
-    for parameter in command.get_params(context):
-        record = parameter.get_help_record(context) if isinstance(parameter, click.Option) else None
-        if record is not None:
-            names, text = (part.replace("|", r"\|") for part in record)
-            yield f"| `{names}` | {' '.join(text.split())} |"
+def _options(command: click.Command, context: click.Context) -> list[str]:
+    records = [option.get_help_record(context) for option in command.params if isinstance(option, click.Option)]
+    rows = [[part.replace("|", r"\|") for part in record] for record in records if record is not None]
+    lines = [f"| `{names}` | {' '.join(text.split())} |" for names, text in rows]
+    return ["| Option | |", "|---|---|", *lines] if lines else []
 
 
 if __name__ == "__main__":
