@@ -97,7 +97,7 @@ class VmSpec(Document, frozen=True, kw_only=True):
     """How a node is chosen; empty: the cluster's default."""
     migration: MigrationMethod = "live-or-shutdown"
     move_method: MigrationMethod | None = None
-    """Method of the move in progress only, when it was asked for with another one."""
+    """Method of the last move, when it was asked for with another one; every move sets it anew."""
     max_downtime_ms: Annotated[int, Meta(ge=1, le=60000)] = 300
     tags: tuple[Tag, ...] = ()
 

@@ -164,6 +164,9 @@ class VmReconciler:
         if read.vm is not None:
             # Nor does it outlive its VM.
             guard.append(Check(keys.vm_spec(id_).path))
+        now = self._c.clock.wall()
+        dated = tuple(c if c.since else replace(c, since=now) for c in status.conditions)
+        status = replace(status, conditions=dated)
         write = create(keys.vm_status(id_), status) if read.status is None else read.status.put(status)
         self._commit(write, *guard)
         log.info("vm-state vm=%s state=%s reason=%r", id_, status.state.value, status.reason)
