@@ -15,7 +15,7 @@ SHELLS: Final = ("bash", "zsh", "fish")
 @click.argument("shell", type=click.Choice(SHELLS), required=False)
 @click.pass_context
 def completion(ctx: click.Context, shell: str | None) -> None:
-    r"""Print the script that completes words in your shell, the names of VMs, nodes and the like included.
+    """Print the script that completes words in your shell, the names of VMs, nodes and the like included.
 
     \b
     bash: eval "$(pvc completion bash)"                                  in ~/.bashrc

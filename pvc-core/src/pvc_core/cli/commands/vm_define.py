@@ -27,7 +27,7 @@ from pvc_core.ops.wait import VmGoal
 @format_option
 @pass_session
 def define(session: Session, file: str, node: str | None, start: bool, wait: bool, timeout: float) -> None:
-    r"""Define VMs from a FILE, or from standard input for -.
+    """Define VMs from a FILE, or from standard input for -.
 
     The file holds one or more YAML documents, each like what `pvc vm dump` prints, or a libvirt XML domain.
     Only name and memory are needed:
