@@ -34,11 +34,6 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(flags), "unshare")
 
 
-def setns(namespace: int, kind: int) -> None:
-    """Move this thread (for network namespaces) into the namespace that a descriptor stands for (setns(2))."""
-    _check(_libc.setns(namespace, kind), "setns")
-
-
 def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
     """Mount (mount(2)); the error names the target."""
     arguments = [text.encode() for text in (source, target, kind)]

@@ -17,8 +17,12 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 @contextmanager
-def entered(namespace: str) -> Iterator[None]:
-    """Have this thread, and those that it starts, in the named network namespace; the thread comes back at the end."""
+def entered(namespace: str | Path) -> Iterator[None]:
+    """Have this thread, and those that it starts, in a network namespace; the thread comes back at the end.
+
+    ``namespace`` is a name as of ``ip netns``, or the path of a namespace file.  A socket belongs for ever to the
+    namespace in which it was made.
+    """
     with Path("/proc/thread-self/ns/net").open("rb") as home, Path("/run/netns", namespace).open("rb") as there:
         _enter(there.fileno())
         try:
