@@ -1,6 +1,7 @@
 """The overview of all commands, made from the tree itself: ``python -m pvc_core.cli.reference > docs/cli.md``."""
 
 import sys
+import textwrap
 from collections.abc import Iterator
 
 import click
@@ -45,8 +46,9 @@ def _command(command: click.Command, name: str, parent: click.Context, depth: in
     yield f"{'#' * depth} `{' '.join([context.command_path, *command.collect_usage_pieces(context)])}`"
     yield ""
     for paragraph in (command.help or "").split("\n\n"):
-        if paragraph.startswith("\b"):
-            yield from ("```", *(line.rstrip() for line in paragraph.splitlines()[1:]), "```", "")
+        if paragraph.lstrip(" ").startswith("\b"):
+            example = textwrap.dedent("\n".join(paragraph.splitlines()[1:])).rstrip()
+            yield from ("```", *example.splitlines(), "```", "")
         else:
             yield from (" ".join(paragraph.split()), "")
     yield from (*_options(command, context), "")
