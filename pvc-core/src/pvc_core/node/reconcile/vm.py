@@ -223,7 +223,8 @@ class VmReconciler:
 
     def _remove(self, id_: str) -> None:
         clock = self._c.clock
-        if vm_forget(Ops(self._c.store, wall=clock.wall, monotonic=clock.monotonic), id_):
+        ops = Ops(self._c.store, wall=clock.wall, monotonic=clock.monotonic)
+        if vm_forget(ops, id_, self._c.lease.guard()):
             self._views.forget(id_)
             log.info("vm-removed vm=%s", id_)
 
