@@ -84,11 +84,9 @@ def ready(session: Session, node: str, wait: bool, timeout: float | None) -> Non
 @pass_session
 def primary(session: Session, node: str, wait: bool, timeout: float) -> None:
     """Make a node the primary coordinator."""
-    ops = session.client.ops
-    view = node_primary(ops, NodePrimary(node=node))
+    view = node_primary(session.client.ops, NodePrimary(node=node))
     if wait:
-        with watching(session, f"node {node}", later="pvc node list") as report:
-            wait_node(ops, node, NodeGoal.PRIMARY, timeout_s=timeout, report=report)
+        _wait_for_role(session, node, NodeGoal.PRIMARY, timeout)
     session.out.done(f"node {node} {'is' if wait else 'will be'} primary", primary=view)
 
 
@@ -99,12 +97,15 @@ def primary(session: Session, node: str, wait: bool, timeout: float) -> None:
 @pass_session
 def secondary(session: Session, node: str, wait: bool, timeout: float) -> None:
     """Make the primary coordinator give up its role; another one takes it."""
-    ops = session.client.ops
-    view = node_secondary(ops, NodeQuery(node=node))
+    view = node_secondary(session.client.ops, NodeQuery(node=node))
     if wait:
-        with watching(session, f"node {node}", later="pvc node list") as report:
-            wait_node(ops, node, NodeGoal.SECONDARY, timeout_s=timeout, report=report)
+        _wait_for_role(session, node, NodeGoal.SECONDARY, timeout)
     session.out.done(f"node {node} {'is no longer' if wait else 'gives up being'} primary", primary=view)
+
+
+def _wait_for_role(session: Session, node: str, goal: NodeGoal, timeout: float) -> None:
+    with watching(session, f"node {node}", later="pvc node list") as report:
+        wait_node(session.client.ops, node, goal, timeout_s=timeout, report=report)
 
 
 @click.command("maintenance")
