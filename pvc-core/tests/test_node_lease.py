@@ -8,24 +8,14 @@ from pvc_core.node.session import Session
 from pvc_core.store import documents, keys
 from pvc_core.store.api import Create, StoreUnavailable, TransactionFailed
 from pvc_core.store.memory import MemoryTree, Moment
+from pvc_core.testkit.simulator.clock import VirtualClock
 
 LEASE_S = 10.0
 
 
-class ManualClock:
-    def __init__(self):
-        self.now = 100.0
-
-    def monotonic(self):
-        return self.now
-
-    def wall(self):
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return ManualClock()
+    return VirtualClock(100.0)
 
 
 @pytest.fixture
@@ -86,9 +76,9 @@ def test_silence_ends_the_lease_on_our_own_clock_before_the_session_can_be_over(
     lease = lease_of(store, clock)
     lease.ensure()
     store.suspend()
-    clock.now += LEASE_S * 0.69
+    clock.move_to(clock.monotonic() + LEASE_S * 0.69)
     assert lease.alive()
-    clock.now += LEASE_S * 0.02
+    clock.move_to(clock.monotonic() + LEASE_S * 0.02)
     assert not lease.alive()
 
 
@@ -240,7 +230,7 @@ def test_a_lost_session_is_told_and_the_lease_taken_again(session, store, calls)
 def test_silence_is_told_as_a_loss_though_nobody_said_lost(session, store, clock, calls):
     session.reconcile("")
     store.suspend()
-    clock.now += LEASE_S
+    clock.move_to(clock.monotonic() + LEASE_S)
     session.reconcile("")
     assert calls.seen == [1, "lost"]
     store.resume()

@@ -8,24 +8,14 @@ import pytest
 from pvc_core.node.clock import SystemClock
 from pvc_core.node.workers import Workers
 from pvc_core.node.workqueue import EVENT_PAUSE_S, OTHER_KINDS, WorkQueue
+from pvc_core.testkit.simulator.clock import VirtualClock
 
 VM = ("vm", "a")
 
 
-class ManualClock:
-    def __init__(self):
-        self.now = 100.0
-
-    def monotonic(self):
-        return self.now
-
-    def wall(self):
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return ManualClock()
+    return VirtualClock(100.0)
 
 
 @pytest.fixture
@@ -36,26 +26,26 @@ def queue(clock):
 def test_a_key_added_twice_is_given_out_once(queue, clock):
     queue.add(*VM)
     queue.add(*VM)
-    assert queue.ready(clock.now) == [VM]
+    assert queue.ready(clock.monotonic()) == [VM]
     assert queue.take(VM)
     queue.done(VM)
-    assert queue.ready(clock.now) == []
+    assert queue.ready(clock.monotonic()) == []
 
 
 def test_the_earlier_of_two_times_counts(queue, clock):
     queue.add(*VM, 10)
     queue.add(*VM, 3)
     queue.add(*VM, 20)
-    assert queue.next_due() == clock.now + 3
-    assert queue.ready(clock.now + 2.9) == []
-    assert queue.ready(clock.now + 3) == [VM]
+    assert queue.next_due() == clock.monotonic() + 3
+    assert queue.ready(clock.monotonic() + 2.9) == []
+    assert queue.ready(clock.monotonic() + 3) == [VM]
 
 
 def test_keys_come_in_the_order_they_became_due_and_equal_ones_in_the_order_added(queue, clock):
     queue.add("vm", "late", 2)
     queue.add("vm", "z")
     queue.add("vm", "a")
-    assert queue.ready(clock.now + 2) == [("vm", "z"), ("vm", "a"), ("vm", "late")]
+    assert queue.ready(clock.monotonic() + 2) == [("vm", "z"), ("vm", "a"), ("vm", "late")]
 
 
 def test_a_key_in_work_is_not_given_out_again_until_it_is_done(queue, clock):
@@ -63,24 +53,24 @@ def test_a_key_in_work_is_not_given_out_again_until_it_is_done(queue, clock):
     assert queue.take(VM)
     assert not queue.take(VM)
     queue.add(*VM)
-    assert queue.ready(clock.now) == []
+    assert queue.ready(clock.monotonic()) == []
     assert queue.next_due() is None
     queue.done(VM)
-    assert queue.ready(clock.now) == [VM]
+    assert queue.ready(clock.monotonic()) == [VM]
 
 
 def test_done_with_a_delay_puts_the_key_back(queue, clock):
     queue.add(*VM)
     queue.take(VM)
     queue.done(VM, 5)
-    assert queue.next_due() == clock.now + 5
+    assert queue.next_due() == clock.monotonic() + 5
 
 
 def test_an_event_during_work_wins_over_the_delay_asked_for(queue, clock):
     queue.take(VM)
     queue.add(*VM)
     queue.done(VM, 60)
-    assert queue.ready(clock.now) == [VM]
+    assert queue.ready(clock.monotonic()) == [VM]
 
 
 def test_failures_pause_longer_each_time_up_to_the_bound_and_success_resets(clock):
@@ -89,7 +79,7 @@ def test_failures_pause_longer_each_time_up_to_the_bound_and_success_resets(cloc
     for _ in range(5):
         queue.take(VM)
         pauses.append(queue.failed(VM))
-        clock.now = queue.next_due()
+        clock.move_to(queue.next_due())
     assert pauses == [1, 2, 4, 5, 5]
     assert queue.failures(VM) == 5
     queue.take(VM)
@@ -103,9 +93,9 @@ def test_an_event_brings_a_failed_key_forward_but_not_to_a_hot_loop(clock):
     queue = WorkQueue(clock, backoff_first_s=30)
     queue.take(VM)
     queue.failed(VM)
-    assert queue.next_due() == clock.now + 30
+    assert queue.next_due() == clock.monotonic() + 30
     queue.add(*VM)
-    assert queue.next_due() == clock.now + EVENT_PAUSE_S
+    assert queue.next_due() == clock.monotonic() + EVENT_PAUSE_S
 
 
 def test_an_event_during_work_that_fails_is_not_answered_at_once(clock):
@@ -113,7 +103,7 @@ def test_an_event_during_work_that_fails_is_not_answered_at_once(clock):
     queue.take(VM)
     queue.add(*VM)
     assert queue.failed(VM) == EVENT_PAUSE_S
-    assert queue.ready(clock.now) == []
+    assert queue.ready(clock.monotonic()) == []
 
 
 def test_many_failures_do_not_overflow(queue):
@@ -128,11 +118,11 @@ def test_slow_work_of_one_kind_leaves_the_places_of_others(clock):
     for key in (("volume", "1"), ("volume", "2"), ("vm", "1"), ("x", "1"), ("y", "1")):
         queue.add(*key)
     queue.take(("volume", "1"))
-    assert queue.ready(clock.now) == [("vm", "1"), ("x", "1"), ("y", "1")]
+    assert queue.ready(clock.monotonic()) == [("vm", "1"), ("x", "1"), ("y", "1")]
     queue.take(("x", "1"))
-    assert queue.ready(clock.now) == [("vm", "1")]
+    assert queue.ready(clock.monotonic()) == [("vm", "1")]
     queue.done(("volume", "1"))
-    assert queue.ready(clock.now) == [("volume", "2"), ("vm", "1")]
+    assert queue.ready(clock.monotonic()) == [("volume", "2"), ("vm", "1")]
 
 
 def test_forgetting_a_key_drops_its_time_and_its_failures(queue):
