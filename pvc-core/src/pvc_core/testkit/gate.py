@@ -42,13 +42,13 @@ class Gate:
         self._ended = True
         self._wake.send(b"\0")
         self._thread.join()
-        self._wake.close()
+        for end in (self._wake, self._woken):
+            end.close()
 
     def _run(self) -> None:
         with contextlib.ExitStack() as stack:
             self._selector = stack.enter_context(selectors.DefaultSelector())
-            for own in (self._listener, self._woken):
-                stack.enter_context(own)
+            stack.enter_context(self._listener)
             self._selector.register(self._listener, selectors.EVENT_READ)
             self._selector.register(self._woken, selectors.EVENT_READ)
             while not self._ended:
