@@ -12,10 +12,8 @@ from pvc_core.node.reconcile.exclusive import Exclusive
 from pvc_core.ops.task import TaskCreate, TaskQuery, task_cancel, task_create
 from pvc_core.ops.volume import (
     VolumeAdd,
-    VolumeClone,
     VolumeQuery,
     volume_add,
-    volume_clone,
     volume_info,
     volume_remove,
 )
@@ -193,17 +191,6 @@ def test_a_volume_that_is_not_made_yet_has_no_snapshots(site):
     ended = _end(site, snapshot_create(site.ops, SnapshotCreate(volume=volume, snapshot="s1")))
     assert ended.state is TaskState.FAILED
     assert "not ready yet" in ended.error
-
-
-def test_a_full_copy_can_be_a_task(site):
-    _add(site)
-    site.faults["hv1"].fail_always("volume_clone")
-    clone = volume_clone(site.ops, VolumeClone(pool="ssd", source="web1", name="web2", full_copy=True)).id
-    site.cluster.settle()
-    site.faults["hv1"].clear()
-    task = task_create(site.ops, TaskCreate(kind="volume.clone", node="hv1", arguments={"volume": clone}))
-    assert _done(site, task).result == {"size_bytes": 4 * MIB}
-    assert volume_info(site.ops, VolumeQuery(volume="ssd/web2")).state == "ready"
 
 
 def test_every_task_ends_whenever_the_daemon_dies(tmp_path):

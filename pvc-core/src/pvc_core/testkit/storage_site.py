@@ -24,7 +24,6 @@ from pvc_core.testkit.stepped import SteppedCluster, SteppedNode
 _KINDS = (
     "volume.import",
     "volume.export",
-    "volume.clone",
     "snapshot.create",
     "snapshot.delete",
     "snapshot.rename",

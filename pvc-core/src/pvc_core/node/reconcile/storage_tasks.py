@@ -18,7 +18,7 @@ from pvc_core.model.task import Task
 from pvc_core.node.context import NodeContext
 from pvc_core.node.reconcile.exclusive import Exclusive
 from pvc_core.node.reconcile.problems import ready
-from pvc_core.node.reconcile.volume_status import clone_source, observed, write_status
+from pvc_core.node.reconcile.volume_status import observed, write_status
 from pvc_core.ops.transaction import attempt
 from pvc_core.plugin.errors import ObjectMissing
 from pvc_core.plugin.specs.lifecycle import TaskRunner
@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 
 Result = dict[str, str | int | float | bool | None]
 
-_MAKES: Final = frozenset({"volume.import", "volume.clone"})
-"""Kinds whose task makes the volume: their success makes it READY."""
+_MAKES: Final = "volume.import"
+"""The kind whose task makes the volume: its success makes it READY."""
 
 
 class _Job(NamedTuple):
@@ -47,11 +47,10 @@ class _Job(NamedTuple):
 
 
 def storage_runners(context: NodeContext, exclusive: Exclusive) -> dict[str, TaskRunner]:
-    """Return the runners by kind: ``volume.import``, ``volume.export``, ``volume.clone``, ``snapshot.*``."""
+    """Return the runners by kind: ``volume.import``, ``volume.export``, ``snapshot.*``."""
     actions: dict[str, Callable[[_Job], Result]] = {
         "volume.import": _import,
         "volume.export": _export,
-        "volume.clone": lambda job: _clone(context, job),
         "snapshot.create": _create_snapshot,
         "snapshot.delete": _delete_snapshot,
         "snapshot.rename": _rename_snapshot,
@@ -86,7 +85,7 @@ def _find(context: NodeContext, task: Task, id_: str, progress: Progress) -> _Jo
         raise NotFound(f"the storage pool {volume.pool} of volume {volume.name!r} does not exist any more")
     status = read(context.store, keys.volume_status(id_))
     made = status is not None and status.value.size_bytes > 0
-    if task.kind not in _MAKES and not made:
+    if task.kind != _MAKES and not made:
         raise ObjectMissing(f"volume {pool.value.name}/{volume.name} is not ready yet")
     name = status.value.name if status is not None else volume.name
     driver = context.drivers.storage(pool.value.driver)
@@ -99,7 +98,7 @@ def _tell(context: NodeContext, job: _Job) -> None:
     entry = read(context.store, keys.volume_status(job.volume.id))
     old = entry.value if entry is not None else VolumeStatus(id=job.volume.id, name=job.ref.name)
     new = observed(old, info)
-    if job.task.kind in _MAKES:
+    if job.task.kind == _MAKES:
         # The rest (a rename, a larger size) is the reconciler's; it says when it has observed the spec.
         conditions = with_condition(old.conditions, ready(context.clock.wall()))
         new = replace(new, state=VolumeState.READY, conditions=conditions)
@@ -119,13 +118,6 @@ def _export(job: _Job) -> Result:
     path, format_ = _text(job.task, "path"), _text(job.task, "format")
     job.driver.volume_export(job.ref, _text(job.task, "snapshot", empty=True), path, format_, job.progress)
     return {"path": path}
-
-
-def _clone(context: NodeContext, job: _Job) -> Result:
-    source, _, snapshot = job.volume.source.partition("@")
-    ref = clone_source(context.store, job.pool, source)
-    job.driver.volume_clone(ref, snapshot, job.ref, job.volume.full_copy)
-    return {"size_bytes": job.driver.volume_info(job.ref).size_bytes}
 
 
 def _create_snapshot(job: _Job) -> Result:
