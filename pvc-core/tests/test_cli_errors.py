@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -244,6 +245,15 @@ def test_a_real_store_that_is_down_is_told_within_the_time_out(tmp_path: Path) -
     assert f"127.0.0.1:{port}" in lines[0]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Children can be interrupted, also where a shell in the background made its own ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_with_130_and_no_traceback(tmp_path: Path) -> None:
     """A server that accepts and says nothing keeps the command waiting until it is interrupted."""
     with socket.create_server(("127.0.0.1", 0)) as server:
