@@ -227,3 +227,16 @@ def test_maintenance_alone_moves_nothing(site):
     site.cluster.run(100)
     assert site.cluster.world.running("a") == ["hv2"]
     assert site.status("hv2").scheduling == "ready"
+
+
+def test_a_vm_that_waits_for_a_transfer_to_end_is_moved_at_once_when_it_does(site):
+    site.cluster.world.pace.migration_s = 0.3
+    vms = [f"vm{n}" for n in range(6)]
+    for id_ in vms:
+        site.define(id_, "hv2", memory_mib=MIB)
+    site.until(lambda: all(site.cluster.world.running(vm) == ["hv2"] for vm in vms))
+    site.flush("hv2")
+    site.until(lambda: site.spec("vm0").node != "hv2")
+    took = site.until(lambda: all(site.cluster.world.running(vm) != ["hv2"] for vm in vms))
+    # Two at a time.
+    assert took == pytest.approx(3 * 0.3, abs=0.2)

@@ -54,6 +54,8 @@ class VmViews:
         self._lock = threading.Lock()
         self._outgoing: set[str] = set()
         self._incoming: set[str] = set()
+        self._queued: set[str] = set()
+        """VMs that wait until a transfer has ended."""
         self._reserved: dict[str, int] = {}
         timing = context.timing
         self._limits = plan.Limits(
@@ -97,7 +99,9 @@ class VmViews:
                 or (vm.node == self._c.name and vm.power == "running" and (holder or claim is None or not claim.node))
             )
         )
-        target = claim.migration.target if holder and claim and claim.migration else (vm.node if vm else None)
+        record = claim.migration if claim is not None else None
+        starting_out = holder and record is not None and record.phase is MigrationPhase.READY
+        target = record.target if holder and record is not None else (vm.node if vm else None)
         snapshot = plan.Snapshot(
             me=self._c.name,
             lease=lease,
@@ -116,8 +120,8 @@ class VmViews:
             no_room=self._room(id_, vm, read.report) if to_start and vm else "",
             cannot_run=resources.obstacle(self._c.store, self._c.drivers, vm, self._c.name) if to_start and vm else "",
             live_obstacle=self._live_obstacle(vm) if holder and domain and vm and vm.node != self._c.name else "",
-            outgoing_free=len(self._outgoing - {id_}) < read.cluster.migrations_per_source,
-            incoming_free=len(self._incoming - {id_}) < read.cluster.migrations_per_target,
+            outgoing_free=not starting_out or self._is_free(self._outgoing, id_, read.cluster.migrations_per_source),
+            incoming_free=not asked or self._is_free(self._incoming, id_, read.cluster.migrations_per_target),
         )
         if not (holder or asked or to_start) or domain is not None:
             self._reserved.pop(id_, None)
@@ -183,9 +187,23 @@ class VmViews:
             and record.target == self._c.name
             and record.phase in (MigrationPhase.READY, MigrationPhase.TRANSFER)
         ) or (domain is not None and domain.state is DomainState.INCOMING)
+        waked: set[str] = set()
         with self._lock:
+            ended = (id_ in self._outgoing and not leaving) or (id_ in self._incoming and not coming)
             (self._outgoing.add if leaving else self._outgoing.discard)(id_)
             (self._incoming.add if coming else self._incoming.discard)(id_)
+            self._queued.discard(id_)
+            if ended:
+                waked, self._queued = self._queued, set()
+        for vm in sorted(waked):
+            self._c.wake("vm", vm, 0.0)
+
+    def _is_free(self, members: set[str], id_: str, limit: int) -> bool:
+        with self._lock:
+            free = len(members - {id_}) < limit
+            if not free:
+                self._queued.add(id_)
+            return free
 
     def admit_outgoing(self, id_: str, limit: int) -> bool:
         """Count one more transfer from here, unless there are ``limit`` already."""
@@ -206,6 +224,8 @@ class VmViews:
         """Drop what is remembered of a VM that is gone."""
         for cache in (self._memory, self._phase, self._reserved):
             cache.pop(id_, None)
+        with self._lock:
+            self._queued.discard(id_)
 
 
 def _asked(claim: VmClaim | None, me: str) -> bool:
