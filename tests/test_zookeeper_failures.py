@@ -227,6 +227,18 @@ def test_all_servers_may_go_and_come_back(ensemble, close_later):
     eventually(lambda: "/pvc" in seen, "the watch goes on")
 
 
+def test_servers_are_found_again_after_any_number_of_tries(ensemble, close_later):
+    """An outage of an hour is thousands of tries, and the time that each server is given doubles only so often."""
+    store = ensemble.connect(patience_s=0.2)
+    close_later(store)
+    for member in ensemble.members:
+        ensemble.kill(member.id)
+    eventually(lambda: store.state is SessionState.SUSPENDED, "suspended")
+    store._client.connection._round = 5000
+    ensemble.start()
+    eventually(lambda: store.state is SessionState.CONNECTED, "connected again", within_s=30)
+
+
 def test_without_any_server_the_first_connection_fails_soon_and_names_what_was_tried(ensemble):
     store = ZooKeeperStore(["127.0.0.1:1", "no-such-host.invalid:2181"], session_timeout_s=10)
     begun = time.monotonic()

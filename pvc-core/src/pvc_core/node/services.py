@@ -7,6 +7,7 @@ from typing import Final
 from pvc_core.node.bounded import BoundedCall, call_with_deadline
 from pvc_core.node.clock import Clock
 from pvc_core.node.state import NodeState
+from pvc_core.plan.backoff import backoff
 from pvc_core.plugin.specs.lifecycle import RoleService
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ class RoleServices:
         except Exception as error:
             # One service that fails must not keep the later ones from running.
             count = self._failures.get(service.name, (0, 0.0))[0] + 1
-            pause = min(_RETRY_FIRST_S * 2.0 ** min(count - 1, 16), _RETRY_MAX_S)
+            pause = backoff(count, _RETRY_FIRST_S, _RETRY_MAX_S)
             self._failures[service.name] = (count, self._clock.monotonic() + pause)
             log.warning("role-service-failed service=%s retry_s=%.0f error=%s", service.name, pause, error)
             self._tell(service, ok=False, reason="AcquireFailed", message=str(error))

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from pvc_core.node.clock import Clock
+from pvc_core.plan.backoff import backoff
 
 WorkKey = tuple[str, str]
 """Kind and id of an object."""
@@ -110,8 +111,7 @@ class WorkQueue:
             self._taken.discard(key)
             count = self._failures[key].times + 1 if key in self._failures else 1
             first = self._first_s if first_s is None else first_s
-            # 2.0 ** 1024 would overflow; the bound is reached long before.
-            pause = min(first * 2.0 ** min(count - 1, 60), self._max_s)
+            pause = backoff(count, first, self._max_s)
             now = self._clock.monotonic()
             self._failures[key] = _Failures(count, now, pause)
             if self._due.pop(key, None) is not None:

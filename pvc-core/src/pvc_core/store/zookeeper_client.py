@@ -30,6 +30,8 @@ from kazoo.protocol.serialization import Watch
 from kazoo.protocol.states import KazooState
 from kazoo.retry import KazooRetry
 
+from pvc_core.plan.backoff import backoff
+
 log = logging.getLogger(__name__)
 
 TCP_BUDGET_S: Final = 0.5
@@ -122,12 +124,12 @@ class Connection(ConnectionHandler):  # type: ignore[misc]  # kazoo has no types
     @property
     def handshake_budget_s(self) -> float:
         """Time that a server has to answer the opening of a connection, in this round."""
-        return float(min(MAX_BUDGET_S, self.client.asked_timeout_s / 6 * 2 ** max(0, self._round - 1)))
+        return backoff(self._round, self.client.asked_timeout_s / 6, MAX_BUDGET_S)
 
     @property
     def tcp_budget_s(self) -> float:
         """Time for one TCP connection, in this round."""
-        return float(min(MAX_BUDGET_S, TCP_BUDGET_S * 2 ** max(0, self._round - 1), self.client.asked_timeout_s))
+        return backoff(self._round, TCP_BUDGET_S, min(MAX_BUDGET_S, self.client.asked_timeout_s))
 
     def cut(self) -> None:
         """Drop the connection, from any thread; the loop then goes on to the next server."""

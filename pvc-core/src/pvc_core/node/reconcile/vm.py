@@ -349,7 +349,7 @@ class VmReconciler:
             )
             new = replace(s.status, failed_moves=failed, failed_target=record.target, last_migration=result)
             writes.append(read.status.put(new))
-            self._views.note(id_, move_not_before=s.now + plan.backoff(failed, s.limits))
+            self._views.note(id_, move_not_before=s.now + plan.restart_pause(failed, s.limits))
         self._put_claim(read, *writes, migration=None)
         try:
             self._c.hypervisor.forget_job(id_)

@@ -47,7 +47,7 @@ from pvc_core.plan.vm.action import (
 )
 from pvc_core.plan.vm.decision import decide
 from pvc_core.plan.vm.migration import LIVE_ATTEMPTS
-from pvc_core.plan.vm.status import backoff, crashed
+from pvc_core.plan.vm.status import crashed, restart_pause
 from pvc_core.plan.vm.view import DomainView, Ended, Limits, Memory, Snapshot
 
 __all__ = [
@@ -78,7 +78,7 @@ __all__ = [
     "StartDomain",
     "StartTransfer",
     "TakeClaim",
-    "backoff",
     "crashed",
     "decide",
+    "restart_pause",
 ]

@@ -3,6 +3,7 @@
 import msgspec
 
 from pvc_core.model.vm import VmSpec, VmState, VmStatus
+from pvc_core.plan.backoff import backoff
 from pvc_core.plan.vm.action import SetStatus
 from pvc_core.plan.vm.view import Limits, Snapshot
 
@@ -28,9 +29,9 @@ def say(s: Snapshot, vm: VmSpec, state: VmState, reason: str, **changes: object)
     return None if new == s.status else SetStatus(status=new)
 
 
-def backoff(crashes: int, limits: Limits) -> float:
-    """Return the pause in seconds before the next start after so many crashes in a row."""
-    return min(limits.backoff_max_s, limits.backoff_s * 2.0 ** max(0, crashes - 1))
+def restart_pause(crashes: int, limits: Limits) -> float:
+    """Return the pause in seconds before the next try, after so many crashes or failed moves in a row."""
+    return backoff(crashes, limits.backoff_s, limits.backoff_max_s)
 
 
 def crashed(s: Snapshot, vm: VmSpec, status: VmStatus, what: str) -> SetStatus:
@@ -46,6 +47,6 @@ def crashed(s: Snapshot, vm: VmSpec, status: VmStatus, what: str) -> SetStatus:
             halted=vm.generation,
         )
         return SetStatus(status=new)
-    pause = backoff(crashes, s.limits)
+    pause = restart_pause(crashes, s.limits)
     reason = f"{what}; starting it again in {pause:g} s (attempt {crashes + 1} of {s.limits.give_up})"
     return SetStatus(status=new_status(s, vm, VmState.BACKOFF, reason, crashes=crashes), backoff_s=pause)
