@@ -251,7 +251,7 @@ class VmReconciler:
             case plan.Answer() if record is not None:
                 self._answer(id_, action, s, read, record)
             case plan.BeginTransfer() if record is not None:
-                if not self._views.admit_outgoing(id_, read.cluster.migrations_per_source):
+                if not self._views.outgoing.admit(id_, read.cluster.migrations_per_source):
                     return
                 transfer = replace(record, phase=MigrationPhase.TRANSFER)
                 self._put_claim(read, Check(keys.lease(record.target).path), migration=transfer)
@@ -287,9 +287,8 @@ class VmReconciler:
         self, id_: str, action: plan.Answer, s: plan.Snapshot, read: VmDocuments, record: MigrationRecord
     ) -> None:
         assert s.claim is not None
-        if action.phase is MigrationPhase.READY and not self._views.admit_incoming(
-            id_, read.cluster.migrations_per_target
-        ):
+        limit = read.cluster.migrations_per_target
+        if action.phase is MigrationPhase.READY and not self._views.incoming.admit(id_, limit):
             return
         answer = replace(
             record, phase=action.phase, target_lease=s.lease, target_address=s.address, message=action.message

@@ -12,6 +12,7 @@ from pvc_core.model.node import NodeSpec, NodeStatus
 from pvc_core.model.vm import MAY_EXECUTE_ON_TARGET, MigrationPhase, VmClaim, VmSpec, VmStatus
 from pvc_core.node.context import NodeContext
 from pvc_core.node.reconcile import resources
+from pvc_core.node.reconcile.slots import Slots
 from pvc_core.plan import vm as plan
 from pvc_core.store import keys
 from pvc_core.store.documents import Entry, maybe
@@ -52,10 +53,10 @@ class VmViews:
         self._phase: dict[str, str] = {}
         self._seen: set[str] = set()
         self._lock = threading.Lock()
-        self._outgoing: set[str] = set()
-        self._incoming: set[str] = set()
-        self._queued: set[str] = set()
-        """VMs that wait until a transfer has ended."""
+        self.outgoing = Slots(self._wake)
+        """Transfers from here."""
+        self.incoming = Slots(self._wake)
+        """Transfers to here."""
         self._reserved: dict[str, int] = {}
         timing = context.timing
         self._limits = plan.Limits(
@@ -120,8 +121,8 @@ class VmViews:
             no_room=self._room(id_, vm, read.report) if to_start and vm else "",
             cannot_run=resources.obstacle(self._c.store, self._c.drivers, vm, self._c.name) if to_start and vm else "",
             live_obstacle=self._live_obstacle(vm) if holder and domain and vm and vm.node != self._c.name else "",
-            outgoing_free=not starting_out or self._is_free(self._outgoing, id_, read.cluster.migrations_per_source),
-            incoming_free=not asked or self._is_free(self._incoming, id_, read.cluster.migrations_per_target),
+            outgoing_free=not starting_out or self.outgoing.is_free(id_, read.cluster.migrations_per_source),
+            incoming_free=not asked or self.incoming.is_free(id_, read.cluster.migrations_per_target),
         )
         if not (holder or asked or to_start) or domain is not None:
             self._reserved.pop(id_, None)
@@ -187,45 +188,16 @@ class VmViews:
             and record.target == self._c.name
             and record.phase in (MigrationPhase.READY, MigrationPhase.TRANSFER)
         ) or (domain is not None and domain.state is DomainState.INCOMING)
-        waked: set[str] = set()
-        with self._lock:
-            ended = (id_ in self._outgoing and not leaving) or (id_ in self._incoming and not coming)
-            (self._outgoing.add if leaving else self._outgoing.discard)(id_)
-            (self._incoming.add if coming else self._incoming.discard)(id_)
-            self._queued.discard(id_)
-            if ended:
-                waked, self._queued = self._queued, set()
-        for vm in sorted(waked):
-            self._c.wake("vm", vm, 0.0)
+        self.outgoing.count(id_, taken=leaving)
+        self.incoming.count(id_, taken=coming)
 
-    def _is_free(self, members: set[str], id_: str, limit: int) -> bool:
-        with self._lock:
-            free = len(members - {id_}) < limit
-            if not free:
-                self._queued.add(id_)
-            return free
-
-    def admit_outgoing(self, id_: str, limit: int) -> bool:
-        """Count one more transfer from here, unless there are ``limit`` already."""
-        return self._admit(self._outgoing, id_, limit)
-
-    def admit_incoming(self, id_: str, limit: int) -> bool:
-        """Count one more transfer to here, unless there are ``limit`` already."""
-        return self._admit(self._incoming, id_, limit)
-
-    def _admit(self, members: set[str], id_: str, limit: int) -> bool:
-        with self._lock:
-            if len(members - {id_}) >= limit:
-                return False
-            members.add(id_)
-            return True
+    def _wake(self, id_: str) -> None:
+        self._c.wake("vm", id_, 0.0)
 
     def forget(self, id_: str) -> None:
         """Drop what is remembered of a VM that is gone."""
         for cache in (self._memory, self._phase, self._reserved):
             cache.pop(id_, None)
-        with self._lock:
-            self._queued.discard(id_)
 
 
 def _asked(claim: VmClaim | None, me: str) -> bool:
