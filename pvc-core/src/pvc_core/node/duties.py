@@ -5,7 +5,7 @@ the check that its lease is gone.
 """
 
 import logging
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
@@ -24,6 +24,8 @@ from pvc_core.store.documents import Entry
 log = logging.getLogger(__name__)
 
 Guard = tuple[Operation, ...]
+Kept = TypeVar("Kept", PoolSpec, VolumeSpec)
+"""What a node takes care of."""
 
 _PRUNE_S: Final = 3600.0
 
@@ -147,7 +149,7 @@ class Orphans:
         self._looked_at = working, now
         return missing.next_s
 
-    def _reassign(self, entry: Entry[PoolSpec] | Entry[VolumeSpec], what: str, driver: str, guard: Guard) -> None:
+    def _reassign(self, entry: Entry[Kept], what: str, driver: str, guard: Guard) -> None:
         gone = entry.value.node
         try:
             node = choose_volume_node(self._ops, driver)
@@ -156,17 +158,12 @@ class Orphans:
             return
         absent = () if gone is None else (CheckAbsent(keys.lease(gone).path),)
         try:
-            self._context.store.commit(_moved(entry, node), *absent, *guard)
+            moved = replace(entry.value, node=node, generation=entry.value.generation + 1)
+            self._context.store.commit(entry.put(moved), *absent, *guard)
         except Conflict as error:
             log.debug("not-reassigned object=%r error=%s", what, error)
             return
         log.info("reassigned object=%r from=%s to=%s", what, gone or "nobody", node)
-
-
-def _moved(entry: Entry[PoolSpec] | Entry[VolumeSpec], node: str) -> Operation:
-    if isinstance(entry.value, PoolSpec):
-        return entry.put(replace(entry.value, node=node, generation=entry.value.generation + 1))
-    return entry.put(replace(entry.value, node=node, generation=entry.value.generation + 1))
 
 
 class Upkeep:

@@ -37,12 +37,12 @@ def ready(now: float) -> Condition:
     return Condition(type=READY, ok=True, reason="Ready", since=now)
 
 
-def waiting(message: str, now: float) -> Condition:
-    """Return the condition of an object that waits for something else."""
-    return Condition(type=READY, ok=False, reason="Waiting", message=message, since=now)
+def not_ready(reason: str, message: str, now: float) -> Condition:
+    """Return the condition of an object that is not as its spec wants."""
+    return Condition(type=READY, ok=False, reason=reason, message=message, since=now)
 
 
 def problem(error: DriverError, now: float) -> Condition:
     """Return the condition that says what a driver refused or could not do."""
     reason = next((word for kind, word in _REASONS if isinstance(error, kind)), "Failed")
-    return Condition(type=READY, ok=False, reason=reason, message=str(error), since=now)
+    return not_ready(reason, str(error), now)

@@ -23,7 +23,7 @@ from pvc_core.model.storage import PoolSpec, VolumeSpec, VolumeState, VolumeStat
 from pvc_core.model.task import FINAL, TaskState
 from pvc_core.node.context import NodeContext
 from pvc_core.node.reconcile.exclusive import Exclusive
-from pvc_core.node.reconcile.problems import problem, ready, waiting
+from pvc_core.node.reconcile.problems import not_ready, problem, ready
 from pvc_core.node.reconcile.volume_status import clone_source, observed, write_status
 from pvc_core.ops.context import Ops
 from pvc_core.ops.task import TaskQuery, task_cancel
@@ -120,21 +120,15 @@ class VolumeReconciler:
         volume = spec.value
         task = read(self._c.store, keys.task(volume.task))
         if task is not None and task.value.state not in FINAL:
-            said = with_condition(
-                status.value.conditions, waiting(f"task {volume.task} makes its contents", self._c.clock.wall())
-            )
+            waiting = not_ready("Waiting", f"task {volume.task} makes its contents", self._c.clock.wall())
+            said = with_condition(status.value.conditions, waiting)
             write_status(self._c, status, replace(status.value, conditions=said))
             return _BUSY_S
         if task is not None and task.value.state is TaskState.DONE:
             return self._look(spec, status, pool, driver)
         why = f"task {volume.task} is gone" if task is None else f"task {volume.task}: {task.value.error}"
-        condition = Condition(
-            type="Ready",
-            ok=False,
-            reason="ImportFailed",
-            message=f"its contents were never made ({why}); remove it",
-            since=self._c.clock.wall(),
-        )
+        message = f"its contents were never made ({why}); remove it"
+        condition = not_ready("ImportFailed", message, self._c.clock.wall())
         self._say(spec, status, VolumeState.FAILED, condition)
         return None
 
