@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from pvc_core.config.environment import NODE_FILE
 from pvc_core.config.schema import NodeSection
 from pvc_core.node.daemon import STOP_S
-from pvc_core.node.main import DEFAULT_CONFIG, EXIT_CONFIG
+from pvc_core.node.main import EXIT_CONFIG
 
 UNIT = Path(__file__).parents[1] / "systemd/pvcnoded.service"
 
@@ -21,7 +22,7 @@ def service():
 
 
 def test_the_unit_reads_the_default_configuration(service):
-    assert service["ExecStart"] == f"pvcnoded --config {DEFAULT_CONFIG}"
+    assert service["ExecStart"] == f"pvcnoded --config {NODE_FILE}"
 
 
 def test_a_wrong_configuration_is_not_tried_again(service):

@@ -125,14 +125,6 @@ def test_slow_work_of_one_kind_leaves_the_places_of_others(clock):
     assert queue.ready(clock.monotonic()) == [("volume", "2"), ("vm", "1")]
 
 
-def test_forgetting_a_key_drops_its_time_and_its_failures(queue):
-    queue.take(VM)
-    queue.failed(VM)
-    queue.forget(VM)
-    assert len(queue) == 0
-    assert queue.failures(VM) == 0
-
-
 def test_worker_threads_work_on_a_key_one_at_a_time_and_lose_none():
     queue = WorkQueue(SystemClock(), places={"vm": 4})
     busy, most, count = Counter(), Counter(), Counter()

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from pvc_core.config.environment import node_file
 from pvc_core.config.load import explain, load_node_config, node_info
 from pvc_core.config.schema import NodeConfig
 from pvc_core.hypervisor.api import Hypervisor
@@ -31,7 +32,6 @@ from pvc_core.store.zookeeper import ZooKeeperStore
 
 log = logging.getLogger("pvc_core.node.main")  # by its name also under `python -m`
 
-DEFAULT_CONFIG: Final = "/etc/pvc/pvcnoded.yml"
 EXIT_CONFIG: Final = 78
 """EX_CONFIG of sysexits.h: starting again is useless until somebody changed something."""
 
@@ -68,13 +68,12 @@ class Signals:
 def main(arguments: list[str] | None = None) -> int:
     """Run the daemon until SIGTERM; returns the exit status: 0, 1, or 78 for a wrong configuration."""
     parser = argparse.ArgumentParser(prog="pvcnoded", description="The node daemon of PVC.")
-    parser.add_argument(
-        "--config", "-c", default=os.environ.get("PVC_NODE_CONFIG", DEFAULT_CONFIG), metavar="FILE", help="pvcnoded.yml"
-    )
+    parser.add_argument("--config", "-c", metavar="FILE", help="pvcnoded.yml")
     parser.add_argument("--check", action="store_true", help="check the configuration and exit")
     options = parser.parse_args(arguments)
+    path = node_file(options.config)
     try:
-        config = load_node_config(options.config)
+        config = load_node_config(path)
     except ConfigError as error:
         sys.stderr.write(f"pvcnoded: {error}\n")
         return EXIT_CONFIG
@@ -85,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     faulthandler.register(signal.SIGUSR1)
     logs.configure(config.logging.level, config.logging.format, journal="JOURNAL_STREAM" in os.environ)
     try:
-        return _run(options.config, config, Signals())
+        return _run(path, config, Signals())
     except ConfigError as error:
         log.error("configuration-wrong error=%s", error)
         return EXIT_CONFIG

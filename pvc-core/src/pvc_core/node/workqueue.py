@@ -126,16 +126,6 @@ class WorkQueue:
             found = self._failures.get(key)
             return found.times if found else 0
 
-    def forget(self, key: WorkKey) -> None:
-        """Drop a key: its object is gone."""
-        with self._lock:
-            self._due.pop(key, None)
-            self._failures.pop(key, None)
-
-    def __len__(self) -> int:
-        with self._lock:
-            return len(self._due)
-
     def take_next(self, wait_s: float) -> WorkKey | None:
         """Wait for a key that is due and take it; None after ``wait_s`` seconds, or when the queue is closed.
 
