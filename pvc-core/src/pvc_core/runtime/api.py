@@ -10,7 +10,7 @@ from pvc_core.plugin.specs.storage import StorageDriver
 
 
 class Drivers(Protocol):
-    """The loaded plugins.  A returned driver is a binding: same methods, plus deadline, breaker, statistics."""
+    """The loaded plugins.  A returned driver is a binding: same methods, plus deadline, breaker, counters."""
 
     def storage(self, driver: str) -> StorageDriver:
         """Return the storage driver of this name; raises NotReady saying why it is not there."""

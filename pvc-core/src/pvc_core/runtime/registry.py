@@ -22,7 +22,7 @@ from pvc_core.runtime.binding import BINDINGS, BoundRoleService, bound_task_runn
 from pvc_core.runtime.events import EventThread
 from pvc_core.runtime.hooks import hooks
 from pvc_core.runtime.status import Plugin, plugin_status, why_absent
-from pvc_core.runtime.unit import Call, HookFigures, Unit
+from pvc_core.runtime.unit import Call, Unit
 
 log = logging.getLogger(__name__)
 D = TypeVar("D")
@@ -117,10 +117,6 @@ class Registry:
     def status(self) -> tuple[PluginStatus, ...]:
         """Return the state of every enabled plugin, broken ones included."""
         return tuple(plugin_status(plugin) for plugin in self._plugins)
-
-    def statistics(self) -> list[HookFigures]:
-        """Return the figures of every hook that was called."""
-        return [figures for unit in self._units for figures in unit.figures()]
 
     def trace(self, on: bool) -> None:
         """Log every hook call to the logger ``pvc.trace`` (level info), with secrets left out; off at first."""

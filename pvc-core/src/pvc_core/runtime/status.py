@@ -31,7 +31,6 @@ def plugin_status(plugin: Plugin) -> PluginStatus:
     works, or several of its calls in a row failed; ``healthy``.
     """
     state, stage, error = _state(plugin)
-    figures = [figure for unit in plugin.units for figure in unit.figures()]
     return PluginStatus(
         name=plugin.name,
         state=state,
@@ -41,9 +40,9 @@ def plugin_status(plugin: Plugin) -> PluginStatus:
         capabilities=tuple(
             unit.label for unit in plugin.units if unit.kind in BINDINGS and unit.ready and not unit.open
         ),
-        calls=sum(figure.calls for figure in figures),
-        failures=sum(figure.failures for figure in figures),
-        timeouts=sum(figure.timeouts for figure in figures),
+        calls=sum(unit.calls for unit in plugin.units),
+        failures=sum(unit.failures for unit in plugin.units),
+        timeouts=sum(unit.timeouts for unit in plugin.units),
     )
 
 

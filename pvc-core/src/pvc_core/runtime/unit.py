@@ -7,7 +7,6 @@ is counted.  Thread-safe.
 
 import logging
 import threading
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, NoReturn
@@ -23,7 +22,7 @@ from pvc_core.plugin.errors import (
     Unsupported,
 )
 from pvc_core.plugin.specs.storage import Cancelled
-from pvc_core.runtime.bulkhead import Bulkhead, Outcome, Pending
+from pvc_core.runtime.bulkhead import THREADS, Bulkhead, Outcome, Pending
 from pvc_core.runtime.contract import mismatch, text_of
 from pvc_core.runtime.hooks import SLOW_S, Hook, Lane, deadline_of
 from pvc_core.runtime.manifests import describe
@@ -37,30 +36,6 @@ _ANSWERS: Final = (Unsupported, ObjectMissing, ObjectExists, ObjectBusy)
 _ILL_AFTER: Final = 3
 _FINGERPRINTS_MAX: Final = 200
 _FENCE_THREADS: Final = 2
-
-
-class HookStatistics:
-    """Figures of one hook of one unit since the daemon's start."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.failures = 0
-        self.timeouts = 0
-        self.total_s = 0.0
-        self.slowest_s = 0.0
-
-
-class HookFigures(NamedTuple):
-    """Statistics of one hook of one unit, as they are now."""
-
-    plugin: str
-    unit: str
-    hook: str
-    calls: int
-    failures: int
-    timeouts: int
-    total_s: float
-    slowest_s: float
 
 
 class Call(NamedTuple):
@@ -82,7 +57,6 @@ class Unit:
         instance: Any,
         *,
         changed: Callable[[], None] | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.plugin: Final = plugin
         self.kind: Final = kind
@@ -100,9 +74,12 @@ class Unit:
         self.ill = 0
         """Failures since the last call that went well."""
         self.last_error = ""
-        self._statistics: dict[str, HookStatistics] = {}
+        self.calls = 0
+        """Since the daemon's start."""
+        self.failures = 0
+        """Those of them that failed; a time-out is a failure too."""
+        self.timeouts = 0
         self._changed = changed
-        self._clock = clock
         self._lock = threading.Lock()
         self._bulkheads: dict[str, Bulkhead] = {}
         self._seen: dict[tuple[str, str, str], int] = {}
@@ -133,8 +110,8 @@ class Unit:
         with self._lock:
             if lane not in self._bulkheads:
                 name = f"{self.plugin}/{self.label}/{lane}"
-                threads = {"threads": _FENCE_THREADS} if lane.startswith("node ") else {}
-                self._bulkheads[lane] = Bulkhead(name, clock=self._clock, changed=self._changed, **threads)
+                threads = _FENCE_THREADS if lane.startswith("node ") else THREADS
+                self._bulkheads[lane] = Bulkhead(name, threads=threads, changed=self._changed)
             return self._bulkheads[lane]
 
     def call(self, hook: Hook, arguments: Mapping[str, Any]) -> Any:
@@ -159,14 +136,14 @@ class Unit:
         try:
             outcome = call.pending.wait(call.deadline_s, slow_s=slow_s, slow=lambda: self._slow(hook, slow_s))
         except DeadlineExceeded as error:
-            self._count(hook, call.pending, error)
+            self._count(hook, error)
             log.warning("hook-timeout plugin=%s unit=%s hook=%s error=%s", self.plugin, self.label, hook, error)
             raise self._named(error, hook) from None
         if outcome.error is None:
             wrong = self._contract(call.hook, outcome.value)
             if wrong is not None:
                 outcome = Outcome(None, wrong)
-        self._count(hook, call.pending, outcome.error)
+        self._count(hook, outcome.error)
         if self.tracing:
             answer = redacted(outcome.value) if outcome.error is None else type(outcome.error).__name__
             trace_log.info("hook-return plugin=%s hook=%s result=%s", self.plugin, hook, answer)
@@ -177,14 +154,13 @@ class Unit:
     def run(self, what: str, function: Callable[[], Any], deadline_s: float, lane: str) -> None:
         """Run something of the plugin that is not a hook, such as a role service; raises DriverError."""
         try:
-            pending = self.bulkhead(lane).submit(function)
-            outcome = pending.wait(deadline_s)
+            outcome = self.bulkhead(lane).run(function, deadline_s)
         except DeadlineExceeded as error:
-            self._count(what, pending, error)
+            self._count(what, error)
             raise self._named(error, what) from None
         except DriverError as error:
             raise self._named(error, what) from None
-        self._count(what, pending, outcome.error)
+        self._count(what, outcome.error)
         if outcome.error is not None:
             self.fail(outcome.error, what)
 
@@ -199,16 +175,6 @@ class Unit:
             raise DriverError(str(error), retryable=retryable, plugin=self.plugin, hook=hook) from error
         self._log_once(error, hook)
         raise DriverError(f"unexpected {describe(error)}", plugin=self.plugin, hook=hook) from error
-
-    def figures(self) -> list[HookFigures]:
-        """Return the figures of every hook that was called."""
-        with self._lock:
-            return [
-                HookFigures(
-                    self.plugin, self.label, hook, s.calls, s.failures, s.timeouts, round(s.total_s, 6), s.slowest_s
-                )
-                for hook, s in self._statistics.items()
-            ]
 
     def shut(self) -> None:
         """Let in no more calls; waits for none."""
@@ -241,16 +207,12 @@ class Unit:
     def _slow(self, hook: str, after_s: float) -> None:
         log.warning("hook-slow plugin=%s unit=%s hook=%s seconds=%g", self.plugin, self.label, hook, after_s)
 
-    def _count(self, hook: str, pending: Pending, error: BaseException | None) -> None:
-        took_s = time.monotonic() - pending.started
+    def _count(self, hook: str, error: BaseException | None) -> None:
         failed = error is not None and not isinstance(error, (*_ANSWERS, Cancelled))
         with self._lock:
-            figures = self._statistics.setdefault(hook, HookStatistics())
-            figures.calls += 1
-            figures.failures += failed
-            figures.timeouts += isinstance(error, DeadlineExceeded)
-            figures.total_s += took_s
-            figures.slowest_s = max(figures.slowest_s, took_s)
+            self.calls += 1
+            self.failures += failed
+            self.timeouts += isinstance(error, DeadlineExceeded)
             was_sick = self.sick
             self.ill = self.ill + 1 if failed else 0
             if error is not None and failed:
