@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from pvc_core.cli.output import Output
 from pvc_core.cli.progress import Interrupted, NotFinished, watching
 from pvc_core.cli.session import Session
+from pvc_core.model.task import Task
 from pvc_core.model.vm import VmClaim, VmState, VmStatus
 from pvc_core.ops.wait import Progress, WaitFailed, WaitTimeout
 from pvc_core.store import keys
@@ -114,6 +115,15 @@ def test_a_wait_that_takes_too_long_ends_with_1(pvc: CommandLine) -> None:
     assert (ran.status, ran.out) == (1, "")
     assert ran.err.splitlines()[-1].startswith("pvc: VM web1: not finished in time")
     assert "see: pvc vm info web1" in ran.err.splitlines()[-1]
+
+
+def test_no_time_at_all_is_a_time_out_also_where_there_is_no_limit_by_default(
+    pvc: CommandLine, tree: MemoryTree
+) -> None:
+    tree.connect().commit(create(keys.task("0123456789"), Task(id="0123456789", kind="x", node="node1")))
+    ran = pvc("task", "wait", "0123456789", "--timeout", "0")
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err.splitlines()[-1].startswith("pvc: x: not finished in time (still: waiting for its turn)")
 
 
 def test_stopping_a_running_vm_asks_first(pvc: CommandLine, tree: MemoryTree) -> None:

@@ -13,6 +13,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _DURATION: Final = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)?$")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, None: 1.0}
+_NO_LIMIT_S: Final = 366 * 86400.0
+"""Time-out of a wait that shall have none."""
 
 
 class Duration(click.ParamType[float]):
@@ -60,14 +62,14 @@ yes_option: Final = click.option("-y", "--yes", is_flag=True, help="Do not ask."
 
 
 def timeout_option(default_s: float | None) -> Callable[[Command], Command]:
-    """Add ``--timeout``: argument ``timeout`` in seconds, None when there is no limit."""
-    default = f"{default_s:.0f}s" if default_s else "no limit"
+    """Add ``--timeout``: argument ``timeout`` in seconds; with ``default_s`` None there is no limit unless one is given."""
+    shown = "no limit" if default_s is None else f"{default_s:.0f}s"
     return click.option(
         "--timeout",
         type=Duration(),
-        default=default_s,
+        default=_NO_LIMIT_S if default_s is None else default_s,
         metavar="TIME",
-        help=f"Wait no longer than this, such as 90s or 5m [{default}].",
+        help=f"Wait no longer than this, such as 90s or 5m [{shown}].",
     )
 
 

@@ -6,14 +6,11 @@ What is waited for goes on by itself on the nodes.  So Ctrl-C and a time-out end
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import Final, Protocol
+from typing import Protocol
 
 from pvc_core.cli.session import Session
 from pvc_core.model.errors import PvcError
 from pvc_core.ops.wait import Progress, Report, WaitFailed, WaitTimeout
-
-NO_LIMIT_S: Final = 366 * 86400.0
-"""Time-out of a wait that shall have none."""
 
 
 class NotFinished(PvcError):

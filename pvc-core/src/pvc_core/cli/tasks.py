@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from pvc_core.cli.progress import NO_LIMIT_S, watching
+from pvc_core.cli.progress import watching
 from pvc_core.cli.session import Session
 from pvc_core.model.task import Task
 from pvc_core.ops.wait import wait_task
@@ -22,7 +22,7 @@ def finish_task(
     done: Callable[[Task], str],
     *,
     wait: bool,
-    timeout: float | None,
+    timeout: float,
 ) -> None:
     """Wait for a task's end and say ``done(task)``; without ``wait`` say which task it is."""
     if not wait:
@@ -30,5 +30,5 @@ def finish_task(
         return
     what = task.subject or task.kind
     with watching(session, what, later=f"pvc task wait {short_id(task)}") as report:
-        task = wait_task(session.client.ops, task.id, timeout_s=timeout or NO_LIMIT_S, report=report)
+        task = wait_task(session.client.ops, task.id, timeout_s=timeout, report=report)
     session.out.done(done(task), task=task)

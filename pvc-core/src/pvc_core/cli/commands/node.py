@@ -7,7 +7,7 @@ import click
 from pvc_core.cli import words
 from pvc_core.cli.complete import NODE
 from pvc_core.cli.options import format_option, wait_options, yes_option
-from pvc_core.cli.progress import NO_LIMIT_S, watching
+from pvc_core.cli.progress import watching
 from pvc_core.cli.session import Session, pass_session
 from pvc_core.model.errors import PvcError
 from pvc_core.ops.node import NodeQuery, node_info
@@ -31,7 +31,7 @@ from pvc_core.ops.wait import NodeGoal, wait_node
 @wait_options(None)
 @format_option
 @pass_session
-def flush(session: Session, node: str, force: bool, wait: bool, timeout: float | None) -> None:
+def flush(session: Session, node: str, force: bool, wait: bool, timeout: float) -> None:
     """Move all VMs away from a node and keep it empty.
 
     The VMs remember their home: `pvc node ready` brings them back.
@@ -48,7 +48,7 @@ def flush(session: Session, node: str, force: bool, wait: bool, timeout: float |
         session.out.warn(f"VM {vm} fits nowhere and stays: {_reasons(reasons)}")
     if wait and not planned.stuck:
         with watching(session, f"node {node}", later=f"pvc node info {node}") as report:
-            wait_node(ops, node, NodeGoal.DRAINED, timeout_s=timeout or NO_LIMIT_S, report=report)
+            wait_node(ops, node, NodeGoal.DRAINED, timeout_s=timeout, report=report)
         session.out.done(f"node {node} is empty and takes no VMs", flush=planned)
     else:
         session.out.done(f"node {node} is being flushed", flush=planned)
@@ -67,13 +67,13 @@ def _reasons(reasons: Mapping[str, str]) -> str:
 @wait_options(None)
 @format_option
 @pass_session
-def ready(session: Session, node: str, wait: bool, timeout: float | None) -> None:
+def ready(session: Session, node: str, wait: bool, timeout: float) -> None:
     """Return a node to service and bring its VMs home."""
     ops = session.client.ops
     row = node_ready(ops, NodeQuery(node=node))
     if wait:
         with watching(session, f"node {node}", later=f"pvc node info {node}") as report:
-            row = wait_node(ops, node, NodeGoal.READY, timeout_s=timeout or NO_LIMIT_S, report=report).row
+            row = wait_node(ops, node, NodeGoal.READY, timeout_s=timeout, report=report).row
     session.out.done(f"node {node} {'is in service' if wait else 'returns to service'}", node=row)
 
 

@@ -58,7 +58,7 @@ def _name(task: Task, volume: str, snapshot: str) -> str:
 @wait_options(None)
 @format_option
 @pass_session
-def rollback(session: Session, volume: str, snapshot: str, yes: bool, wait: bool, timeout: float | None) -> None:
+def rollback(session: Session, volume: str, snapshot: str, yes: bool, wait: bool, timeout: float) -> None:
     """Give a volume the contents of a snapshot; what was written since is lost."""
     session.confirm(f"Throw away all changes of volume {volume} since snapshot {snapshot}?", yes=yes)
     task = snapshot_rollback(session.client.ops, SnapshotQuery(volume=volume, snapshot=snapshot))

@@ -74,7 +74,7 @@ def info(session: Session, task: str) -> None:
 @timeout_option(None)
 @format_option
 @pass_session
-def wait(session: Session, task: str, timeout: float | None) -> None:
+def wait(session: Session, task: str, timeout: float) -> None:
     """Wait for a task to end; exit status 1 when it failed or was cancelled."""
     found = task_info(session.client.ops, TaskQuery(task=task))
     finish_task(session, found, lambda done: f"task {short_id(done)} is {done.state}", wait=True, timeout=timeout)

@@ -27,7 +27,7 @@ def import_(
     image_format: str,
     description: str,
     wait: bool,
-    timeout: float | None,
+    timeout: float,
 ) -> None:
     """Make a new volume (pool/volume) from an image FILE on a node (an absolute path there)."""
     pool, name = split(volume)
@@ -53,7 +53,7 @@ def export(
     node: str | None,
     image_format: str,
     wait: bool,
-    timeout: float | None,
+    timeout: float,
 ) -> None:
     """Write a volume (pool/volume) to a new image FILE on a node (an absolute path there)."""
     request = VolumeExport(volume=volume, path=file, format=image_format, snapshot=snapshot, node=node)
