@@ -22,25 +22,23 @@ class DriverError(PvcError):
         return f"{where}: {self.args[0]}" if where else str(self.args[0])
 
 
-class Unsupported(DriverError):
+class _NotRetryable(DriverError):
+    """What its kinds have in common: the same call fails again until somebody changed something."""
+
+    def __init__(self, message: str, *, plugin: str = "", hook: str = "") -> None:
+        super().__init__(message, retryable=False, plugin=plugin, hook=hook)
+
+
+class Unsupported(_NotRetryable):
     """The driver does not offer this; its capabilities said so beforehand."""
 
-    def __init__(self, message: str, *, plugin: str = "", hook: str = "") -> None:
-        super().__init__(message, retryable=False, plugin=plugin, hook=hook)
 
-
-class ObjectMissing(DriverError):
+class ObjectMissing(_NotRetryable):
     """The volume, snapshot or network to work on does not exist in the backend."""
 
-    def __init__(self, message: str, *, plugin: str = "", hook: str = "") -> None:
-        super().__init__(message, retryable=False, plugin=plugin, hook=hook)
 
-
-class ObjectExists(DriverError):
+class ObjectExists(_NotRetryable):
     """What was to be created exists already, and is not the same."""
-
-    def __init__(self, message: str, *, plugin: str = "", hook: str = "") -> None:
-        super().__init__(message, retryable=False, plugin=plugin, hook=hook)
 
 
 class ObjectBusy(DriverError):
@@ -51,11 +49,8 @@ class NotReady(DriverError):
     """The backend cannot be reached or is not set up yet; the same call works once it is."""
 
 
-class AuthFailed(DriverError):
+class AuthFailed(_NotRetryable):
     """The backend refused the credentials."""
-
-    def __init__(self, message: str, *, plugin: str = "", hook: str = "") -> None:
-        super().__init__(message, retryable=False, plugin=plugin, hook=hook)
 
 
 class DeadlineExceeded(DriverError):
@@ -66,11 +61,8 @@ class CircuitOpen(DriverError):
     """Calls of this plugin are stuck, so it gets no more until one of them comes back."""
 
 
-class PluginContractError(DriverError):
+class PluginContractError(_NotRetryable):
     """The plugin returned something that the hook's specification does not allow."""
-
-    def __init__(self, message: str, *, plugin: str = "", hook: str = "") -> None:
-        super().__init__(message, retryable=False, plugin=plugin, hook=hook)
 
 
 class ConfigError(PvcError):
