@@ -18,6 +18,8 @@ from pvc_core.plugin.errors import ConfigError
 
 T = TypeVar("T")
 
+SECRET_FILE: Final = "the name of a file that holds the secret"  # noqa: S105
+"""What a field of type Secret is said to expect."""
 _SECRET_SIZE_MAX: Final = 65536
 _SENSITIVE: Final = re.compile(r"passw|secret|token|passphrase|credential|(^|_)key$", re.IGNORECASE)
 _CHOICES: Final = re.compile(r"^\^\(([\w.|-]+)\)\$$")
@@ -277,7 +279,7 @@ def describe(info: schema_of.Type) -> str:
             pattern = f" matching {info.pattern}" if info.pattern else ""
             return f"{'text that is not empty' if info.min_length else 'text'}{pattern}"
         case schema_of.CustomType() if info.cls is Secret:
-            return "the name of a file that holds the secret"
+            return SECRET_FILE
         case _:
             return type(info).__name__.removesuffix("Type").lower()
 

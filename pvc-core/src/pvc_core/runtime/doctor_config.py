@@ -6,12 +6,10 @@ import msgspec
 from msgspec import inspect as schema_of
 
 from pvc_core.config.reference import Setting, settings
-from pvc_core.plugin.config import sensitive
+from pvc_core.plugin.config import SECRET_FILE, sensitive
 from pvc_core.plugin.manifest import Manifest
 from pvc_core.runtime.discover import PluginFailure
 from pvc_core.runtime.load import schema
-
-_SECRET_FILE = "the name of a file that holds the secret"  # noqa: S105
 
 
 def config_problems(manifest: Manifest) -> Iterator[str]:
@@ -41,7 +39,7 @@ def _setting_problems(setting: Setting) -> Iterator[str]:
     name = setting.key.rpartition(".")[2]
     if not setting.description:
         yield f"the setting {setting.key!r} has no description: Annotated[..., Meta(description=...)]"
-    is_secret = _SECRET_FILE in setting.expected
+    is_secret = SECRET_FILE in setting.expected
     if sensitive(name) and not is_secret:
         yield f"the setting {setting.key!r} looks like a secret: call it {name + '_file'!r} and give it the type Secret"
     if is_secret and not name.endswith("_file"):
