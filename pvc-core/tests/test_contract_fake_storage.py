@@ -17,8 +17,6 @@ class Backend:
         self.capabilities = capabilities
 
     def driver(self, node: str) -> StorageDriver:
-        if self.capabilities is None:
-            return FakeStorage(self.shared, node)
         return FakeStorage(self.shared, node, capabilities=self.capabilities)
 
     def write(self, volume: VolumeRef, offset: int, data: bytes) -> None:

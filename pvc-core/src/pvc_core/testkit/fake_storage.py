@@ -98,13 +98,13 @@ class FakeStorage(StorageDriver):
         node: str,
         *,
         faults: Faults | None = None,
-        capabilities: StorageCapabilities = _ALL,
+        capabilities: StorageCapabilities | None = None,
         wall: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.backend: Final = backend
         self.node: Final = node
         self.faults: Final = faults or Faults()
-        self._capabilities: Final = capabilities
+        self._capabilities: Final = capabilities or _ALL
         self._wall: Final = wall
 
     def __repr__(self) -> str:

@@ -55,10 +55,7 @@ class StorageSite:
         self.faults[name] = DoomedFaults(self.doom) if doomed else Faults()
         self.network_faults[name] = DoomedFaults(self.doom) if doomed else Faults()
         self.kernels[name] = FakeNetwork(name, faults=self.network_faults[name])
-        if capabilities is None:
-            storage = FakeStorage(self.backend, name, faults=self.faults[name])
-        else:
-            storage = FakeStorage(self.backend, name, faults=self.faults[name], capabilities=capabilities)
+        storage = FakeStorage(self.backend, name, faults=self.faults[name], capabilities=capabilities)
         self.drivers[name] = DirectDrivers(storage={"fake": storage}, network={"fakenet": self.kernels[name]})
         current: dict[str, Core] = {}
 
