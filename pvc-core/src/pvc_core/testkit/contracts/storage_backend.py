@@ -8,7 +8,7 @@ from typing import Protocol
 import pytest
 
 from pvc_core.model.storage import PoolSpec
-from pvc_core.plugin.specs.storage import Progress, StorageCapabilities, StorageDriver, VolumeInfo, VolumeRef
+from pvc_core.plugin.specs.storage import StorageCapabilities, StorageDriver, VolumeInfo, VolumeRef
 
 MIB = 1024 * 1024
 
@@ -96,14 +96,9 @@ class Steps:
         return self._stop_after is not None and len(self.seen) > self._stop_after
 
 
-def silent(_done: float) -> bool:
+def no_progress(_done: float) -> bool:
     """Be a progress callback that never stops anything."""
     return False
-
-
-def no_progress() -> Progress:
-    """Return a progress callback that never stops anything."""
-    return silent
 
 
 class StorageSuite:

@@ -57,7 +57,7 @@ class DiskRules(StorageSuite):
             bench.first.volume_rename(volume, "other")
         if bench.capabilities.snapshots:
             with pytest.raises(ObjectBusy):
-                bench.first.snapshot_rollback(volume, "s1", no_progress())
+                bench.first.snapshot_rollback(volume, "s1", no_progress)
         bench.first.disk_detach(volume, VM)
         assert bench.first.volume_delete(volume)
 

@@ -33,12 +33,12 @@ class ImageRules(StorageSuite):
     def test_an_import_does_not_replace_a_volume(self, bench: Workbench) -> None:
         volume = bench.make("web1", contents=b"precious")
         with pytest.raises(ObjectExists):
-            bench.first.volume_import(volume, str(bench.image(b"an image")), "raw", no_progress())
+            bench.first.volume_import(volume, str(bench.image(b"an image")), "raw", no_progress)
         assert bench.head(volume) == b"precious"
 
     def test_an_image_that_is_not_there_is_refused(self, bench: Workbench) -> None:
         with pytest.raises(DriverError) as caught:
-            bench.first.volume_import(bench.ref("web1"), "/no/such/file.raw", "raw", no_progress())
+            bench.first.volume_import(bench.ref("web1"), "/no/such/file.raw", "raw", no_progress)
         assert "/no/such/file.raw" in str(caught.value)
         assert bench.names() == []
 
@@ -48,7 +48,7 @@ class ImageRules(StorageSuite):
             if format_ == "raw":
                 continue
             with pytest.raises(DriverError):
-                bench.first.volume_import(bench.ref("web1"), str(image), format_, no_progress())
+                bench.first.volume_import(bench.ref("web1"), str(image), format_, no_progress)
             assert bench.names() == []
 
     def test_an_exported_volume_can_be_imported_again(self, bench: Workbench) -> None:
@@ -56,11 +56,11 @@ class ImageRules(StorageSuite):
         target = bench.directory / "web1.raw"
         if not self.exports:
             with pytest.raises(Unsupported):
-                bench.first.volume_export(volume, "", str(target), "raw", no_progress())
+                bench.first.volume_export(volume, "", str(target), "raw", no_progress)
             return
         assert bench.first.volume_export(volume, "", str(target), "raw", Steps())
         assert target.stat().st_size == 4 * MIB
-        assert bench.first.volume_import(bench.ref("again"), str(target), "raw", no_progress())
+        assert bench.first.volume_import(bench.ref("again"), str(target), "raw", no_progress)
         assert bench.head(bench.ref("again")) == b"contents"
 
     def test_an_export_does_not_replace_a_file(self, bench: Workbench) -> None:
@@ -69,7 +69,7 @@ class ImageRules(StorageSuite):
         volume, target = bench.make("web1"), bench.directory / "mine"
         target.write_bytes(b"precious")
         with pytest.raises(ObjectExists):
-            bench.first.volume_export(volume, "", str(target), "raw", no_progress())
+            bench.first.volume_export(volume, "", str(target), "raw", no_progress)
         assert target.read_bytes() == b"precious"
 
     def test_a_cancelled_export_leaves_nothing(self, bench: Workbench) -> None:
@@ -89,28 +89,28 @@ class ImageRules(StorageSuite):
         volume, target = bench.make("web1", contents=b"before"), bench.directory / "web1.raw"
         bench.first.snapshot_create(volume, "s1")
         bench.backend.write(volume, 0, b"after!")
-        bench.first.volume_export(volume, "s1", str(target), "raw", no_progress())
+        bench.first.volume_export(volume, "s1", str(target), "raw", no_progress)
         assert target.read_bytes()[:6] == b"before"
         with pytest.raises(ObjectMissing):
-            bench.first.volume_export(volume, "s2", str(bench.directory / "other"), "raw", no_progress())
+            bench.first.volume_export(volume, "s2", str(bench.directory / "other"), "raw", no_progress)
 
     def test_incremental_streams_carry_what_changed(self, bench: Workbench) -> None:
         volume, full, step = bench.make("web1", contents=b"state 1"), bench.directory / "full", bench.directory / "step"
         if not bench.capabilities.streams:
             with pytest.raises(Unsupported):
-                bench.first.volume_diff_export(volume, "", "s1", str(full), no_progress())
+                bench.first.volume_diff_export(volume, "", "s1", str(full), no_progress)
             with pytest.raises(Unsupported):
-                bench.first.volume_diff_import(volume, str(full), no_progress())
+                bench.first.volume_diff_import(volume, str(full), no_progress)
             return
         bench.first.snapshot_create(volume, "s1")
-        bench.first.volume_diff_export(volume, "", "s1", str(full), no_progress())
+        bench.first.volume_diff_export(volume, "", "s1", str(full), no_progress)
         bench.backend.write(volume, 0, b"state 2")
         bench.first.snapshot_create(volume, "s2")
-        bench.first.volume_diff_export(volume, "s1", "s2", str(step), no_progress())
+        bench.first.volume_diff_export(volume, "s1", "s2", str(step), no_progress)
         copy = bench.make("copy")
         with pytest.raises(DriverError):
-            bench.first.volume_diff_import(copy, str(step), no_progress())
-        bench.first.volume_diff_import(copy, str(full), no_progress())
+            bench.first.volume_diff_import(copy, str(step), no_progress)
+        bench.first.volume_diff_import(copy, str(full), no_progress)
         assert bench.head(copy, 7) == b"state 1"
-        bench.first.volume_diff_import(copy, str(step), no_progress())
+        bench.first.volume_diff_import(copy, str(step), no_progress)
         assert bench.head(copy, 7) == b"state 2"

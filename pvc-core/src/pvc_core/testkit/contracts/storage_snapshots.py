@@ -24,7 +24,7 @@ class SnapshotRules(StorageSuite):
         with pytest.raises(Unsupported):
             bench.first.snapshot_protect(volume, "s1", protected=True)
         with pytest.raises(Unsupported):
-            bench.first.snapshot_rollback(volume, "s1", no_progress())
+            bench.first.snapshot_rollback(volume, "s1", no_progress)
 
     def test_a_snapshot_is_listed_with_its_volume(self, bench: Workbench) -> None:
         if not bench.capabilities.snapshots:
@@ -44,7 +44,7 @@ class SnapshotRules(StorageSuite):
             return
         volume = self._history(bench)
         for snapshot, contents in (("s1", b"state 1"), ("s3", b"state 3"), ("s2", b"state 2"), ("s2", b"state 2")):
-            assert bench.first.snapshot_rollback(volume, snapshot, no_progress())
+            assert bench.first.snapshot_rollback(volume, snapshot, no_progress)
             assert bench.head(volume, 7) == contents
             bench.backend.write(volume, 0, b"written over")
         assert sorted(s.name for s in bench.info(volume).snapshots) == ["s1", "s2", "s3"]
@@ -55,7 +55,7 @@ class SnapshotRules(StorageSuite):
         volume = bench.make("web1", contents=b"small")
         bench.first.snapshot_create(volume, "s1")
         bench.first.volume_resize(volume, 8 * MIB)
-        bench.first.snapshot_rollback(volume, "s1", no_progress())
+        bench.first.snapshot_rollback(volume, "s1", no_progress)
         assert bench.info(volume).size_bytes == 4 * MIB
         assert bench.first.volume_resize(volume, 16 * MIB)
         assert bench.backend.read(volume, 15 * MIB, 8) == bytes(8)
@@ -82,7 +82,7 @@ class SnapshotRules(StorageSuite):
         if not bench.capabilities.snapshots:
             return
         volume = self._history(bench)
-        bench.first.snapshot_rollback(volume, "s2", no_progress())
+        bench.first.snapshot_rollback(volume, "s2", no_progress)
         for snapshot in ("s2", "s1", "s3"):
             bench.first.snapshot_delete(volume, snapshot)
             assert bench.head(volume, 7) == b"state 2"
@@ -94,7 +94,7 @@ class SnapshotRules(StorageSuite):
         with pytest.raises(ObjectMissing):
             bench.first.snapshot_create(absent, "s1")
         with pytest.raises(ObjectMissing):
-            bench.first.snapshot_rollback(volume, "s1", no_progress())
+            bench.first.snapshot_rollback(volume, "s1", no_progress)
         with pytest.raises(ObjectMissing):
             bench.first.snapshot_rename(volume, "s1", "s2")
         with pytest.raises(ObjectMissing):
@@ -112,7 +112,7 @@ class SnapshotRules(StorageSuite):
         assert bench.first.snapshot_rename(volume, "s1", "first")
         with pytest.raises(ObjectExists):
             bench.first.snapshot_rename(volume, "s2", "first")
-        bench.first.snapshot_rollback(volume, "first", no_progress())
+        bench.first.snapshot_rollback(volume, "first", no_progress)
         assert bench.head(volume, 7) == b"state 1"
 
     def test_a_protected_snapshot_is_not_deleted(self, bench: Workbench) -> None:
@@ -162,7 +162,7 @@ class SnapshotRules(StorageSuite):
             return
         bench.first.volume_rename(self._history(bench), "renamed")
         volume = bench.ref("renamed")
-        bench.first.snapshot_rollback(volume, "s1", no_progress())
+        bench.first.snapshot_rollback(volume, "s1", no_progress)
         assert bench.head(volume, 7) == b"state 1"
 
     def _history(self, bench: Workbench) -> VolumeRef:
