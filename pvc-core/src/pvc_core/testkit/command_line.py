@@ -2,7 +2,7 @@
 
 tree = MemoryTree()
 pvc = CommandLine(tree)
-node(tree, "node1")
+add_node(tree, "node1")
 assert pvc("node", "list").status == 0
 """
 
