@@ -19,9 +19,9 @@ import pytest
 from pvc_core.cli.commands import vm_console
 from pvc_core.client.service import LogPart
 from pvc_core.config.schema import Service
-from pvc_core.model.errors import Unavailable
+from pvc_core.model.errors import NotFound, Unavailable
 from pvc_core.store.memory import MemoryTree
-from pvc_core.testkit.command_line import CommandLine, add_node
+from pvc_core.testkit.command_line import CommandLine, Ran, add_node
 
 DEADLINE_S = 20.0
 
@@ -198,28 +198,30 @@ def test_without_a_token_it_is_told_that_the_service_is_off(tmp_path: Path) -> N
 
 
 class FakeService:
-    """Gives parts of a log, one for each call; an exception among them is raised."""
+    """Gives tails and parts of a log, one for each call; an exception among them is raised."""
 
-    def __init__(self, parts: list[bytes | BaseException], tail: bytes = b"") -> None:
+    def __init__(self, tails: list[bytes | BaseException], parts: list[bytes | BaseException]) -> None:
+        self.tails = tails
         self.parts = parts
-        self.tail = tail
 
     def console_tail(self, _vm: str, _lines: int) -> LogPart:
-        return LogPart(self.tail, len(self.tail))
+        return self._next(self.tails, 0)
 
     def console_log(self, _vm: str, *, offset: int) -> LogPart:
-        part = self.parts.pop(0)
-        if isinstance(part, BaseException):
-            raise part
-        return LogPart(part, offset + len(part))
+        return self._next(self.parts, offset)
+
+    def _next(self, answers: list[bytes | BaseException], offset: int) -> LogPart:
+        answer = answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return LogPart(answer, offset + len(answer))
 
 
-def test_following_goes_on_over_a_silent_node_and_after_a_move(
-    pvc: CommandLine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = FakeService([b"one\n", Unavailable("gone"), b""], tail=b"zero\n")
-    there = FakeService([b"three\n", KeyboardInterrupt()], tail=b"two\n")
-    places = iter(["node1", "node2"])
+def follow(
+    pvc: CommandLine, monkeypatch: pytest.MonkeyPatch, here: FakeService, there: FakeService, where: list[str]
+) -> Ran:
+    """Follow the log of a VM that is found on these nodes, one after the other: `here` is node1, `there` is node2."""
+    places = iter(where)
     view = vm_console._place
 
     def place(session: object, vm: str) -> object:
@@ -230,5 +232,23 @@ def test_following_goes_on_over_a_silent_node_and_after_a_move(
     monkeypatch.setattr(vm_console, "_LOOK_S", 0.0)
     services = {"node1": here, "node2": there}
     monkeypatch.setattr("pvc_core.client.local.Client.service", lambda _self, node: services[node])
-    ran = pvc("vm", "log", "web1", "--follow")
+    return pvc("vm", "log", "web1", "--follow")
+
+
+def test_following_goes_on_over_a_silent_node_and_after_a_move(
+    pvc: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = FakeService([b"zero\n"], [b"one\n", Unavailable("gone"), b""])
+    there = FakeService([b"two\n"], [b"three\n", KeyboardInterrupt()])
+    ran = follow(pvc, monkeypatch, here, there, ["node1", "node2"])
     assert ran == (0, "zero\none\ntwo\nthree\n", "pvc: VM web1 is on node2 now\n")
+
+
+@pytest.mark.parametrize("error", [NotFound("no log yet"), Unavailable("gone")], ids=["no log", "no answer"])
+def test_following_stays_with_the_old_log_until_the_new_one_can_be_read(
+    pvc: CommandLine, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    here = FakeService([b"zero\n"], [b"", b"last\n", b""])
+    there = FakeService([error, b"one\n"], [KeyboardInterrupt()])
+    ran = follow(pvc, monkeypatch, here, there, ["node1", "node2", "node2"])
+    assert ran == (0, "zero\nlast\none\n", "pvc: VM web1 is on node2 now\n")

@@ -77,14 +77,17 @@ def _follow(session: Session, view: VmView, node: str, offset: int) -> None:
         looked = time.monotonic()
         try:
             _, now = _place(session, view.id)
-            if now == node:
-                continue
-            service = session.client.service(now)
-            part = service.console_tail(view.id, _AFTER_MOVE_LINES)
         except Unavailable:
             continue
+        if now == node:
+            continue
+        try:
+            there = session.client.service(now)
+            part = there.console_tail(view.id, _AFTER_MOVE_LINES)
+        except (Unavailable, NotFound):
+            continue  # not yet: a guest that starts there has no log before its hypervisor opens one
         session.out.note(f"pvc: VM {view.name} is on {now} now")
-        node, offset = now, part.next_offset
+        service, node, offset = there, now, part.next_offset
         _write(part.data)
 
 
