@@ -73,13 +73,18 @@ def _row(installed: Installed) -> PluginRow:
         summary=manifest.summary,
         api=".".join(map(str, manifest.api)),
         provides=_provides(manifest),
-        commands=tuple(" ".join(filter(None, ("pvc", spec.extends, spec.name))) for spec in manifest.commands),
+        commands=tuple(_called(spec) for spec in manifest.commands),
     )
 
 
 def _provides(manifest: Manifest) -> tuple[str, ...]:
     kinds = ("storage", "network", "fencing", "scheduling", "hooks")
     return tuple(f"{kind}:{name}" for kind in kinds for name in getattr(manifest, kind))
+
+
+def _called(spec: CommandSpec) -> str:
+    """Return a command as it is typed."""
+    return " ".join(filter(None, ("pvc", spec.extends, spec.name)))
 
 
 def _state(row: PluginRow) -> Cell:
@@ -164,7 +169,7 @@ def show(session: Session, name: str) -> None:
             Block(
                 "Commands",
                 (
-                    Column("Command", lambda spec: " ".join(filter(None, ("pvc", spec.extends, spec.name)))),
+                    Column("Command", _called),
                     Column("What it does", lambda spec: spec.help, long=True),
                 ),
                 detail.commands,

@@ -110,12 +110,12 @@ def modify(
         request = _request(found, patch=patch_of(current, edits))
     plan = vm_modify(ops, msgspec.structs.replace(request, dry_run=True))
     if not plan.changes:
-        session.out.done(f"VM {plan.vm.name}: nothing to change", **_fields(plan))
+        session.out.done(f"VM {plan.vm.name}: nothing to change", **msgspec.structs.asdict(plan))
         return
     if session.out.format == "table" and not session.out.quiet:
         show_diff(plan.changes, coloured=session.out.coloured(sys.stderr))
     if dry_run:
-        session.out.done(f"VM {plan.vm.name}: nothing was changed (dry run)", **_fields(plan))
+        session.out.done(f"VM {plan.vm.name}: nothing was changed (dry run)", **msgspec.structs.asdict(plan))
         return
     if edit and not yes:
         click.confirm("Apply these changes?", abort=True, err=True)
@@ -127,7 +127,7 @@ def modify(
     if done.restarting:
         finish(session, done.vm, VmGoal.RUNNING, wait=wait, timeout=timeout, asked="is changed and will be restarted")
     else:
-        session.out.done(f"VM {done.vm.name} is changed", **_fields(done))
+        session.out.done(f"VM {done.vm.name} is changed", **msgspec.structs.asdict(done))
 
 
 def _as_shown(request: VmModify, plan: VmModified) -> VmModify:
@@ -140,10 +140,6 @@ def _as_shown(request: VmModify, plan: VmModified) -> VmModify:
         return msgspec.structs.replace(request, definition=msgspec.structs.replace(request.definition, nics=nics))
     assert request.patch is not None
     return msgspec.structs.replace(request, patch=msgspec.structs.replace(request.patch, nics=nics))
-
-
-def _fields(modified: VmModified) -> dict[str, Any]:
-    return {name: getattr(modified, name) for name in modified.__struct_fields__}
 
 
 def _request(found: VmInfo, **what: Any) -> VmModify:

@@ -1,6 +1,6 @@
 """`pvc vm move`, `migrate`, `unmigrate`."""
 
-from typing import Any, get_args
+from typing import get_args
 
 import click
 
@@ -12,13 +12,10 @@ from pvc_core.model.vm import MigrationMethod
 from pvc_core.ops.vm_move import VmMigrate, VmMove, VmMoved, VmUnmigrate, vm_migrate, vm_move, vm_unmigrate
 from pvc_core.ops.wait import VmGoal
 
+_target_option = click.option("-t", "--node", type=NODE, help="Where to; one is chosen when this is left out.")
 _method_option = click.option(
     "-m", "--method", type=click.Choice(get_args(MigrationMethod)), help="For this move only, instead of the VM's own."
 )
-
-
-def _target_option(command: Any) -> Any:
-    return click.option("-t", "--node", type=NODE, help="Where to; one is chosen when this is left out.")(command)
 
 
 def _finish(session: Session, moved: VmMoved, *, wait: bool, timeout: float) -> None:
