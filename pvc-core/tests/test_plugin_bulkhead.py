@@ -1,13 +1,13 @@
 """The pool of threads between core and a plugin, and its circuit breaker."""
 
 import threading
-import time
 
 import pytest
 
 from pvc_core.plugin.errors import CircuitOpen, DeadlineExceeded, NotReady
 from pvc_core.runtime import bulkhead as module
 from pvc_core.runtime.bulkhead import Bulkhead
+from pvc_core.testkit.waiting import eventually
 
 SHORT_S = 0.05
 
@@ -41,13 +41,6 @@ def hang(bulkhead: Bulkhead) -> Hanging:
     with pytest.raises(DeadlineExceeded, match="did not come back"):
         pending.wait(0)
     return call
-
-
-def until(condition, deadline_s=20.0):
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def test_result_and_exception_come_back():
@@ -96,11 +89,11 @@ def test_two_stuck_calls_open_the_circuit_until_one_comes_back():
     with pytest.raises(CircuitOpen, match="2 calls hang"):
         bulkhead.run(lambda: 1, 20)
     second.release.set()
-    until(lambda: bulkhead.state == "closed")
+    eventually(lambda: bulkhead.state == "closed", "the circuit is closed")
     assert bulkhead.run(lambda: 1, 20).value == 1
     assert changes == ["open", "closed"]
     first.release.set()
-    until(lambda: bulkhead.stuck == 0)
+    eventually(lambda: bulkhead.stuck == 0, "no call is stuck")
 
 
 def test_a_probe_closes_the_circuit_though_the_stuck_ones_stay():
@@ -157,7 +150,7 @@ def test_the_number_of_threads_left_behind_is_bounded():
     with pytest.raises(CircuitOpen, match=f"{module.STUCK_MAX} calls hang; restart the node's daemon"):
         bulkhead.submit(lambda: 1)
     calls[0].release.set()
-    until(lambda: bulkhead.state == "closed")
+    eventually(lambda: bulkhead.state == "closed", "the circuit is closed")
     assert bulkhead.run(lambda: 1, 20).value == 1
 
 
@@ -165,7 +158,7 @@ def test_a_result_that_comes_late_is_thrown_away():
     bulkhead = Bulkhead("b")
     call = hang(bulkhead)
     call.release.set()
-    until(lambda: bulkhead.stuck == 0)
+    eventually(lambda: bulkhead.stuck == 0, "no call is stuck")
     assert bulkhead.run(lambda: "mine", 20).value == "mine"
 
 

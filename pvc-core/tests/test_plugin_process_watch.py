@@ -1,6 +1,5 @@
 """Long child processes that are listened to while they run."""
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 
 from pvc_core.plugin.errors import DeadlineExceeded, DriverError
 from pvc_core.plugin.process import watch
+from pvc_core.testkit.waiting import eventually
 
 
 def _python(code: str) -> list[str]:
@@ -49,10 +49,7 @@ def test_a_stopped_program_is_dead_with_its_children():
         "print(os.getpid(), child.pid, flush=True)\ntime.sleep(60)"
     )
     assert watch(_python(code), deadline_s=30, heard=stop_when_told, interval_s=0.01) is None
-    deadline = time.monotonic() + 10
-    while any(_alive(pid) for pid in pids):
-        assert time.monotonic() < deadline, "still alive"
-        os.sched_yield()
+    eventually(lambda: not any(_alive(pid) for pid in pids), "both are dead", within_s=10)
 
 
 def test_a_callback_that_raises_ends_the_program():
