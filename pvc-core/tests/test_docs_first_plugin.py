@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pvc_core.config.schema import ClusterSection, Member, NodeConfig, NodeSection
 from pvc_core.plugin import NodeInfo
 from pvc_core.runtime.doctor import examine
 from pvc_core.runtime.start import load_plugins
-from pvc_core.testkit.distributions import Site
+from pvc_core.testkit.distributions import Site, node_config
 
 PAGE = Path(__file__).parents[2] / "docs" / "first-plugin.md"
 FILES = dict(re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL))
@@ -50,11 +49,7 @@ def test_the_doctor_finds_nothing_wrong(site):
 
 @pytest.mark.real
 def test_a_node_loads_it(site):
-    config = NodeConfig(
-        cluster=ClusterSection(coordinators=(Member(name="node1", address="10.0.0.1"),)),
-        node=NodeSection(name="node1", address="10.0.0.1"),
-        plugins={"island": {"mtu": 9000}},
-    )
+    config = node_config({"island": {"mtu": 9000}})
     registry = load_plugins(config, NodeInfo(name="node1", role="coordinator"), lambda *_: None)
     try:
         (status,) = registry.status()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pvc_core.config.load import explain
-from pvc_core.config.schema import ClusterSection, Member, NodeConfig, NodeSection
+from pvc_core.config.schema import NodeConfig
 from pvc_core.model.network import NetworkSpec
 from pvc_core.model.node import PluginStatus
 from pvc_core.model.vm import Nic
@@ -19,7 +19,8 @@ from pvc_core.runtime import start, unit
 from pvc_core.runtime.hooks import within
 from pvc_core.runtime.registry import Registry
 from pvc_core.runtime.start import load_plugins
-from pvc_core.testkit.distributions import Site
+from pvc_core.testkit.distributions import Site, node_config
+from pvc_core.testkit.waiting import eventually
 
 NETWORK = NetworkSpec(id="1", name="lan", driver="any")
 NIC = Nic(network="1", mac="52:54:00:00:00:01")
@@ -38,11 +39,7 @@ def ignore(kind: str, id: str) -> None:
 
 
 def config(*names: str, **sections) -> NodeConfig:
-    return NodeConfig(
-        cluster=ClusterSection(coordinators=(Member(name="node1", address="10.0.0.1"),)),
-        node=NodeSection(name="node1", address="10.0.0.1"),
-        plugins={**dict.fromkeys(names), **sections},
-    )
+    return node_config({**dict.fromkeys(names), **sections})
 
 
 @pytest.fixture
@@ -500,7 +497,7 @@ def test_slow_hook_is_logged_while_it_runs(site, load, monkeypatch, caplog):
     release = sys.modules["plug_bad.driver"].Driver.release
     caller = threading.Thread(target=driver.network_remove, args=(net("hang"),))
     caller.start()
-    until(lambda: any(record.message.startswith("hook-slow plugin=bad") for record in caplog.records))
+    eventually(lambda: any(r.message.startswith("hook-slow plugin=bad") for r in caplog.records), "it is logged")
     assert caller.is_alive()
     release.set()
     caller.join(20)
@@ -530,7 +527,7 @@ def test_hook_hangs_for_ever(site, load):
     assert woken == [("node", "node1")], "the node publishes at once that the capability is gone"
 
     sys.modules["plug_bad.driver"].Driver.release.set()
-    until(lambda: status(registry, "bad").capabilities == ("network:bad",))
+    eventually(lambda: status(registry, "bad").capabilities == ("network:bad",), "the capability is back")
     assert driver.nic_detach(NETWORK, NIC, "vm")
     assert status(registry, "bad").state == "healthy"
 
@@ -544,13 +541,6 @@ def test_closing_does_not_wait_for_a_stuck_call(site, load):
     registry.close()
     assert time.monotonic() - begun < 10
     sys.modules["plug_bad.driver"].Driver.release.set()
-
-
-def until(condition: Callable[[], bool], deadline_s: float = 20.0) -> None:
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def test_failures_are_logged_with_stage_and_reason(site, load, caplog):

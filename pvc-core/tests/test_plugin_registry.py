@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from pvc_core.config.schema import ClusterSection, Member, NodeConfig, NodeSection
 from pvc_core.model.network import NetworkSpec
 from pvc_core.model.placement import NodeView
 from pvc_core.model.storage import PoolSpec
@@ -21,7 +20,8 @@ from pvc_core.runtime.binding import BINDINGS
 from pvc_core.runtime.hooks import DRIVER_SPECS, hook_names, within
 from pvc_core.runtime.registry import Registry
 from pvc_core.runtime.start import load_plugins
-from pvc_core.testkit.distributions import Site
+from pvc_core.testkit.distributions import Site, node_config
+from pvc_core.testkit.waiting import eventually
 
 NETWORK = NetworkSpec(id="1", name="lan", driver="any", parameters={"key": "hunter2"})
 VM = VmSpec(id="1", name="web", memory_mib=512, vcpus=1)
@@ -39,11 +39,7 @@ def load() -> Iterator:
     made = []
 
     def load(*names: str, **sections) -> Registry:
-        config = NodeConfig(
-            cluster=ClusterSection(coordinators=(Member(name="node1", address="10.0.0.1"),)),
-            node=NodeSection(name="node1", address="10.0.0.1"),
-            plugins={**dict.fromkeys(names), **sections},
-        )
+        config = node_config({**dict.fromkeys(names), **sections})
         made.append(load_plugins(config, NODE, lambda *_: None, preflight_every_s=None))
         return made[-1]
 
@@ -76,13 +72,6 @@ TELLER = """
 
 def told(name: str) -> list:
     return sys.modules[f"plug_{name}.driver"].Driver.told
-
-
-def until(condition, deadline_s=20.0):
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def test_every_binding_forwards_every_hook_of_its_specification():
@@ -245,7 +234,7 @@ def test_events_reach_every_plugin_in_order_though_one_fails_and_one_hangs(site,
     for number in range(4):
         registry.notify("vm_started", vm=f"vm{number}", node="node1")
     assert time.monotonic() - begun < 1, "telling does not wait"
-    until(lambda: len(told("good")) == 4)
+    eventually(lambda: len(told("good")) == 4, "all four are told")
     assert [event[0] for event in told("good")] == ["vm0", "vm1", "vm2", "vm3"]
     assert len(told("bad")) == 4
     assert len(told("stuck")) == 2, "after two calls that hang it gets no more"

@@ -10,7 +10,9 @@ import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
+
+from pvc_core.config.schema import ClusterSection, Member, NodeConfig, NodeSection
 
 GOOD_NETWORK: Final = '''
     """A network driver that works."""
@@ -131,3 +133,12 @@ class Site:
             f"pvc-{name}",
             {"pvc.plugin": {name: f"{package}.manifest:MANIFEST"}, f"pvc.{kind}": {name: f"{package}.driver:Driver"}},
         )
+
+
+def node_config(plugins: Mapping[str, dict[str, Any] | None]) -> NodeConfig:
+    """Return the configuration of ``node1``, the only coordinator, which enables these plugins: name -> section."""
+    return NodeConfig(
+        cluster=ClusterSection(coordinators=(Member(name="node1", address="10.0.0.1"),)),
+        node=NodeSection(name="node1", address="10.0.0.1"),
+        plugins=dict(plugins),
+    )
