@@ -132,7 +132,7 @@ class Registry:
             waiting = [unit for unit in self._units if unit.kind in BINDINGS and not unit.ready]
             begun = []
             for unit in waiting:
-                hook = f"{PREFIX[unit.kind]}_preflight" if unit.kind in PREFIX else ""
+                hook = _prefixed(unit, "preflight")
                 begun.append((unit, hook, self._begin(unit, hook, {}) if hook else None))
             for unit, hook, call in begun:
                 self._judge(unit, hook, call)
@@ -152,7 +152,7 @@ class Registry:
         self._events.close()
         begun = []
         for unit in self._units:
-            hook = f"{PREFIX[unit.kind]}_close" if unit.kind in PREFIX else ""
+            hook = _prefixed(unit, "close")
             if hook and not unit.open:
                 begun.append((unit, hook, self._begin(unit, hook, {})))
         for unit, hook, call in begun:
@@ -230,6 +230,11 @@ class _Failed(NamedTuple):
     def reason(self, unit: Unit) -> str:
         """Return it as a reason against a node."""
         return f"plugin {unit.plugin!r} failed to judge it: {self.error}"
+
+
+def _prefixed(unit: Unit, hook: str) -> str:
+    """Return the whole name of a driver's preflight or close hook, empty when its kind has none."""
+    return f"{PREFIX[unit.kind]}_{hook}" if unit.kind in PREFIX else ""
 
 
 def _supervised(unit: Unit, hook: str, answer: Any) -> Any:
