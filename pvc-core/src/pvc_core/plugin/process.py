@@ -45,7 +45,7 @@ def run(
         out, err = child.communicate(stdin, timeout=deadline_s)
     except subprocess.TimeoutExpired:
         _end(child)
-        raise DeadlineExceeded(f"{argv[0]} was killed: it took longer than {deadline_s:g} s") from None
+        raise _too_long(argv, deadline_s) from None
     return _completed(argv, child, out, err)
 
 
@@ -94,7 +94,7 @@ def _listen(
                     new += chunk
             now = time.monotonic()
             if now >= end:
-                raise DeadlineExceeded(f"{argv[0]} was killed: it took longer than {deadline_s:g} s")
+                raise _too_long(argv, deadline_s)
             if now - told >= interval_s:
                 told = now
                 if heard(new.decode("utf-8", "replace")):
@@ -105,7 +105,7 @@ def _listen(
     try:
         child.wait(timeout=max(0.0, end - time.monotonic()))
     except subprocess.TimeoutExpired:
-        raise DeadlineExceeded(f"{argv[0]} was killed: it took longer than {deadline_s:g} s") from None
+        raise _too_long(argv, deadline_s) from None
     return _completed(argv, child, bytes(said[child.stdout]), bytes(said[child.stderr]))
 
 
@@ -131,6 +131,10 @@ def _completed(argv: Sequence[str], child: subprocess.Popen[bytes], out: bytes, 
         stdout=out.decode("utf-8", "replace"),
         stderr=err.decode("utf-8", "replace"),
     )
+
+
+def _too_long(argv: Sequence[str], deadline_s: float) -> DeadlineExceeded:
+    return DeadlineExceeded(f"{argv[0]} was killed: it took longer than {deadline_s:g} s")
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
