@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 from pvc_core.hypervisor.api import HypervisorUnavailable
+from pvc_core.plan.backoff import backoff
 
 log = logging.getLogger(__name__)
 
@@ -73,21 +74,21 @@ class Link(Generic[T]):
             self._changed.notify_all()
 
     def _keep_up(self) -> None:
-        pause = _FIRST_PAUSE_S
+        failures = 0
         while not self._closed:
             self._began = time.monotonic()
             try:
                 connection = self._open()
             except Exception as error:  # whatever it is, another attempt follows
+                failures += 1
                 with self._changed:
                     if str(error) != self._failure:
                         log.warning("hypervisor-unreachable hypervisor=%s error=%s", self._what, error)
                     self._failure = str(error) or repr(error)
                     self._changed.notify_all()
-                    self._changed.wait_for(lambda: self._closed, pause)
-                pause = min(_LONGEST_PAUSE_S, pause * 2)
+                    self._changed.wait_for(lambda: self._closed, backoff(failures, _FIRST_PAUSE_S, _LONGEST_PAUSE_S))
                 continue
-            pause = _FIRST_PAUSE_S
+            failures = 0
             self._hold(connection)
 
     def _hold(self, connection: T) -> None:
