@@ -1,4 +1,4 @@
-"""A console's bytes between libvirt's event thread and the thread that reads them."""
+"""A console's bytes between the thread that has them from the guest and the one that reads them."""
 
 import collections
 import threading

@@ -248,7 +248,7 @@ class MemoryWorld:
             if migration is not None:
                 self.fail(migration, f"the domain on host {host.name} ended ({reason.value})")
         if guest.console is not None:
-            guest.console.put(b"")
+            guest.console.end()
         if host.libvirtd:
             for observer in host.observers:
                 observer.ended(vm, reason)

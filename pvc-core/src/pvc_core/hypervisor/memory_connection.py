@@ -1,7 +1,6 @@
 """One daemon's connection to the hypervisor of a host in the in-memory world."""
 
 import contextlib
-import queue
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from pvc_core.hypervisor.api import (
     MigrationOptions,
     MigrationStats,
 )
+from pvc_core.hypervisor.console import ConsoleBuffer
 from pvc_core.hypervisor.domaininfo import device_key
 from pvc_core.hypervisor.domainxml import fragment
 from pvc_core.hypervisor.memory_guest import Guest, Host
@@ -33,24 +33,20 @@ class MemoryConsole:
 
     def __init__(self, guest: Guest) -> None:
         if guest.console is not None:
-            guest.console.put(b"")
+            guest.console.end()
         self._guest = guest
-        self._queue: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        guest.console = self._queue
+        self._buffer = guest.console = ConsoleBuffer()
 
     def read(self) -> bytes:
-        data = self._queue.get()
-        if not data:
-            self._queue.put(b"")  # the end stays the end
-        return data
+        return self._buffer.get()
 
     def write(self, data: bytes) -> None:
         self._guest.body.heard += data
 
     def close(self) -> None:
-        if self._guest.console is self._queue:
+        if self._guest.console is self._buffer:
             self._guest.console = None
-        self._queue.put(b"")
+        self._buffer.end()
 
 
 class MemoryHypervisor:

@@ -2,11 +2,11 @@
 
 import dataclasses
 import heapq
-import queue
 from collections.abc import Callable
 from typing import Protocol
 
 from pvc_core.hypervisor.api import DomainPlan, DomainState, ExitReason, MigrationOptions, MigrationStats
+from pvc_core.hypervisor.console import ConsoleBuffer
 
 
 class Monotonic(Protocol):
@@ -80,7 +80,7 @@ class Guest:
     outgoing: "Migration | None" = None
     incoming: "Migration | None" = None
     stats: MigrationStats = dataclasses.field(default_factory=MigrationStats)
-    console: "queue.SimpleQueue[bytes] | None" = None
+    console: ConsoleBuffer | None = None
 
 
 @dataclasses.dataclass(eq=False)
