@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from pvc_core.model.errors import InvalidRequest
 from pvc_core.store.api import Check, Create, Delete, Put
-from pvc_core.store.connect import server
 from pvc_core.store.limits import MAX_REQUEST, TooLarge, check_path, check_transaction, parent, request_size
+from pvc_core.store.zookeeper_client import server_name
 
 _NAMES = st.text(st.sampled_from("abcé.-_:@ 0"), min_size=1, max_size=8).filter(lambda name: name not in (".", ".."))
 
@@ -47,8 +47,8 @@ def test_a_transaction_may_just_fill_a_request():
 
 
 def test_an_ipv6_address_is_put_in_brackets():
-    assert server("10.0.0.1", 2181) == "10.0.0.1:2181"
-    assert server("fd00::1", 2181) == "[fd00::1]:2181"
+    assert server_name("10.0.0.1", 2181) == "10.0.0.1:2181"
+    assert server_name("fd00::1", 2181) == "[fd00::1]:2181"
 
 
 def test_kazoo_is_imported_only_by_what_connects():

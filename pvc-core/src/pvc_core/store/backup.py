@@ -17,7 +17,7 @@ from pvc_core.model.cluster import Cluster
 from pvc_core.model.errors import Conflict, InvalidRequest
 from pvc_core.store import keys
 from pvc_core.store.api import Node, Store
-from pvc_core.store.limits import check_path, parent
+from pvc_core.store.limits import at_or_below, check_path, parent
 from pvc_core.store.schema import OLDEST, RESTORING, SCHEMA
 
 FORMAT: Final = "pvc-state"
@@ -155,7 +155,7 @@ def read_tree(store: Store) -> dict[str, Node]:
 
 def below(path: str, prefixes: Iterable[str]) -> bool:
     """Return whether a path is one of the prefixes or below one."""
-    return any(path == prefix or path.startswith(f"{prefix}/") for prefix in prefixes)
+    return any(at_or_below(path, prefix) for prefix in prefixes)
 
 
 def _settled_tree(store: Store) -> dict[str, Node]:
@@ -203,7 +203,7 @@ def _check_place(path: str, known: Mapping[str, bytes]) -> None:
         check_path(path)
     except InvalidRequest as error:
         raise _damaged(str(error)) from error
-    if not below(path, (keys.ROOT,)):
+    if not at_or_below(path, keys.ROOT):
         raise _damaged(f"{path!r} is outside of {keys.ROOT}")
     if path in known:
         raise _damaged(f"{path} comes twice")

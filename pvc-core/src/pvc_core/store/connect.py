@@ -6,6 +6,7 @@ from pathlib import Path
 from pvc_core.config.schema import ClusterSection, StoreAuth, Tls
 from pvc_core.plugin.errors import ConfigError
 from pvc_core.store.zookeeper import Login, ZooKeeperStore
+from pvc_core.store.zookeeper_client import server_name
 
 
 def open_store(
@@ -25,7 +26,7 @@ def open_store(
     """
     settings = cluster.zookeeper
     store = ZooKeeperStore(
-        [server(member.address, settings.port) for member in cluster.coordinators],
+        [server_name(member.address, settings.port) for member in cluster.coordinators],
         session_timeout_s=lease_s,
         auth=None if settings.auth is None else read_login(settings.auth),
         tls=None if settings.tls is None else tls_context(settings.tls),
@@ -38,11 +39,6 @@ def open_store(
             store.close()
             raise
     return store
-
-
-def server(address: str, port: int) -> str:
-    """Return ``address:port``, with an IPv6 address in brackets."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def read_login(auth: StoreAuth) -> Login:

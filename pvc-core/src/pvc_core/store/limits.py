@@ -49,6 +49,11 @@ def parent(path: str) -> str:
     return path.rpartition("/")[0] or "/"
 
 
+def at_or_below(path: str, prefix: str) -> bool:
+    """Return whether a path is ``prefix`` or below it."""
+    return prefix in ("/", path) or path.startswith(prefix + "/")
+
+
 def request_size(operation: Operation) -> int:
     """Return an upper bound of the bytes an operation has in a transaction."""
     size = len(operation.path.encode()) + OPERATION_OVERHEAD

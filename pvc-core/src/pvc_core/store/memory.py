@@ -31,7 +31,7 @@ from pvc_core.store.api import (
     StoreUnavailable,
     WatchCallback,
 )
-from pvc_core.store.limits import check_path, check_transaction
+from pvc_core.store.limits import at_or_below, check_path, check_transaction
 from pvc_core.store.memory_records import Records
 
 log = logging.getLogger(__name__)
@@ -312,7 +312,7 @@ class MemoryStore:
         if self._state is not SessionState.CONNECTED:
             return
         for prefix, callback in self._watches:
-            if prefix in ("/", path) or path.startswith(prefix + "/"):
+            if at_or_below(path, prefix):
                 self.tree._queue(self, partial(callback, path))
 
     def _enter(self, state: SessionState) -> None:

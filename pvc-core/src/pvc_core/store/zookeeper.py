@@ -34,7 +34,7 @@ from pvc_core.store.api import (
     TransactionFailed,
     WatchCallback,
 )
-from pvc_core.store.limits import check_path, check_transaction
+from pvc_core.store.limits import at_or_below, check_path, check_transaction
 from pvc_core.store.zookeeper_client import LOST, SUSPENDED, Client
 from pvc_core.store.zookeeper_wire import (
     BESIDE_FAILURE,
@@ -377,7 +377,7 @@ class ZooKeeperStore:
 
     def _changed(self, path: str) -> None:
         for prefix, callback in self._watches:
-            if prefix in ("/", path) or path.startswith(prefix + "/"):
+            if at_or_below(path, prefix):
                 self._call_later(callback, path)
 
     def _call_later(self, callback: Callable[[Any], None], argument: object) -> None:

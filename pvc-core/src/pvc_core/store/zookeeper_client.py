@@ -183,7 +183,7 @@ class Connection(ConnectionHandler):  # type: ignore[misc]  # kazoo has no types
         hosts: list[tuple[str, str, int]] = super()._expand_client_hosts()
         for unresolved in {host for host, _ in self.client.hosts} - {host for host, _, _ in hosts}:
             port = next(port for host, port in self.client.hosts if host == unresolved)
-            self.problems[_server(unresolved, port)] = "the name does not resolve"
+            self.problems[server_name(unresolved, port)] = "the name does not resolve"
         return sorted(hosts, key=lambda host: host[1:] == self._failed)
 
     def _connect_loop(self, retry: KazooRetry) -> Any:
@@ -191,7 +191,7 @@ class Connection(ConnectionHandler):  # type: ignore[misc]  # kazoo has no types
         return super()._connect_loop(retry)
 
     def _connect_attempt(self, host: str, hostip: str, port: int, retry: KazooRetry) -> Any:
-        self.server = _server(host, port)
+        self.server = server_name(host, port)
         self.problems.pop(self.server, None)
         try:
             status = super()._connect_attempt(host, hostip, port, retry)
@@ -335,5 +335,6 @@ def _plain(error: Exception) -> str:
     return text[:1].lower() + text[1:] if text else type(error).__name__
 
 
-def _server(host: str, port: int) -> str:
+def server_name(host: str, port: int) -> str:
+    """Return ``host:port``, with an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
