@@ -260,9 +260,12 @@ class Handle:
         return int(self._raw.ID())
 
     def exists(self) -> bool:
-        """Return whether it is more than a definition."""
-        with _errors(self._connection):
-            return self.run > 0 or not self._raw.isPersistent()
+        """Return whether it is there, and more than a definition."""
+        try:
+            with _errors(self._connection):
+                return self.run > 0 or not self._raw.isPersistent()
+        except DomainGone:
+            return False
 
     def xml(self) -> str:
         """Return its live XML."""
