@@ -19,7 +19,6 @@ from pvc_core.hypervisor.domainxml import (
     render,
     render_disk,
     render_nic,
-    to_text,
 )
 from pvc_core.hypervisor.xmlimport import vm_from_xml
 from pvc_core.model.errors import InvalidRequest
@@ -263,8 +262,8 @@ def test_disks_plugged_later_follow_those_of_the_definition():
 
 
 def test_devices_are_told_apart():
-    disk = to_text(render_disk(Disk(pool="p", volume="v"), FILE, "vdb", "virtio"))
-    nic = to_text(render_nic(nics("virtio")[0], BRIDGE))
+    disk = ET.tostring(render_disk(Disk(pool="p", volume="v"), FILE, "vdb", "virtio"), encoding="unicode")
+    nic = ET.tostring(render_nic(nics("virtio")[0], BRIDGE), encoding="unicode")
     assert device_key(disk) == ("disk", "target@dev", "vdb")
     assert device_key(nic) == ("interface", "mac@address", "52:54:00:00:00:00")
     assert device_key("<rng/>") is None

@@ -30,6 +30,9 @@ SPARE_PORTS: Final = 8
 
 AGENT_CHANNEL: Final = "org.qemu.guest_agent.0"
 
+MACHINE_FAMILIES: Final = {"q35": "pc-q35-", "pc": "pc-i440fx-"}
+"""Alias of an x86 machine type -> how its versioned names begin."""
+
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """Where and when a domain was started, kept in its metadata: its age on this host follows from it."""
@@ -257,18 +260,13 @@ def fragment(xml: str, what: str) -> ET.Element:
         raise HypervisorError(f"{what} as the driver gave it is not valid XML ({error}): {xml}") from error
 
 
-def to_text(element: ET.Element) -> str:
-    """Return an element as text for libvirt."""
-    return ET.tostring(element, encoding="unicode")
-
-
 def newest_common_machine(wanted: str, offered: Iterable[Iterable[str]]) -> str:
     """Return the newest versioned machine type that all hosts offer for the alias ``wanted`` (q35, pc).
 
     A guest started with the alias gets its host's newest, which an older host then refuses to take.  A
     versioned name, or no common one, is returned as it is wanted.
     """
-    stem = {"q35": "pc-q35-", "pc": "pc-i440fx-"}.get(wanted)
+    stem = MACHINE_FAMILIES.get(wanted)
     sets = [frozenset(each) for each in offered]
     if stem is None or not sets:
         return wanted

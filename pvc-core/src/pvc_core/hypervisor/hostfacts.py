@@ -5,9 +5,9 @@ from typing import Final
 from xml.etree import ElementTree as ET
 
 from pvc_core.hypervisor.api import HypervisorError
+from pvc_core.hypervisor.domainxml import MACHINE_FAMILIES
 
 _PROC: Final = Path("/proc")
-_X86_FAMILIES: Final = ("q35", "pc", "pc-q35-", "pc-i440fx-")
 
 
 def memory_mib(proc: Path = _PROC) -> tuple[int, int]:
@@ -43,7 +43,7 @@ def machine_types(capabilities: str) -> tuple[str, ...]:
         if arch.get("name") == host:
             found |= {m.text or "" for m in arch.iter("machine") if m.get("deprecated") != "yes"}
     if host == "x86_64":
-        found = {m for m in found if m.startswith(_X86_FAMILIES[2:]) or m in _X86_FAMILIES[:2]}
+        found = {m for m in found if m in MACHINE_FAMILIES or m.startswith(tuple(MACHINE_FAMILIES.values()))}
     return tuple(sorted(found))
 
 
