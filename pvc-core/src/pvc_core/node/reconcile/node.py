@@ -142,8 +142,7 @@ class NodeReconciler:
 
     def _left(self, me: str) -> int:
         """Return how many VMs still have to do with this node."""
-        vms = self._interest.own_vms() | frozenset(self._context.hypervisor.domains())
-        claims = documents.read_many(self._context.store, [keys.claim(vm) for vm in sorted(vms)])
+        claims = documents.read_many(self._context.store, [keys.claim(vm) for vm in sorted(self._interest.own_vms())])
         held = {entry.value.vm for entry in claims if entry is not None and entry.value.node == me}
         return len(held | set(self._context.hypervisor.domains()))
 
