@@ -2,7 +2,7 @@
 
 import pytest
 
-from pvc_core.ops.evacuate import BATCH, apply_evacuation, apply_return, autostart_for, place_waiting, set_waiting
+from pvc_core.ops.evacuate import BATCH, apply_evacuation, apply_return, autostart_for, place_waiting
 from pvc_core.ops.vm_definition import DiskDefinition
 from pvc_core.ops.vm_modify import VmModify, VmPatch, vm_modify
 from pvc_core.ops.vm_remove import VmRemove, vm_remove
@@ -170,24 +170,6 @@ def test_autostart_starts_stopped_vms_of_this_node_only(small):
 
 
 # --- waiting ----------------------------------------------------------------------------------------
-
-
-def test_waiting_needs_a_vacant_claim_and_remembers_home(small):
-    running, parked = small.run("running", node="hv1"), small.run("parked", node="hv1")
-    small.claim(parked, "")
-    stopped = small.define("stopped", node="hv1")
-    assert set_waiting(small.ops, [running, parked, stopped, "unknown"]) == [parked]
-    assert place(small, parked) == (None, "hv1")
-    assert place(small, running) == ("hv1", None)
-    assert set_waiting(small.ops, [parked]) == []
-
-
-def test_claim_taken_in_the_last_moment_keeps_the_vm_where_it_is(small):
-    vm = small.run(node="hv1")
-    small.claim(vm, "")
-    small.before_commit("/spec/vm/", lambda: small.claim(vm, "hv1"))
-    assert set_waiting(small.ops, [vm]) == []
-    assert place(small, vm) == ("hv1", None)
 
 
 @pytest.mark.parametrize(

@@ -89,21 +89,6 @@ def autostart_for(ops: Ops, node: str, guard: Guard = ()) -> list[str]:
     return _write(ops, vms, lambda spec: changed(spec, power="running", stop_forced=False), guard)
 
 
-def set_waiting(ops: Ops, vms: Iterable[str], guard: Guard = ()) -> list[str]:
-    """Take VMs (ids) that should run off the node they are placed on, to wait for one that fits; returns those written.
-
-    The node becomes their home.  VMs with a claim are left alone: their node may still run them.
-    """
-    snapshot = read_cluster(ops)
-    known = [id_ for id_ in vms if id_ in snapshot.vms and snapshot.vms[id_].node is not None]
-    free = [vm for vm in _read_running(ops, snapshot, known) if not vm.holder]
-
-    def waiting(spec: VmSpec) -> VmSpec:
-        return changed(spec, node=None, home=spec.home or spec.node, move_method=None)
-
-    return _write(ops, free, waiting, guard, unclaimed=True)
-
-
 def place_waiting(ops: Ops, guard: Guard = ()) -> Placed:
     """Give VMs that should run and have no place a node that fits, and finish removals that no node can finish.
 

@@ -1,7 +1,7 @@
 """Names to documents, with did-you-mean."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 from pvc_core.model.base import Document
@@ -69,18 +69,6 @@ def volume(ops: Ops, text: str) -> Entry[VolumeSpec]:
         raise not_found("storage pool", pool_name, known_pools)
     names = [item.replace(":", "/", 1) for item in ops.store.children(f"{keys.NAME}/volume")]
     raise not_found("volume", text, names)
-
-
-def ids(ops: Ops, kind: str, what: str, names: Iterable[str]) -> dict[str, str]:
-    """Return name -> id of objects of one kind, in one round trip; raises NotFound for the first that is missing."""
-    wanted = list(dict.fromkeys(names))
-    plain = [name for name in wanted if is_plain(name)]
-    nodes = ops.store.get_many([keys.name(kind, name) for name in plain])
-    found = {name: node.value.decode() for name, node in zip(plain, nodes, strict=True) if node is not None}
-    for name in wanted:
-        if name not in found:
-            raise not_found(what, name, ops.store.children(f"{keys.NAME}/{kind}"))
-    return found
 
 
 def pattern(text: str, what: str = "name") -> re.Pattern[str]:

@@ -141,15 +141,6 @@ class ClusterSnapshot(NamedTuple):
         """Return how nodes are chosen in this cluster."""
         return ops.policy._replace(default_selector=self.cluster.default_selector)
 
-    def running_mib(self) -> int:
-        """Return the maximum memory of the VMs that run or should run, each counted once."""
-        return sum(row.memory_mib for row in self.vms.values() if self.counts(row.id))
-
-    def counts(self, vm: str) -> bool:
-        """Say whether a VM runs, may run, or should run."""
-        row, claim = self.vms[vm], self.claims.get(vm)
-        return bool(claim is not None and claim.node) or (row.power == "running" and not row.deleting)
-
 
 def read_cluster(ops: Ops) -> ClusterSnapshot:
     """Read nodes and VMs: one pipelined listing and one pipelined read."""
