@@ -39,11 +39,8 @@ def parent_name(pool: Pool, state: VolumeState, by_id: ById | None = None) -> st
     """Return ``name`` or ``name@snapshot`` of what a volume rests on, as it is called now; empty: on nothing."""
     if state.parent is None:
         return ""
-    if by_id is None:
-        there = volumes.find(pool, state.parent.name)
-        unchanged = there is not None and there.id == state.parent.id
-        by_id = {state.parent.id: (state.parent.name, there)} if there and unchanged else index(volumes.all_of(pool))
-    name, parent = by_id.get(state.parent.id, (state.parent.name, None))
+    found = _find(pool, state.parent) if by_id is None else by_id.get(state.parent.id)
+    name, parent = found or (state.parent.name, None)
     kept = [s.name for s in parent.snapshots if s.layer == state.parent.layer] if parent else [state.parent.snapshot]
     return f"{name}@{kept[0]}" if kept and kept[0] else name
 
@@ -55,14 +52,19 @@ def index(everything: Mapping[str, VolumeState]) -> ById:
 
 def forget_child(pool: Pool, parent: Parent, child_id: str) -> None:
     """Remove the note of a clone that is gone; a note that stays is harmless."""
-    name = parent.name
-    there = volumes.find(pool, name)
-    if there is None or there.id != parent.id:
-        found = [n for n, s in volumes.all_of(pool).items() if s.id == parent.id]
-        if not found:
-            return
-        name = found[0]
+    found = _find(pool, parent)
+    if found is None:
+        return
+    name, _ = found
     volumes.change(pool, name, lambda now: replace(now, children=tuple(c for c in now.children if c.id != child_id)))
+
+
+def _find(pool: Pool, parent: Parent) -> tuple[str, VolumeState] | None:
+    """Return a parent with its name of now: the one that was noted, or, when it was renamed since, whichever it is."""
+    there = volumes.find(pool, parent.name)
+    if there is not None and there.id == parent.id:
+        return parent.name, there
+    return index(volumes.all_of(pool)).get(parent.id)
 
 
 def clone(pool: Pool, images: Images, source: str, snapshot: str, target: str, *, full_copy: bool) -> None:
