@@ -24,7 +24,7 @@ from pvc_core.model.names import check_name
 from pvc_core.model.storage import PoolSpec, PoolUsage
 from pvc_core.plugin import DriverError, NotReady, ObjectBusy
 from pvc_dir.parameters import Format, PoolParameters, pool_parameters
-from pvc_dir.versions import sync_directory
+from pvc_dir.versions import sync_directory, write_new
 
 _MARKER: Final = "pvc-pool.json"
 _LAYOUT: Final = 1
@@ -158,10 +158,7 @@ class Registry:
             return
         self._directory.mkdir(parents=True, exist_ok=True)
         temporary = self._directory / f".{uuid.uuid4().hex}"
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        write_new(temporary, data)
         temporary.replace(path)
         sync_directory(self._directory)
 
@@ -253,10 +250,7 @@ def _check_links(pool: Pool) -> None:
 def _write_marker(pool: Pool) -> None:
     """Write the marker unless another node just did; ``_check_marker`` tells whose it is."""
     temporary = pool.root / f".{uuid.uuid4().hex}"
-    with temporary.open("xb") as file:
-        file.write(msgspec.json.encode(Marker(pool=pool.id, layout=_LAYOUT)))
-        file.flush()
-        os.fsync(file.fileno())
+    write_new(temporary, msgspec.json.encode(Marker(pool=pool.id, layout=_LAYOUT)))
     try:
         os.link(temporary, pool.root / _MARKER)
     except FileExistsError:

@@ -85,6 +85,14 @@ def replace(directory: Path, old: Version, data: bytes) -> bool:
     return True
 
 
+def write_new(path: Path, data: bytes) -> None:
+    """Write a new file and make its contents survive a power cut; its name does after ``sync_directory``."""
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def sync_directory(directory: Path) -> None:
     """Make the names in a directory survive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -103,7 +111,4 @@ def _token() -> bytes:
 
 
 def _write(path: Path, tokens: tuple[bytes, ...], data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(b" ".join((_MAGIC, *tokens)) + b"\n" + data)
-        file.flush()
-        os.fsync(file.fileno())
+    write_new(path, b" ".join((_MAGIC, *tokens)) + b"\n" + data)
