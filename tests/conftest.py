@@ -1,4 +1,4 @@
-"""What the system tests share: a cluster with a pool and a network, and guests on it.
+"""What the system tests share: a cluster with a pool and a network, and guests on it; and a busy client of ZooKeeper.
 
 ``cluster`` is a view of the session's sandbox.  Its timing is the default one, except that a guest which crashed is
 started again soon, and given up after three times.
@@ -9,8 +9,10 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import pytest
@@ -289,6 +291,33 @@ def guests(cluster: Cluster, tmp_path: Any, request: pytest.FixtureRequest) -> I
     made = Guests(cluster, tmp_path, _prefix(request))
     yield made
     made.remove()
+
+
+@pytest.fixture
+def sending() -> Callable[[Any], AbstractContextManager[None]]:
+    """``with sending(store)``: it keeps sending without waiting for answers, as a busy daemon with many threads does."""
+    from kazoo.protocol.serialization import GetData
+
+    from pvc_core.store.api import SessionState
+
+    @contextmanager
+    def sending(store: Any) -> Iterator[None]:
+        stop = threading.Event()
+
+        def send() -> None:
+            while not stop.wait(0.05):
+                if store.state is SessionState.CONNECTED:
+                    store._client.send(GetData("/pvc", None))
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    return sending
 
 
 def _prefix(request: pytest.FixtureRequest) -> str:

@@ -7,10 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
 
 import pytest
-from kazoo.protocol.serialization import GetData
 
 from pvc_core.store.api import ANY, Create, Put, SessionState, StoreUnavailable
 from pvc_core.store.zookeeper import ZooKeeperStore
@@ -56,23 +54,6 @@ def _states(store):
     states = []
     store.watch_state(states.append)
     return states
-
-
-@contextmanager
-def _sending(store, *, every_s=0.05):
-    """Keep sending without waiting for answers, as a busy daemon with many threads does."""
-    stop = threading.Event()
-
-    def send():
-        while not stop.wait(every_s):
-            if store.state is SessionState.CONNECTED:
-                store._client.send(GetData("/pvc", None))
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    yield
-    stop.set()
-    thread.join()
 
 
 def _assert_kept(store, observer, states):
@@ -121,7 +102,9 @@ def test_the_leaders_death_stops_writes_only_until_another_leads(ensemble, close
 
 
 @pytest.mark.parametrize("role", ["follower", "leader"])
-def test_a_hung_server_is_noticed_while_requests_are_being_sent_and_the_session_is_kept(ensemble, close_later, role):
+def test_a_hung_server_is_noticed_while_requests_are_being_sent_and_the_session_is_kept(
+    ensemble, close_later, sending, role
+):
     leader = ensemble.leader()
     follower, other = (m.id for m in ensemble.members if m.id != leader)
     hung = leader if role == "leader" else follower
@@ -130,7 +113,7 @@ def test_a_hung_server_is_noticed_while_requests_are_being_sent_and_the_session_
     close_later(observer)
     states = _states(store)
     store.commit(Create("/pvc/lease", b"", ephemeral=True))
-    with _sending(store):
+    with sending(store):
         begun = time.monotonic()
         ensemble.pause(hung)
         eventually(lambda: SessionState.SUSPENDED in states, "the silence is noticed")
@@ -173,7 +156,7 @@ def test_a_closed_client_does_not_wait_for_a_hung_server(ensemble):
     assert time.monotonic() - begun < 3.0
 
 
-def test_last_heard_stands_still_while_the_server_hangs(running, tmp_path, close_later):
+def test_last_heard_stands_still_while_the_server_hangs(running, tmp_path, close_later, sending):
     with ZooKeeperEnsemble(tmp_path / "one") as ensemble:
         store = ensemble.connect(patience_s=0.1)
         close_later(store)
@@ -183,7 +166,7 @@ def test_last_heard_stands_still_while_the_server_hangs(running, tmp_path, close
         store.watch("/pvc", seen.append)
         paused = time.monotonic()
         ensemble.pause(1)
-        with _sending(store):
+        with sending(store):
             eventually(lambda: SessionState.SUSPENDED in states, "the silence is noticed")
         heard = store.last_heard()
         assert heard <= paused

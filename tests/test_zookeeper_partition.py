@@ -1,11 +1,8 @@
 """The ZooKeeper store while cables are pulled: three servers and a client on hosts of their own."""
 
-import threading
 import time
-from contextlib import contextmanager
 
 import pytest
-from kazoo.protocol.serialization import GetData
 
 from pvc_core.store.api import Create, SessionState, StoreUnavailable
 from pvc_core.testkit.lan import Lan
@@ -43,24 +40,8 @@ def ensemble(running):
     cleaner.close()
 
 
-@contextmanager
-def _sending(store):
-    stop = threading.Event()
-
-    def send():
-        while not stop.wait(0.05):
-            if store.state is SessionState.CONNECTED:
-                store._client.send(GetData("/pvc", None))
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    yield
-    stop.set()
-    thread.join()
-
-
 @pytest.mark.parametrize("role", ["follower", "leader"])
-def test_a_client_whose_server_is_cut_off_goes_to_another_and_keeps_its_session(ensemble, role):
+def test_a_client_whose_server_is_cut_off_goes_to_another_and_keeps_its_session(ensemble, sending, role):
     leader = ensemble.leader()
     follower, other = (m.id for m in ensemble.members if m.id != leader)
     cut = leader if role == "leader" else follower
@@ -69,7 +50,7 @@ def test_a_client_whose_server_is_cut_off_goes_to_another_and_keeps_its_session(
     store.watch_state(states.append)
     store.commit(Create("/pvc/lease", b"", ephemeral=True))
     try:
-        with _sending(store):
+        with sending(store):
             begun = time.monotonic()
             ensemble.lan.cut(cut)
             eventually(lambda: SessionState.SUSPENDED in states, "the silence is noticed")
@@ -86,7 +67,7 @@ def test_a_client_whose_server_is_cut_off_goes_to_another_and_keeps_its_session(
         observer.close()
 
 
-def test_a_client_that_is_cut_off_loses_its_lease_in_time_and_hears_of_it_when_the_link_is_back(ensemble):
+def test_a_client_that_is_cut_off_loses_its_lease_in_time_and_hears_of_it_when_the_link_is_back(ensemble, sending):
     store, observer = ensemble.connect(at=CLIENT, patience_s=0.1), ensemble.connect()
     states = []
     store.watch_state(states.append)
@@ -95,7 +76,7 @@ def test_a_client_that_is_cut_off_loses_its_lease_in_time_and_hears_of_it_when_t
     store.commit(Create("/pvc/lease", b"", ephemeral=True))
     eventually(lambda: seen == ["/pvc/lease"], "the lease")
     try:
-        with _sending(store):
+        with sending(store):
             cut = time.monotonic()
             ensemble.lan.cut(CLIENT)
             eventually(lambda: store.state is SessionState.SUSPENDED, "the silence is noticed")
