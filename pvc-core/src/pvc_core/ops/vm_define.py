@@ -14,8 +14,9 @@ from pvc_core.ops.vm_definition import VmDefine, check_id, spec_fields, tags
 from pvc_core.ops.vm_placing import choose_node
 from pvc_core.ops.vm_resources import check_resources, read_resources, reference_operations
 from pvc_core.ops.vm_views import VmView, read_view
+from pvc_core.ops.vm_write import on_node
 from pvc_core.store import keys
-from pvc_core.store.api import Check, Create, Operation
+from pvc_core.store.api import Create
 from pvc_core.store.documents import create, maybe, read
 
 log = logging.getLogger(__name__)
@@ -43,12 +44,11 @@ def _define(ops: Ops, request: VmDefine, id_: str) -> VmSpec:
     if request.start:
         chosen = choose_node(ops, vm, resources.capabilities(vm), wanted=request.node)
         vm = replace(vm, node=chosen.node, power="running")
-    placed: list[Operation] = [Check(keys.node_spec(vm.node).path)] if vm.node else []
     ops.store.commit(
         create(keys.vm_spec(id_), vm),
         Create(keys.name("vm", vm.name), id_.encode()),
         *reference_operations(vm, None, resources),
-        *placed,
+        *on_node(vm.node),
     )
     return vm
 
