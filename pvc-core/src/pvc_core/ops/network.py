@@ -14,7 +14,7 @@ from pvc_core.ops.context import Ops
 from pvc_core.ops.drivers import check_driver, check_parameters, merged
 from pvc_core.ops.message import Request, View
 from pvc_core.ops.removal import network_operations
-from pvc_core.ops.snapshot import read_nodes
+from pvc_core.ops.snapshot import NodeFacts, read_nodes
 from pvc_core.ops.transaction import attempt
 from pvc_core.store import keys
 from pvc_core.store.api import Create, Delete, Operation
@@ -161,10 +161,12 @@ def network_info(ops: Ops, request: NetworkQuery) -> NetworkInfo:
 
 def read_network_info(ops: Ops, spec: NetworkSpec) -> NetworkInfo:
     """Return everything about a network whose spec was read."""
+    statuses = _statuses(ops, [spec])[spec.id]
+    users = ops.store.children(keys.ref("network", spec.id))
     return NetworkInfo(
-        view=_views(ops, [spec])[0],
-        vms=tuple(_vm_names(ops, ops.store.children(keys.ref("network", spec.id)))),
-        nodes=tuple(_statuses(ops, [spec])[spec.id]),
+        view=_view(spec, statuses, len(users), read_nodes(ops.store)),
+        vms=tuple(_vm_names(ops, users)),
+        nodes=tuple(statuses),
     )
 
 
@@ -206,34 +208,32 @@ def _change(
 def _views(ops: Ops, specs: list[NetworkSpec]) -> list[NetworkView]:
     statuses = _statuses(ops, specs)
     users = ops.store.children_many([keys.ref("network", spec.id) for spec in specs])
-    nodes = {name: facts for name, facts in read_nodes(ops.store).items() if facts.alive}
-    views: list[NetworkView] = []
-    for spec, vms in zip(specs, users, strict=True):
-        capable = {n for n, f in nodes.items() if f.status and f"network:{spec.driver}" in f.status.capabilities()}
-        here = [status for status in statuses[spec.id] if status.node in nodes]
-        ready = [s for s in here if s.device and s.observed_generation >= spec.generation]
-        views.append(
-            NetworkView(
-                id=spec.id,
-                name=spec.name,
-                generation=spec.generation,
-                driver=spec.driver,
-                description=spec.description,
-                mtu=spec.mtu,
-                parameters=spec.parameters,
-                vms=len(vms),
-                nodes_ready=len(ready),
-                nodes=len(capable),
-                problems=tuple(
-                    f"{status.node}: {condition.message or condition.reason}"
-                    for status in here
-                    for condition in status.conditions
-                    if not condition.ok
-                ),
-                deleting=spec.deleting,
-            )
-        )
-    return views
+    nodes = read_nodes(ops.store)
+    return [_view(spec, statuses[spec.id], len(vms), nodes) for spec, vms in zip(specs, users, strict=True)]
+
+
+def _view(spec: NetworkSpec, statuses: list[NetworkStatus], vms: int, nodes: dict[str, NodeFacts]) -> NetworkView:
+    alive = {name: facts for name, facts in nodes.items() if facts.alive}
+    here = [status for status in statuses if status.node in alive]
+    return NetworkView(
+        id=spec.id,
+        name=spec.name,
+        generation=spec.generation,
+        driver=spec.driver,
+        description=spec.description,
+        mtu=spec.mtu,
+        parameters=spec.parameters,
+        vms=vms,
+        nodes_ready=sum(bool(s.device) and s.observed_generation >= spec.generation for s in here),
+        nodes=sum(facts.offers(f"network:{spec.driver}") for facts in alive.values()),
+        problems=tuple(
+            f"{status.node}: {condition.message or condition.reason}"
+            for status in here
+            for condition in status.conditions
+            if not condition.ok
+        ),
+        deleting=spec.deleting,
+    )
 
 
 def _statuses(ops: Ops, specs: list[NetworkSpec]) -> dict[str, list[NetworkStatus]]:

@@ -98,6 +98,10 @@ class NodeFacts(NamedTuple):
     released: bool
     """Its last lease was given up on purpose."""
 
+    def offers(self, capability: str) -> bool:
+        """Say whether its plugins offer something, such as ``storage:dir``, or did when it last reported."""
+        return self.status is not None and capability in self.status.capabilities()
+
     def not_ready(self) -> str:
         """Return why the node takes no VMs now, or an empty string."""
         if not self.alive:
@@ -171,6 +175,12 @@ def read_nodes(store: Store) -> dict[str, NodeFacts]:
     """Read the nodes only: one pipelined listing and one pipelined read."""
     names, leases = store.children_many([f"{keys.SPEC}/node", keys.LEASE])
     return _node_facts(names, frozenset(leases), store.get_many(_node_paths(names)))
+
+
+def offered(nodes: Mapping[str, NodeFacts], kind: str) -> set[str]:
+    """Return what the nodes offer of a kind of capability: ``dir`` of ``storage:dir`` for ``storage``."""
+    words = {word for facts in nodes.values() if facts.status is not None for word in facts.status.capabilities()}
+    return {word.partition(":")[2] for word in words if word.startswith(f"{kind}:")}
 
 
 def vm_row(id_: str, node: Node) -> VmRow:
