@@ -10,7 +10,7 @@ from pvc_core.model.names import did_you_mean
 from pvc_core.model.network import NetworkSpec
 from pvc_core.model.storage import PoolSpec
 from pvc_core.ops.context import Ops
-from pvc_core.ops.snapshot import NodeFacts
+from pvc_core.ops.snapshot import NodeFacts, offered
 
 S = TypeVar("S", PoolSpec, NetworkSpec)
 Parameter = str | int | bool | list[str]
@@ -18,19 +18,11 @@ Parameter = str | int | bool | list[str]
 
 def check_driver(kind: Literal["storage", "network"], driver: str, nodes: Mapping[str, NodeFacts]) -> None:
     """Check that some node offers a driver, or did when it last reported; raises InvalidRequest."""
-    offered = sorted(
-        {
-            word.partition(":")[2]
-            for facts in nodes.values()
-            if facts.status is not None
-            for word in facts.status.capabilities()
-            if word.startswith(f"{kind}:")
-        }
-    )
-    if driver not in offered:
+    known = sorted(offered(nodes, kind))
+    if driver not in known:
         raise InvalidRequest(
-            f"no node has a working {kind} driver {driver!r}{did_you_mean(driver, offered)}; "
-            f"nodes offer {', '.join(offered) or 'none'}: enable the plugin in pvcnoded.yml, or see why it does not work "
+            f"no node has a working {kind} driver {driver!r}{did_you_mean(driver, known)}; "
+            f"nodes offer {', '.join(known) or 'none'}: enable the plugin in pvcnoded.yml, or see why it does not work "
             "with 'pvc plugin list'"
         )
 
@@ -67,11 +59,10 @@ def choose_by_driver(nodes: Mapping[str, NodeFacts], driver: str, busy: Mapping[
     fitting: list[str] = []
     for name, facts in sorted(nodes.items()):
         # A node that is drained or in maintenance can still carry out changes of storage, but others come first.
-        reason = "" if facts.alive and facts.status is not None and facts.status.daemon == "running" else "not alive"
-        if not reason and facts.status is not None and f"storage:{driver}" not in facts.status.capabilities():
-            reason = f"it has no working storage driver {driver}"
-        if reason:
-            reasons[name] = reason if reason != "not alive" else facts.not_ready()
+        if not facts.alive or facts.status is None or facts.status.daemon != "running":
+            reasons[name] = facts.not_ready()
+        elif not facts.offers(f"storage:{driver}"):
+            reasons[name] = f"it has no working storage driver {driver}"
         else:
             fitting.append(name)
     if not fitting:

@@ -225,9 +225,7 @@ def _view(spec: PoolSpec, status: PoolStatus, volumes: int, nodes: dict[str, Nod
         usage=status.usage,
         volumes=volumes,
         nodes=tuple(
-            name
-            for name, facts in sorted(nodes.items())
-            if facts.alive and facts.status is not None and f"storage:{spec.driver}" in facts.status.capabilities()
+            name for name, facts in sorted(nodes.items()) if facts.alive and facts.offers(f"storage:{spec.driver}")
         ),
         conditions=status.conditions,
         deleting=spec.deleting,

@@ -8,7 +8,7 @@ from pvc_core.model.names import did_you_mean, not_found
 from pvc_core.model.units import format_mib
 from pvc_core.model.vm import VmSpec
 from pvc_core.ops.context import Ops
-from pvc_core.ops.snapshot import NodeFacts, read_nodes
+from pvc_core.ops.snapshot import NodeFacts, offered, read_nodes
 from pvc_core.plan.placement import CORE_SELECTORS
 
 
@@ -71,14 +71,7 @@ def _check_size(vm: VmSpec, nodes: dict[str, NodeFacts]) -> None:
 
 
 def _check_selector(ops: Ops, selector: str, nodes: dict[str, NodeFacts]) -> None:
-    offered = {
-        word.partition(":")[2]
-        for facts in nodes.values()
-        if facts.status is not None
-        for word in facts.status.capabilities()
-        if word.startswith("scheduling:")
-    }
-    known = sorted({*ops.policy.known(), *offered})
+    known = sorted({*ops.policy.known(), *offered(nodes, "scheduling")})
     if selector and selector not in known:
         raise InvalidRequest(
             f"there is no selector {selector!r}{did_you_mean(selector, known)}; there are {', '.join(known)}"

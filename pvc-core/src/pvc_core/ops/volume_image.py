@@ -121,8 +121,7 @@ def _node(ops: Ops, wanted: str | None, driver: str) -> str:
     if wanted is None:
         return choose_volume_node(ops, driver)
     require_alive(ops, wanted)
-    status = read_nodes(ops.store)[wanted].status
-    if status is None or f"storage:{driver}" not in status.capabilities():
+    if not read_nodes(ops.store)[wanted].offers(f"storage:{driver}"):
         raise InvalidRequest(f"node {wanted} has no working storage driver {driver}")
     return wanted
 
