@@ -52,6 +52,21 @@ def test_a_stopped_program_is_dead_with_its_children():
     eventually(lambda: not any(_alive(pid) for pid in pids), "both are dead", within_s=10)
 
 
+def test_a_child_that_ignores_the_polite_signal_and_listens_to_nobody_is_dead_too(tmp_path):
+    told = tmp_path / "pid"
+    stubborn = (
+        "import os, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"open({str(told)!r} + '.new', 'w').write(str(os.getpid()))\nos.rename({str(told)!r} + '.new', {str(told)!r})\n"
+        "time.sleep(60)"
+    )
+    code = (
+        f"import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', {stubborn!r}],"
+        "stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\ntime.sleep(60)"
+    )
+    assert watch(_python(code), deadline_s=30, heard=lambda _: told.exists(), interval_s=0.01) is None
+    eventually(lambda: not _alive(int(told.read_text())), "it is dead", within_s=10)
+
+
 def test_a_callback_that_raises_ends_the_program():
     def fail(_: str) -> bool:
         raise RuntimeError("stop everything")

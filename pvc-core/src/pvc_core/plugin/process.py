@@ -1,5 +1,6 @@
 """Child processes: an argument list, a deadline, a process group of their own, no shell."""
 
+import contextlib
 import os
 import selectors
 import signal
@@ -138,13 +139,11 @@ def _too_long(argv: Sequence[str], deadline_s: float) -> DeadlineExceeded:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
+    """End the whole process group: SIGKILL also when the first has ended, for what it leaves behind."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(child.pid, sign)
         except ProcessLookupError:
-            break
-        try:
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
             child.communicate(timeout=_GRACE_S)
-            break
-        except subprocess.TimeoutExpired:
-            continue
