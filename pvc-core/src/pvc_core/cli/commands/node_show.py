@@ -109,7 +109,7 @@ def _sheet(found: NodeInfo) -> Sheet:
                 Column("Version", lambda plugin: plugin.version),
                 Column("Provides", lambda plugin: words.words(plugin.capabilities)),
                 Column("Calls", lambda plugin: str(plugin.calls), right=True),
-                Column("Failures", lambda plugin: str(plugin.failures + plugin.timeouts), right=True),
+                Column("Failures", lambda plugin: str(plugin.failures), right=True),
                 Column("Error", _plugin_error, long=True),
             ),
             status.plugins if status else (),
