@@ -54,11 +54,16 @@ class Site:
         command = f"write -q -s {part} {offset} {len(data)}"
         subprocess.run(["qemu-io", "-f", format_, "-c", command, path], check=True, stdout=subprocess.DEVNULL)
 
-    def head(self, name: str, length: int) -> bytes:
+    def read(self, name: str, offset: int, length: int) -> bytes:
         path, format_ = self.image(name)
         whole = self.directory / "whole"
         subprocess.run(["qemu-img", "convert", "-f", format_, "-O", "raw", path, whole], check=True)
-        return whole.read_bytes()[:length]
+        with whole.open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
+    def head(self, name: str, length: int) -> bytes:
+        return self.read(name, 0, length)
 
     def files(self) -> set[str]:
         """Return all image files of the pool."""

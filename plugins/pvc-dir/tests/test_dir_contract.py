@@ -1,68 +1,50 @@
 """pvc-dir keeps the storage contract, in both formats, with several nodes on one directory."""
 
-import logging
-import subprocess
-import uuid
 from pathlib import Path
 
-from pvc_core.model.storage import PoolSpec
-from pvc_core.plugin import Context, NodeInfo, StorageDriver, VolumeRef, run
+import pytest
+
+from pvc_core.plugin import StorageDriver, VolumeRef
 from pvc_core.testkit.contracts.storage import StorageContract
-from pvc_dir import volumes
-from pvc_dir.config import DirConfig
-from pvc_dir.driver import DirDriver
-from pvc_dir.pool import Pool
 
 
 class DirBackend:
     secrets = ()
 
-    def __init__(self, directory: Path, format_: str):
-        self.root = directory / "pool"
-        self.root.mkdir()
-        self._directory = directory
-        self.pool = PoolSpec(
-            id=str(uuid.uuid4()), name="ssd", driver="dir", parameters={"path": str(self.root), "format": format_}
-        )
+    def __init__(self, site):
+        self._site = site
+        self.pool = site.pool
 
     def driver(self, node: str) -> StorageDriver:
-        info = NodeInfo(name=node, role="hypervisor", state_directory=str(self._directory / node))
-        context = Context(node=info, log=logging.getLogger("pvc_dir"), run=run, wake=lambda *_: None)
-        return DirDriver(context, DirConfig())
+        return self._site.driver(node)
 
     def write(self, volume: VolumeRef, offset: int, data: bytes) -> None:
-        path, format_ = self._image(volume)
-        part = self._directory / "part"
-        part.write_bytes(data)
-        command = f"write -q -s {part} {offset} {len(data)}"
-        subprocess.run(["qemu-io", "-f", format_, "-c", command, path], check=True, stdout=subprocess.DEVNULL)
+        self._site.write(volume.name, data, offset)
 
     def read(self, volume: VolumeRef, offset: int, length: int) -> bytes:
-        path, format_ = self._image(volume)
-        whole = self._directory / "whole"
-        subprocess.run(["qemu-img", "convert", "-f", format_, "-O", "raw", path, whole], check=True)
-        with whole.open("rb") as file:
-            file.seek(offset)
-            return file.read(length)
+        return self._site.read(volume.name, offset, length)
 
     def close(self) -> None:
-        assert not list((self.root / "building").glob("*")) if (self.root / "building").exists() else True
-
-    def _image(self, volume: VolumeRef) -> tuple[str, str]:
-        pool = Pool(volume.pool.id, volume.pool.name, self.root, "raw")
-        state = volumes.get(pool, volume.name)
-        return str(pool.layer(state.active)), state.layer(state.active).format
+        building = self._site.root / "building"
+        assert not list(building.glob("*")) if building.exists() else True
 
 
-class TestRawVolumes(StorageContract):
-    __test__ = True
+class DirContract(StorageContract):
+    format = ""
 
-    def make_backend(self, tmp_path: Path) -> DirBackend:
-        return DirBackend(tmp_path, "raw")
-
-
-class TestQcow2Volumes(StorageContract):
-    __test__ = True
+    @pytest.fixture(autouse=True)
+    def _maker(self, make_site) -> None:
+        self._make_site = make_site
 
     def make_backend(self, tmp_path: Path) -> DirBackend:
-        return DirBackend(tmp_path, "qcow2")
+        return DirBackend(self._make_site(tmp_path, self.format))
+
+
+class TestRawVolumes(DirContract):
+    __test__ = True
+    format = "raw"
+
+
+class TestQcow2Volumes(DirContract):
+    __test__ = True
+    format = "qcow2"
