@@ -163,7 +163,7 @@ class KvmProbe:
             except HypervisorUnavailable:
                 raise
             except HypervisorError:
-                continue  # it ended at this moment
+                phase = Phase.ENDING  # at this moment; should it be something else, the deadline ends the wait
             if phase is Phase.PAUSED or time.monotonic() > deadline:
                 guest.destroy()
                 if phase is Phase.PAUSED:
