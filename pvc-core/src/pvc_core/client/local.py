@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pvc_core.config.schema import Service
 from pvc_core.model.errors import Unavailable
+from pvc_core.model.names import not_found
 from pvc_core.ops.context import Ops, Validator, ValidatorLookup, no_validators
 from pvc_core.ops.message import decode_request
-from pvc_core.ops.node import NodeQuery, node_info
+from pvc_core.ops.snapshot import read_nodes
 from pvc_core.store.api import Store
 
 if TYPE_CHECKING:
@@ -61,11 +62,14 @@ class Client:
         # http.client costs 20 ms: only consoles and logs pay for it.
         from pvc_core.client.service import ServiceClient
 
-        info = node_info(self.ops, NodeQuery(node=node))
-        if not info.row.alive or info.status is None:
+        nodes = read_nodes(self.store)
+        if node not in nodes:
+            raise not_found("node", node, nodes)
+        facts = nodes[node]
+        if not facts.alive or facts.status is None:
             raise Unavailable(f"node {node} is not alive, and consoles and their logs can only be read there")
-        port = info.status.service_port or self._service.port
-        return ServiceClient(node, info.status.address, port, self._service.token_file)
+        port = facts.status.service_port or self._service.port
+        return ServiceClient(node, facts.status.address, port, self._service.token_file)
 
     def close(self) -> None:
         """End the session with the store; may be called twice."""
