@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from pvc_core.model.base import Condition
+from pvc_core.model.names import not_found
 from pvc_core.model.node import NodeSpec, NodeStatus, Role
 from pvc_core.model.placement import NodeView
 from pvc_core.ops import resolve
@@ -89,11 +90,10 @@ def node_list(ops: Ops, request: NodeList) -> list[NodeRow]:
 
 def node_info(ops: Ops, request: NodeQuery) -> NodeInfo:
     """Return everything about a node.  Raises NotFound."""
-    resolve.node(ops, request.node)
     snapshot = read_cluster(ops)
+    if request.node not in snapshot.nodes:
+        raise not_found("node", request.node, snapshot.nodes)
     rows = {row.name: row for row in node_rows(snapshot, read_primary(ops))}
-    if request.node not in rows:
-        resolve.node(ops, request.node)  # removed since: says so
     lease = read(ops.store, keys.lease(request.node))
     facts = snapshot.nodes[request.node]
     here = {row.id for row in snapshot.vms.values() if request.node in occupied(row, snapshot.claims.get(row.id))}
