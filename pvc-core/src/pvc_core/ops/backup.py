@@ -7,7 +7,7 @@ from pathlib import Path
 from pvc_core.model.errors import AlreadyExists, InvalidRequest, PvcError
 from pvc_core.ops.context import Ops
 from pvc_core.ops.message import Request, View
-from pvc_core.store.backup import backup, read_backup
+from pvc_core.store.backup import Backup, backup, read_backup
 from pvc_core.store.restore import restore
 
 
@@ -52,7 +52,7 @@ def cluster_backup(ops: Ops, request: ClusterBackup) -> BackupView:
         raise AlreadyExists(f"{path} exists; give another name, or overwrite it") from error
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be written: {error.strerror or error}") from error
-    return _view(path, data)
+    return _view(path, read_backup(data), len(data))
 
 
 def cluster_restore(ops: Ops, request: ClusterRestore) -> BackupView:
@@ -67,7 +67,7 @@ def cluster_restore(ops: Ops, request: ClusterRestore) -> BackupView:
     except PvcError as error:
         raise type(error)(f"{path}: {error}") from error
     restore(ops.store, saved, force=request.force)
-    return _view(path, data)
+    return _view(path, saved, len(data))
 
 
 def _write(path: Path, data: bytes, *, overwrite: bool) -> None:
@@ -86,12 +86,11 @@ def _write(path: Path, data: bytes, *, overwrite: bool) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _view(path: Path, data: bytes) -> BackupView:
-    saved = read_backup(data)
+def _view(path: Path, saved: Backup, size: int) -> BackupView:
     return BackupView(
         path=str(path),
         cluster=saved.cluster,
         documents=saved.documents(),
-        bytes=len(data),
+        bytes=size,
         created=saved.created,
     )
