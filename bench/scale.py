@@ -108,9 +108,9 @@ def virtual_machine(vm: str, number: int, node: str, pool: PoolSpec, network: Ne
     yield Create(f"{keys.ref('network', network.id)}/{vm}", b"")
     yield create(keys.volume_spec(vm), volume)
     yield create(keys.volume_status(vm), VolumeStatus(id=vm, state=VolumeState.READY, name=name, size_bytes=20 << 30))
-    yield Create(keys.name("volume", f"ssd:{name}"), vm.encode())
+    yield Create(keys.volume_name("ssd", name), vm.encode())
     yield Create(keys.ref("volume", vm), b"")
-    yield Create(f"{keys.ref('volume', vm)}/holder", vm.encode())
+    yield Create(keys.volume_holder(vm), vm.encode())
     yield Create(f"{keys.ref('pool', pool.id)}/{vm}", b"")
 
 

@@ -43,7 +43,7 @@ def _names(ctx: click.Context, kind: str) -> list[str]:
     if kind == "task":
         return client.store.children(keys.TASK)
     names = client.store.children(f"{keys.NAME}/{kind}")
-    return [name.replace(":", "/", 1) for name in names] if kind == "volume" else names
+    return [keys.volume_path(name) for name in names] if kind == "volume" else names
 
 
 VM: Final = ObjectName("vm")

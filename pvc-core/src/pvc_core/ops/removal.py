@@ -25,8 +25,8 @@ def vm_operations(
     owned = [(keys.name("vm", spec.name), spec.id), *((keys.name("mac", nic.mac), spec.id) for nic in spec.nics)]
     networks = _ids(store, (keys.name("network", name) for name in sorted({nic.network for nic in spec.nics})))
     owned += [(f"{keys.ref('network', id_)}/{spec.id}", "") for id_ in networks]
-    volumes = _ids(store, (keys.name("volume", f"{disk.pool}:{disk.volume}") for disk in spec.disks))
-    owned += [(f"{keys.ref('volume', id_)}/holder", spec.id) for id_ in volumes]
+    volumes = _ids(store, (keys.volume_name(disk.pool, disk.volume) for disk in spec.disks))
+    owned += [(keys.volume_holder(id_), spec.id) for id_ in volumes]
     operations = [vm.delete(), *_present(status), _claim_gone(spec.id, claim), *_owned(store, owned)]
     if spec.delete_volumes:
         operations += _delete_volumes(store, volumes)
@@ -42,7 +42,7 @@ def volume_operations(store: Store, volume: Entry[VolumeSpec], status: Entry[Vol
         # The backend's name too: until a rename is done there, the old name is kept from others.
         names = {spec.name, status.value.name if status is not None and status.value.name else spec.name}
         pool_name = decode(keys.pool_spec(spec.pool), pool).value.name
-        owned += [(keys.name("volume", f"{pool_name}:{name}"), spec.id) for name in sorted(names)]
+        owned += [(keys.volume_name(pool_name, name), spec.id) for name in sorted(names)]
     return [volume.delete(), *_present(status), *_owned(store, owned)]
 
 

@@ -53,12 +53,12 @@ def volume(ops: Ops, text: str) -> Entry[VolumeSpec]:
         entry = read(ops.store, keys.volume_spec(text)) if is_plain(text) else None
         if entry is not None:
             return entry
-        known = [item.replace(":", "/", 1) for item in ops.store.children(f"{keys.NAME}/volume")]
+        known = volume_paths(ops)
         same = [item for item in known if item.partition("/")[2] == text]
         hint = f"; did you mean {same[0]!r}?" if same else did_you_mean(text, known)
         raise InvalidRequest(f"{text!r} is not a volume: write POOL/VOLUME{hint}")
     if is_plain(pool_name) and is_plain(name):
-        index = ops.store.get(keys.name("volume", f"{pool_name}:{name}"))
+        index = ops.store.get(keys.volume_name(pool_name, name))
         entry = read(ops.store, keys.volume_spec(index.value.decode())) if index is not None else None
         if entry is not None and entry.value.name == name:
             return entry
@@ -67,8 +67,12 @@ def volume(ops: Ops, text: str) -> Entry[VolumeSpec]:
     known_pools = ops.store.children(f"{keys.NAME}/pool")
     if pool_name not in known_pools:
         raise not_found("storage pool", pool_name, known_pools)
-    names = [item.replace(":", "/", 1) for item in ops.store.children(f"{keys.NAME}/volume")]
-    raise not_found("volume", text, names)
+    raise not_found("volume", text, volume_paths(ops))
+
+
+def volume_paths(ops: Ops) -> list[str]:
+    """Return all volumes as ``pool/volume``."""
+    return [keys.volume_path(child) for child in ops.store.children(f"{keys.NAME}/volume")]
 
 
 def pattern(text: str, what: str = "name") -> re.Pattern[str]:

@@ -10,7 +10,7 @@ from pvc_core.model.network import NetworkSpec
 from pvc_core.model.storage import PoolSpec, VolumeSpec
 from pvc_core.model.vm import VmSpec
 from pvc_core.ops.context import Ops
-from pvc_core.ops.resolve import is_plain, refuse_deleting
+from pvc_core.ops.resolve import is_plain, refuse_deleting, volume_paths
 from pvc_core.store import keys
 from pvc_core.store.api import Create, Delete, Node, Operation
 from pvc_core.store.documents import decode, read
@@ -51,12 +51,12 @@ def read_resources(ops: Ops, *vms: VmSpec) -> Resources:
         ops,
         [keys.name("network", name) for name in networks]
         + [keys.name("pool", name) for name in pools]
-        + [keys.name("volume", f"{pool}:{volume}") for pool, volume in disks]
+        + [keys.volume_name(pool, volume) for pool, volume in disks]
         + [keys.name("mac", mac) for mac in macs],
     )
     network_keys = {n: keys.network_spec(i) for n in networks if (i := _id(index, keys.name("network", n)))}
     pool_keys = {n: keys.pool_spec(i) for n in pools if (i := _id(index, keys.name("pool", n)))}
-    volume_ids = {d: i for d in disks if (i := _id(index, keys.name("volume", f"{d[0]}:{d[1]}")))}
+    volume_ids = {d: i for d in disks if (i := _id(index, keys.volume_name(*d)))}
     volume_keys = {d: keys.volume_spec(i) for d, i in volume_ids.items()}
     found = _fetch(
         ops,
@@ -64,7 +64,7 @@ def read_resources(ops: Ops, *vms: VmSpec) -> Resources:
             *(key.path for key in network_keys.values()),
             *(key.path for key in pool_keys.values()),
             *(key.path for key in volume_keys.values()),
-            *(_holder(i) for i in volume_ids.values()),
+            *(keys.volume_holder(i) for i in volume_ids.values()),
         ],
     )
     return Resources(
@@ -72,7 +72,7 @@ def read_resources(ops: Ops, *vms: VmSpec) -> Resources:
         _decoded(pool_keys, found),
         # A name that a renamed volume still has in the backend leads to it too, but is not its name any more.
         {disk: spec for disk, spec in _decoded(volume_keys, found).items() if spec.name == disk[1]},
-        {i: holder for i in volume_ids.values() if (holder := _id(found, _holder(i)))},
+        {i: holder for i in volume_ids.values() if (holder := _id(found, keys.volume_holder(i)))},
         {mac: id_ for mac in macs if (id_ := _id(index, keys.name("mac", mac)))},
     )
 
@@ -98,8 +98,7 @@ def check_resources(ops: Ops, vm: VmSpec, resources: Resources) -> None:
         what = f"{disk.pool}/{disk.volume}"
         volume = resources.volumes.get((disk.pool, disk.volume))
         if volume is None:
-            known = [name.replace(":", "/", 1) for name in ops.store.children(f"{keys.NAME}/volume")]
-            raise not_found("volume", what, known)
+            raise not_found("volume", what, volume_paths(ops))
         refuse_deleting("volume", what, deleting=volume.deleting)
         holder = resources.holders.get(volume.id, vm.id)
         if holder != vm.id:
@@ -119,8 +118,8 @@ def reference_operations(vm: VmSpec, old: VmSpec | None, resources: Resources) -
     operations += [Create(f"{keys.ref('network', i)}/{vm.id}", b"") for i in sorted(new_networks - old_networks)]
     operations += [Delete(f"{keys.ref('network', i)}/{vm.id}") for i in sorted(old_networks - new_networks)]
     new_volumes, old_volumes = _volume_ids(vm, resources), _volume_ids(old, resources)
-    operations += [Create(_holder(i), vm.id.encode()) for i in sorted(new_volumes - old_volumes)]
-    operations += [Delete(_holder(i)) for i in sorted(old_volumes - new_volumes)]
+    operations += [Create(keys.volume_holder(i), vm.id.encode()) for i in sorted(new_volumes - old_volumes)]
+    operations += [Delete(keys.volume_holder(i)) for i in sorted(old_volumes - new_volumes)]
     return operations
 
 
@@ -145,10 +144,6 @@ def _volume_ids(vm: VmSpec | None, resources: Resources) -> set[str]:
         return set()
     names = [(disk.pool, disk.volume) for disk in vm.disks]
     return {resources.volumes[name].id for name in names if name in resources.volumes}
-
-
-def _holder(volume: str) -> str:
-    return f"{keys.ref('volume', volume)}/holder"
 
 
 def _fetch(ops: Ops, paths: Iterable[str]) -> dict[str, Node]:

@@ -190,7 +190,7 @@ def volume_rename(ops: Ops, request: VolumeRename) -> VolumeView:
         old = volume.spec
         if old.name == name:
             return old
-        index = keys.name("volume", f"{volume.pool.name}:{name}")
+        index = keys.volume_name(volume.pool.name, name)
         taken = ops.store.get(index)
         if taken is not None and taken.value.decode() != old.id:
             raise AlreadyExists(f"there is a volume {volume.pool.name}/{name} already")
@@ -273,10 +273,10 @@ def _old_name(ops: Ops, volume: VolumeDocuments) -> list[Operation]:
     """
     old, key = volume.spec, keys.volume_status(volume.spec.id)
     status = read(ops.store, key)
+    free = Delete(keys.volume_name(volume.pool.name, old.name))
     if status is None:
-        return [CheckAbsent(key.path), Delete(keys.name("volume", f"{volume.pool.name}:{old.name}"))]
-    kept = [] if status.value.name == old.name else [Delete(keys.name("volume", f"{volume.pool.name}:{old.name}"))]
-    return [Check(key.path, status.version), *kept]
+        return [CheckAbsent(key.path), free]
+    return [Check(key.path, status.version), *([] if status.value.name == old.name else [free])]
 
 
 def _in_vm(volume: VolumeDocuments, name: str) -> list[Operation]:
@@ -307,7 +307,7 @@ def _add(ops: Ops, pool_name: str, name: str, new: Callable[[PoolSpec], VolumeSp
 def _views(ops: Ops, specs: list[VolumeSpec]) -> list[VolumeView]:
     pools = {pool.id: pool.name for pool in read_pools(ops)}
     statuses = read_many(ops.store, [keys.volume_status(spec.id) for spec in specs])
-    holders = ops.store.get_many([f"{keys.ref('volume', spec.id)}/holder" for spec in specs])
+    holders = ops.store.get_many([keys.volume_holder(spec.id) for spec in specs])
     ids = sorted({node.value.decode() for node in holders if node is not None})
     vms = {
         id_: entry.value.name

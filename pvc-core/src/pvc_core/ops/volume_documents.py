@@ -76,7 +76,7 @@ def read_volume(ops: Ops, text: str, *, deleting: bool = False) -> VolumeDocumen
             raise Conflict(
                 f"volume {pool.value.name}/{spec.name} is being imported by task {spec.task}; cancel that first"
             )
-    holder = ops.store.get(f"{keys.ref('volume', spec.id)}/holder")
+    holder = ops.store.get(keys.volume_holder(spec.id))
     vm = read(ops.store, keys.vm_spec(holder.value.decode())) if holder is not None else None
     return VolumeDocuments(
         entry, status.value if status is not None else None, pool.value, with_documents(ops, vm) if vm else None
@@ -97,7 +97,7 @@ def new_volume(ops: Ops, pool: Entry[PoolSpec], spec: VolumeSpec) -> list[Operat
     """Return the operations that add a volume, after checks.  Raises AlreadyExists, Conflict (pool being removed)."""
     check_name(spec.name, "volume name")
     resolve.refuse_deleting("storage pool", pool.value.name, deleting=pool.value.deleting)
-    name = keys.name("volume", f"{pool.value.name}:{spec.name}")
+    name = keys.volume_name(pool.value.name, spec.name)
     if ops.store.get(name) is not None:
         raise AlreadyExists(f"there is a volume {pool.value.name}/{spec.name} already")
     return [

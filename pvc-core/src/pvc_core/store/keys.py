@@ -133,11 +133,21 @@ def task(task_id: str) -> Key[m_task.Task]:
 
 
 def name(kind: str, name_: str) -> str:
-    """The index node that holds the id of the object with this name (volumes: ``pool:name``).
+    """The index node that holds the id of the object with this name (volumes: ``volume_name``).
 
     ``name("mac", address)`` holds the id of the VM whose NIC has this MAC address.
     """
     return f"{NAME}/{kind}/{name_}"
+
+
+def volume_name(pool: str, volume: str) -> str:
+    """The index node that holds the id of the volume with this name in the pool of that name."""
+    return name("volume", f"{pool}:{volume}")
+
+
+def volume_path(child: str) -> str:
+    """A volume as people write it, ``pool/volume``, of the last component of its index node's path."""
+    return child.replace(":", "/", 1)
 
 
 def ref(kind: str, id_: str) -> str:
@@ -148,6 +158,11 @@ def ref(kind: str, id_: str) -> str:
     while anybody refers to it.  So "is it used" is decided inside the transaction, without a scan.
     """
     return f"{REF}/{kind}/{id_}"
+
+
+def volume_holder(volume: str) -> str:
+    """The one reference to a volume (id): it holds the id of the VM that has it as a disk."""
+    return f"{ref('volume', volume)}/holder"
 
 
 def parse(path: str) -> tuple[str, str] | None:

@@ -88,7 +88,7 @@ def obstacle(store: Store, drivers: Drivers, vm: VmSpec, node: str) -> str:
 
 
 def _unready_volume(store: Store, resources: Resources) -> str:
-    ids = _ids(store, [keys.name("volume", f"{v.pool.name}:{v.name}") for v in resources.volumes])
+    ids = _ids(store, [keys.volume_name(v.pool.name, v.name) for v in resources.volumes])
     for volume, entry in zip(
         resources.volumes, read_many(store, [keys.volume_status(i or "-") for i in ids]), strict=True
     ):

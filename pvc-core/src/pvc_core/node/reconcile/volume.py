@@ -143,7 +143,7 @@ class VolumeReconciler:
         except ObjectMissing:
             if not volume.deleting:
                 raise
-        index = keys.name("volume", f"{pool.name}:{old}")
+        index = keys.volume_name(pool.name, old)
         node = self._c.store.get(index)
         ours = node is not None and node.value.decode() == volume.id
         free: list[Operation] = [Delete(index, node.version)] if node is not None and ours else []
@@ -159,7 +159,7 @@ class VolumeReconciler:
             write_status(self._c, status, replace(status.value, state=VolumeState.RESIZING))
             return 0.0
         ref = VolumeRef(pool=pool, name=volume.name)
-        vm = self._c.store.get(f"{keys.ref('volume', volume.id)}/holder")
+        vm = self._c.store.get(keys.volume_holder(volume.id))
         where = self._running_on(vm.value.decode()) if vm is not None else ""
         if where not in ("", self._c.name):
             return self._hand_over(spec, where)

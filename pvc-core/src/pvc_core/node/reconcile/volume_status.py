@@ -42,7 +42,7 @@ def write_status(
 
 def clone_source(store: Store, pool: PoolSpec, name: str) -> VolumeRef:
     """Return a volume that is to be cloned; raises NotReady while it is not there yet, ObjectMissing when it is gone."""
-    index = store.get(keys.name("volume", f"{pool.name}:{name}"))
+    index = store.get(keys.volume_name(pool.name, name))
     if index is None:
         raise ObjectMissing(f"the volume to clone, {pool.name}/{name}, does not exist any more")
     status = read(store, keys.volume_status(index.value.decode()))
