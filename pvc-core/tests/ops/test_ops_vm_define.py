@@ -63,6 +63,7 @@ def test_broken_source_of_chance_ends_with_an_error(equipped):
     [
         ({"name": "a b"}, InvalidRequest, "VM name 'a b' is not a valid name"),
         ({"name": "a/b"}, InvalidRequest, "is not a valid name"),
+        ({"name": "a\n"}, InvalidRequest, r"VM name 'a\n' is not a valid name"),
         ({"id": "1234"}, InvalidRequest, "'1234' is not a UUID"),
         ({"memory": "lots"}, InvalidRequest, "memory 'lots' is not a size"),
         ({"memory": 0}, InvalidRequest, "out of range"),
@@ -80,7 +81,9 @@ def test_broken_source_of_chance_ends_with_an_error(equipped):
         ),
         ({"nics": (NicDefinition(network="lna"),)}, NotFound, "no network named 'lna'; did you mean 'lan'"),
         ({"nics": (NicDefinition(network="../x"),)}, NotFound, "no network named '../x'"),
+        ({"nics": (NicDefinition(network="lan\n"),)}, NotFound, r"no network named 'lan\n'; did you mean 'lan'"),
         ({"nics": (NicDefinition(network="lan", mac="01:00:00:00:00:01"),)}, InvalidRequest, "multicast"),
+        ({"nics": (NicDefinition(network="lan", mac="52:54:00:00:00:01\n"),)}, InvalidRequest, "is not a MAC address"),
         ({"nics": (NicDefinition(network="lan", mac="52:54:00:00:00:01"),) * 2}, InvalidRequest, "is given twice"),
         (
             {"disks": (DiskDefinition(pool="sdd", volume="web"),)},
@@ -95,6 +98,7 @@ def test_broken_source_of_chance_ends_with_an_error(equipped):
         ({"disks": (DISK, DISK)}, InvalidRequest, "volume ssd/web is given twice"),
         ({"tags": ("a", "a")}, InvalidRequest, "tag 'a' is given twice"),
         ({"tags": ("a b",)}, InvalidRequest, "tag 'a b' is not a valid name"),
+        ({"tags": ("a\n",)}, InvalidRequest, r"tag 'a\n' is not a valid name"),
     ],
 )
 def test_bad_definition_is_refused_and_nothing_is_changed(equipped, changes, error, message):

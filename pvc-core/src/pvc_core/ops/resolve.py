@@ -18,7 +18,7 @@ from pvc_core.store.keys import Key
 
 T = TypeVar("T", bound=Document)
 
-_PLAIN: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What may stand in a path; anything else names nothing."""
 
 
@@ -91,7 +91,7 @@ def refuse_deleting(what: str, name: str, *, deleting: bool) -> None:
 
 def is_plain(text: str) -> bool:
     """Say whether a text can be a name or id at all, and so may stand in a path."""
-    return _PLAIN.match(text) is not None
+    return _PLAIN.fullmatch(text) is not None
 
 
 def _named(ops: Ops, kind: str, what: str, text: str, key: Callable[[str], Key[T]]) -> Entry[T]:
