@@ -124,9 +124,7 @@ class Small:
         migration = None
         if migration_to:
             migration = MigrationRecord(target=migration_to, attempt="a", phase=MigrationPhase.TRANSFER)
-        entry = read(self.store, keys.claim(vm))
-        new = VmClaim(vm=vm, node=node, lease=1, epoch=1, migration=migration)
-        self.store.commit(create(keys.claim(vm), new) if entry is None else entry.put(new))
+        self._write(keys.claim(vm), VmClaim(vm=vm, node=node, lease=1, epoch=1, migration=migration))
 
     def report(self, vm, state, node=None, **changes):
         """Write a VM's status as its node would."""
@@ -136,7 +134,7 @@ class Small:
         new = replace(
             old, state=VmState(state), node=node or spec.node, **({"observed_generation": spec.generation} | changes)
         )
-        self.store.commit(create(keys.vm_status(vm), new) if entry is None else entry.put(new))
+        self._write(keys.vm_status(vm), new)
 
     def report_running(self, vm, node=None):
         spec = self.spec(vm)
@@ -163,18 +161,14 @@ class Small:
         status = NetworkStatus(
             id=f"{network}@{node}", node=node, **({"observed_generation": generation, "device": "br1"} | changes)
         )
-        key = keys.network_status(network, node)
-        entry = read(self.store, key)
-        self.store.commit(create(key, status) if entry is None else entry.put(status))
+        self._write(keys.network_status(network, node), status)
 
     def pool(self, name="ssd"):
         return pool_add(self.ops, PoolAdd(name=name, driver="dir")).id
 
     def report_pool(self, pool, **changes):
         generation = read(self.store, keys.pool_spec(pool)).value.generation
-        status = PoolStatus(id=pool, **({"observed_generation": generation} | changes))
-        entry = read(self.store, keys.pool_status(pool))
-        self.store.commit(create(keys.pool_status(pool), status) if entry is None else entry.put(status))
+        self._write(keys.pool_status(pool), PoolStatus(id=pool, **({"observed_generation": generation} | changes)))
 
     def volume(self, name="web", pool="ssd", size="10G"):
         id_ = volume_add(self.ops, VolumeAdd(pool=pool, name=name, size=size)).id
@@ -189,9 +183,7 @@ class Small:
             snapshots=tuple(s if isinstance(s, Snapshot) else Snapshot(name=s) for s in snapshots),
             **({"observed_generation": spec.generation, "name": spec.name, "size_bytes": spec.size_bytes} | changes),
         )
-        key = keys.volume_status(volume)
-        entry = read(self.store, key)
-        self.store.commit(create(key, status) if entry is None else entry.put(status))
+        self._write(keys.volume_status(volume), status)
 
     def before_commit(self, path, do):
         """Let something happen once, just before a transaction that touches ``path`` reaches the tree."""
@@ -215,6 +207,10 @@ class Small:
         new = replace(entry.value, name=spec.name, observed_generation=spec.generation)
         free = [Delete(index)] if entry.value.name != spec.name else []
         self.store.commit(entry.put(new), *free)
+
+    def _write(self, key, value):
+        entry = read(self.store, key)
+        self.store.commit(create(key, value) if entry is None else entry.put(value))
 
     def dump(self):
         """Return every path and value: to show that a refused request changed nothing."""
