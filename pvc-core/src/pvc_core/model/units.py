@@ -5,7 +5,8 @@ from typing import Final
 
 from pvc_core.model.errors import InvalidRequest
 
-_SIZE: Final = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMGTP]?)(i?)(B?)\s*$", re.IGNORECASE)
+_SIZE: Final = re.compile(r"^\s*(\d{1,18}(?:\.\d{1,18})?)\s*([KMGTP]?)(i?)(B?)\s*$", re.IGNORECASE | re.ASCII)
+_WHOLE: Final = re.compile(r"\s*\d{1,18}\s*", re.ASCII)
 _POWER: Final = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 
 MIB: Final = 1024 * 1024
@@ -27,7 +28,7 @@ def parse_bytes(text: str | int, what: str = "size") -> int:
 
 def parse_mib(text: str | int, what: str = "memory") -> int:
     """Return a memory size in MiB; a bare number is MiB already.  Raises InvalidRequest."""
-    if isinstance(text, int) or text.strip().isdigit():
+    if isinstance(text, int) or _WHOLE.fullmatch(text):
         return int(text)
     size = parse_bytes(text, what)
     if size % MIB:

@@ -121,7 +121,8 @@ def _node(ops: Ops, wanted: str | None, driver: str) -> str:
     if wanted is None:
         return choose_volume_node(ops, driver)
     require_alive(ops, wanted)
-    if not read_nodes(ops.store)[wanted].offers(f"storage:{driver}"):
+    node = read_nodes(ops.store).get(wanted)
+    if node is None or not node.offers(f"storage:{driver}"):
         raise InvalidRequest(f"node {wanted} has no working storage driver {driver}")
     return wanted
 
