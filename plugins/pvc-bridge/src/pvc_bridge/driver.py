@@ -62,8 +62,7 @@ class BridgeDriver(NetworkDriver):
     # --- networks -----------------------------------------------------------------------------------
 
     def network_ensure(self, network: NetworkSpec) -> NetworkState:
-        named = uplink_of(network)
-        uplink = self._config.device if named is None else named
+        uplink = self._uplink_name(network)
         if not self._config.bridge_netfilter:
             no_bridge_netfilter()
         with Links() as links:
@@ -112,8 +111,7 @@ class BridgeDriver(NetworkDriver):
             return sorted({found for link in links.all() if (found := _network_of(link))})
 
     def network_check(self, network: NetworkSpec) -> list[Finding]:
-        named = uplink_of(network)
-        uplink = self._config.device if named is None else named
+        uplink = self._uplink_name(network)
         with Links() as links:
             bridge = self._bridge(links, network)
             if bridge is None:
@@ -177,6 +175,11 @@ class BridgeDriver(NetworkDriver):
         left = links.get(_unfinished(network_id))
         if left is not None and left.kind == "bridge":
             links.delete(left)
+
+    def _uplink_name(self, network: NetworkSpec) -> str:
+        """Return the NIC that the network names, or this node's; empty: the network has none here."""
+        named = uplink_of(network)
+        return self._config.device if named is None else named
 
     def _uplink(self, links: Links, network: NetworkSpec, name: str) -> Link:
         """Return the NIC to put into the bridge; raise DriverError unless it is there and free."""

@@ -25,8 +25,10 @@ def uplink_of(network: NetworkSpec) -> str | None:
                 f"it has {', '.join(PARAMETERS)}"
             )
     device = network.parameters.get("device")
-    if device is None or device == "":
-        return device if device is None else ""
+    if device is None:
+        return None
+    if device == "":
+        return ""
     if not isinstance(device, str) or not _DEVICE.match(device) or device in {".", "..", "lo", "all", "default"}:
         raise InvalidRequest(f"network {network.name}: device {device!r} is not the name of a NIC, such as eth1")
     return device
