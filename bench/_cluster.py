@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from pvc_sandbox import zookeeper
 from pvc_sandbox.images import boot_sector
 from pvc_sandbox.sandbox import Sandbox
 
@@ -25,14 +26,6 @@ for entry in pathlib.Path("/proc").glob("[0-9]*"):
     except FileNotFoundError:
         continue
     print(resident, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), threads)
-"""
-
-_ZXID = r"""
-import socket, sys
-with socket.create_connection((sys.argv[1], 2181), 5) as link:
-    link.sendall(b"srvr")
-    text = b"".join(iter(lambda: link.recv(4096), b"")).decode()
-print(int(next(l for l in text.splitlines() if l.startswith("Zxid")).split()[1], 16) & 0xFFFFFFFF)
 """
 
 
@@ -105,5 +98,5 @@ def daemon_figures(sandbox: Sandbox, node: str) -> DaemonFigures:
 
 def zookeeper_writes(sandbox: Sandbox, node: str) -> int:
     """Return the number of transactions of this ZooKeeper server's term so far."""
-    address = sandbox.layout.cluster_address(sandbox.layout.node_number(node))
-    return int(sandbox.exec(node, [sys.executable, "-c", _ZXID, address]).check().stdout)
+    facts = zookeeper.facts(sandbox.layout, sandbox.layout.node_number(node))
+    return int(facts["Zxid"], 16) & 0xFFFFFFFF

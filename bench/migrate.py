@@ -5,7 +5,6 @@ reports it.
 """
 
 import argparse
-import json
 import statistics
 import time
 
@@ -24,7 +23,7 @@ def main() -> None:
             begun = time.monotonic()
             sandbox.pvc(*words, deadline_s=300.0)
             tell("migrate", f"{what}_s", time.monotonic() - begun, unit="s", guests=options.guests)
-            moves = [json.loads(sandbox.pvc("vm", "info", name, "--format", "json")) for name in names]
+            moves = [sandbox.pvc.json("vm", "info", name) for name in names]
             done = [vm["last_migration"] for vm in moves]
             if not all(move["ok"] and move["method"] == "live" for move in done):
                 raise SystemExit(f"not every guest was moved live: {done}")

@@ -8,7 +8,6 @@ import itertools
 import re
 import signal
 import subprocess
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,8 +19,7 @@ import yaml
 
 POOL, NETWORK = "systemtest", "systemtest"
 TIMING = {"restart_backoff": 0.3, "restart_give_up": 3}
-DAEMON, SERVER = "pvcnoded", "zookeeper"
-PROGRAM = "from pvc_core.cli.main import main; main()"
+DAEMON = "pvcnoded"
 TICK = re.compile(r"tick (\d+) ([\d.]+)\r?$", re.MULTILINE)
 
 
@@ -47,10 +45,10 @@ class Cluster:
         if self._store is None:
             from pvc_core.config.load import load_client
             from pvc_core.store.connect import open_store
-            from pvc_sandbox.namespaces import NAMED, entered
+            from pvc_core.testkit.lan import entered
 
             config = load_client(str(self.sandbox.client_config))
-            with entered(NAMED / self.sandbox.layout.switch):  # its threads stay there
+            with entered(self.sandbox.layout.switch):  # its threads stay there
                 self._store = open_store(config.cluster, 10.0, wait_s=30.0, patience_s=60.0)
         return self._store
 
@@ -62,9 +60,8 @@ class Cluster:
 
     def start_command(self, *arguments: str, **options: Any) -> subprocess.Popen[Any]:
         """Start a ``pvc`` command, to be looked at or killed while it works."""
-        argv = [sys.executable, "-c", PROGRAM, "--config", str(self.sandbox.client_config), *arguments]
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        return subprocess.Popen(argv, **(quiet | options))
+        return subprocess.Popen(self.pvc.argv(*arguments), **(quiet | options))
 
     def refused(self, *arguments: str, deadline_s: float = 60.0) -> tuple[int, str]:
         """Run a command that must fail as commands should: status 1 or 2, one line on stderr; return both."""

@@ -26,11 +26,11 @@ from pvc_core.plugin.specs.network import NicSource
 from pvc_core.plugin.specs.storage import DiskSource
 from pvc_core.testkit.contracts.hypervisor import HypervisorContract
 from pvc_core.testkit.guest import GUEST_UP, guest_image, guest_plan
+from pvc_core.testkit.lan import entered
 from pvc_core.testkit.waiting import eventually
 from pvc_sandbox.host import Host
 from pvc_sandbox.images.linux import LINUX_MEMORY_MIB, LINUX_UP, tiny_linux
 from pvc_sandbox.layout import claim_layout
-from pvc_sandbox.namespaces import NAMED, entered
 from pvc_sandbox.sandbox import Sandbox
 
 pytestmark = pytest.mark.real
@@ -47,7 +47,7 @@ def hosts(tmp_path_factory):
         for host in hosts:
             host.start()
         # The daemon is on its host; here its sockets are opened where every host can be reached.
-        with entered(NAMED / layout.switch):
+        with entered(layout.switch):
             yield hosts
     finally:
         Sandbox(layout.name, directory).down()

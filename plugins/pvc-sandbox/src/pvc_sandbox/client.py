@@ -20,9 +20,13 @@ class PvcCommand:
     def __init__(self, config: Path) -> None:
         self._argv = (sys.executable, "-c", _PROGRAM, "--config", str(config))
 
+    def argv(self, *arguments: str) -> list[str]:
+        """Return the argument list of a command, for whoever wants to start it himself."""
+        return [*self._argv, *arguments]
+
     def run(self, *arguments: str, deadline_s: float = _DEADLINE_S) -> Completed:
         """Run a command to its end; a non-zero status is not an error."""
-        return run([*self._argv, *arguments], deadline_s=deadline_s)
+        return run(self.argv(*arguments), deadline_s=deadline_s)
 
     def __call__(self, *arguments: str, deadline_s: float = _DEADLINE_S) -> str:
         """Run a command that must succeed and return what it printed; raise SandboxError with what it complained."""

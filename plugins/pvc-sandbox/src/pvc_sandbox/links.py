@@ -14,13 +14,15 @@ from typing import Any, Final
 from pyroute2 import IPRoute, NetlinkError
 
 from pvc_core.plugin.process import run
+from pvc_core.testkit.lan import entered
 from pvc_sandbox.layout import SWITCH_HOST, Layout
-from pvc_sandbox.namespaces import NAMED, entered
 
 CLUSTER: Final = 0
 GUESTS: Final = 1
 _BRIDGES: Final = {CLUSTER: "sw", GUESTS: "guest"}
 _CARDS: Final = {CLUSTER: "eth0", GUESTS: "guest0"}
+_NAMED: Final = Path("/run/netns")
+"""Where ``ip netns`` keeps named namespaces."""
 _DEADLINE_S: Final = 20.0
 
 
@@ -34,7 +36,7 @@ def _open(namespace: Path) -> Iterator[IPRoute]:
 
 
 def _switch(layout: Layout) -> Path:
-    return NAMED / layout.switch
+    return _NAMED / layout.switch
 
 
 def _index(links: IPRoute, name: str) -> int | None:
@@ -70,7 +72,7 @@ def switch_exists(layout: Layout) -> bool:
     """Return whether the switch's namespace is there."""
     path = _switch(layout)
     # The name is a plain file until the namespace is mounted on it.
-    return path.exists() and path.stat().st_dev != NAMED.stat().st_dev
+    return path.exists() and path.stat().st_dev != _NAMED.stat().st_dev
 
 
 def make_switch(layout: Layout) -> None:

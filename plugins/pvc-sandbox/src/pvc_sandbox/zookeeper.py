@@ -5,9 +5,9 @@ import socket
 from collections.abc import Sequence
 from typing import Final
 
+from pvc_core.testkit.lan import entered
 from pvc_sandbox.control import Service
 from pvc_sandbox.layout import Layout
-from pvc_sandbox.namespaces import NAMED, entered
 
 PORT: Final = 2181
 SERVICE: Final = "zookeeper"
@@ -35,19 +35,22 @@ def configure(layout: Layout, number: int, coordinators: Sequence[int]) -> Servi
 
 
 def mode(layout: Layout, number: int) -> str:
-    """Return the server's part in the ensemble: leader, follower or standalone; empty while it serves nobody.
+    """Return the server's part in the ensemble: leader, follower or standalone; empty while it serves nobody."""
+    return facts(layout, number).get("Mode", "")
+
+
+def facts(layout: Layout, number: int) -> dict[str, str]:
+    """Return what the server says of itself (its command ``srvr``), by name; empty while it serves nobody.
 
     A server answers only while it is part of a quorum.
     """
-    for line in _ask(layout, number, b"srvr").splitlines():
-        if line.startswith("Mode: "):
-            return line.removeprefix("Mode: ")
-    return ""
+    lines = _ask(layout, number, b"srvr").splitlines()
+    return dict(line.split(": ", 1) for line in lines if ": " in line)
 
 
 def _ask(layout: Layout, number: int, word: bytes) -> str:
     with contextlib.suppress(OSError):
-        with entered(NAMED / layout.switch):
+        with entered(layout.switch):
             connection = socket.create_connection((layout.cluster_address(number), PORT), _ANSWER_DEADLINE_S)
         with connection:
             connection.sendall(word)
