@@ -99,7 +99,7 @@ def list_(out: Output) -> None:
     """List the sandboxes of this machine."""
     columns = (
         Column("NAME", lambda layout: layout.name),
-        Column("NETWORK", lambda layout: f"{layout.cluster_address(0)}/24"),
+        Column("NETWORK", lambda layout: layout.cluster_network),
         Column("DIRECTORY", lambda layout: layout.state),
     )
     out.listing(sandboxes(), columns, empty="no sandbox; make one: pvc sandbox up")

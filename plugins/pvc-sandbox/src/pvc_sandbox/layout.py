@@ -66,6 +66,16 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         """Return an address in the guests' network (a /24); the nodes themselves have none there."""
         return f"10.78.{self.index}.{host}"
 
+    @property
+    def cluster_network(self) -> str:
+        """Network of the nodes' addresses."""
+        return f"{self.cluster_address(0)}/24"
+
+    @property
+    def guest_network(self) -> str:
+        """Network of the guests' addresses."""
+        return f"{self.guest_address(0)}/24"
+
     def node_name(self, number: int) -> str:
         """Return a node's name, which is also the name of its port on the switch."""
         return f"hv{number}"

@@ -86,7 +86,7 @@ class Sandbox:
     def layout(self) -> Layout:
         """Names, paths and addresses; raises SandboxError when there is no such sandbox."""
         if self._known is None:
-            self._known = load_layout(self._state) if self._state else find_layout(self.name)
+            self._known = self._recorded()
         if self._known is None:
             raise SandboxError(f"there is no sandbox named {self.name!r}; make it: pvc sandbox up --name {self.name}")
         return self._known
@@ -124,13 +124,11 @@ class Sandbox:
         check_requirements()
         begun = time.monotonic()
         with self._lock():
-            self._known = claim_layout(self._state or STATE_ROOT / self.name, self.name)
-            plan = cluster.make_plan(self.layout, nodes, **changes)
-            cluster.configure(self.layout, plan)
-            links.make_switch(self.layout)
-            report(
-                f"switch {self.layout.switch}: cluster 10.77.{self.layout.index}.0/24, guests 10.78.{self.layout.index}.0/24"
-            )
+            layout = self._known = claim_layout(self._state or STATE_ROOT / self.name, self.name)
+            plan = cluster.make_plan(layout, nodes, **changes)
+            cluster.configure(layout, plan)
+            links.make_switch(layout)
+            report(f"switch {layout.switch}: cluster {layout.cluster_network}, guests {layout.guest_network}")
             self._power_on(plan, plan.node_numbers(), report)
             self._wait_for_ensemble(plan, report)
         self.wait_ready(report=report)
@@ -138,7 +136,7 @@ class Sandbox:
 
     def down(self, *, report: Report = lambda _: None) -> None:
         """Cut the power of all nodes and remove everything of the sandbox; one that is not there is success."""
-        layout = load_layout(self._state) if self._state else find_layout(self.name)
+        layout = self._recorded()
         if layout is None:
             report(f"there is no sandbox named {self.name!r}")
             return
@@ -164,8 +162,8 @@ class Sandbox:
             state_directory=layout.state,
             client_config=str(layout.client_config),
             switch=layout.switch,
-            cluster_network=f"{layout.cluster_address(0)}/24",
-            guest_network=f"{layout.guest_address(0)}/24",
+            cluster_network=layout.cluster_network,
+            guest_network=layout.guest_network,
             nodes=tuple(
                 self._node_state(plan, number, carrier=carriers.get(layout.node_name(number), False))
                 for number in plan.node_numbers()
@@ -264,6 +262,9 @@ class Sandbox:
             lambda: {row["name"] for row in self.pvc.rows("node", "list") if row["daemon"] == "running"} >= set(wanted),
             deadline_s=READY_DEADLINE_S,
         )
+
+    def _recorded(self) -> Layout | None:
+        return load_layout(self._state) if self._state else find_layout(self.name)
 
     def _complaint(self, host: Host) -> str:
         daemon = host.services()[cluster.DAEMON]

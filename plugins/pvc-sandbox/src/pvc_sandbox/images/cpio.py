@@ -24,10 +24,6 @@ class Archive:
         """Add a file."""
         self._add(name, stat.S_IFREG | (0o755 if executable else 0o644), content)
 
-    def link(self, name: str, target: str) -> None:
-        """Add a symbolic link."""
-        self._add(name, stat.S_IFLNK | 0o777, target.encode())
-
     def finish(self) -> bytes:
         """Return the whole archive."""
         self._add(_TRAILER, 0, b"")
