@@ -137,28 +137,26 @@ class Cluster:
 
     # --- nodes --------------------------------------------------------------------------------------
 
-    def daemon_ready(self, node: str) -> bool:
-        return bool(self.sandbox.host(node).services()[DAEMON].ready)
+    def service(self, node: str, name: str = DAEMON) -> Any:
+        return self.sandbox.host(node).services()[name]
 
     def signal(self, node: str, number: signal.Signals, name: str = DAEMON) -> None:
         self.sandbox.host(node).signal_service(name, number)
-
-    def start_daemon(self, node: str, name: str = DAEMON) -> None:
-        """Start a daemon again as the sandbox itself does at power on."""
-        from pvc_sandbox import cluster, libvirtd
-
-        host, layout = self.sandbox.host(node), self.sandbox.layout
-        services = [
-            libvirtd.service(layout, host.number),
-            *cluster.node_services(layout, self.sandbox.plan, host.number),
-        ]
-        host.start_service(next(service for service in services if service.name == name))
 
     def primary(self) -> str | None:
         return next((row["name"] for row in self.pvc.rows("node", "list") if row["primary"]), None)
 
     def node(self, name: str) -> dict[str, Any]:
         return next(row for row in self.pvc.json("node", "list") if row["name"] == name)
+
+    def node_info(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.pvc.json("node", "info", name)
+        return found
+
+    def lease(self, node: str) -> int | None:
+        """Return the generation of a node's lease; None when it has none."""
+        found: int | None = self.node_info(node)["lease"]
+        return found
 
 
 class Guests:

@@ -8,6 +8,7 @@ import pytest
 
 from pvc_core.client.service import ServiceClient, ServiceRefused
 from pvc_core.model.errors import NotFound
+from pvc_core.testkit.lan import entered
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
@@ -23,9 +24,6 @@ class Console:
         self.id = cluster.id(vm)
         cluster.eventually("the guest boots", lambda: "GUEST-UP" in cluster.console(self.id))
 
-    def lease(self, node):
-        return self.cluster.pvc.json("node", "info", node)["lease"]
-
     def client(self, node="hv2", token=None):
         layout = self.cluster.sandbox.layout
         address = layout.cluster_address(layout.node_number(node))
@@ -33,9 +31,7 @@ class Console:
 
     def inside(self, call):
         """Run something where the nodes can be reached: in the switch's network namespace."""
-        from pvc_sandbox.namespaces import NAMED, entered
-
-        with entered(NAMED / self.cluster.sandbox.layout.switch):
+        with entered(self.cluster.sandbox.layout.switch):
             return call()
 
 
@@ -87,9 +83,9 @@ def test_a_second_console_takes_over_from_the_first(site):
 
 
 def test_the_console_works_again_after_the_daemon_was_killed(site):
-    before = site.lease("hv2")
+    before = site.cluster.lease("hv2")
     site.cluster.signal("hv2", signal.SIGKILL)
-    site.cluster.eventually("the daemon is back", lambda: site.lease("hv2") == before + 1)
+    site.cluster.eventually("the daemon is back", lambda: site.cluster.lease("hv2") == before + 1)
     connection, said = site.inside(lambda: site.client().console(site.id))
     with closing(connection):
         connection.sendall(b"echo back $((2 + 3))\n")

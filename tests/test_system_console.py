@@ -91,7 +91,7 @@ def test_killed_daemon_finds_its_guests_again_and_what_was_asked_meanwhile_is_do
     cluster.pvc("vm", "stop", changes, "--yes", "--no-wait")
     cluster.kill_emulator("hv3", cluster.id(crashed))
     assert cluster.emulators("hv3", ids[stays]) == emulators
-    cluster.start_daemon("hv3")
+    cluster.sandbox.power_on("hv3")
     cluster.sandbox.wait_ready(["hv3"])
     cluster.signal("hv3", signal.SIGKILL)
     cluster.eventually("it is stopped", lambda: cluster.place(changes) == ("stopped", None))

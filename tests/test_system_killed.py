@@ -111,4 +111,4 @@ def test_guest_executes_exactly_once_after_a_kill(cluster, guest, victim, step):
     assert numbers == sorted(set(numbers)), "two copies of the guest counted"
     assert after[-1].number > beats[-1].number
     assert cluster.console(guest).count("GUEST-UP") == 1, "the guest began anew"
-    cluster.eventually("all daemons", lambda: all(map(cluster.daemon_ready, (source, target))))
+    cluster.eventually("all daemons", lambda: all(cluster.service(node).ready for node in (source, target)))

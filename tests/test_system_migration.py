@@ -134,7 +134,7 @@ def test_live_only_move_to_a_node_without_libvirt_is_given_up_and_nothing_is_lef
     try:
         failed = cluster.pvc.run("vm", "move", name, "--node", "hv3")
     finally:
-        cluster.start_daemon("hv3", "libvirtd")
+        cluster.sandbox.power_on("hv3")
     assert failed.returncode == 1
     # The target says so when it is asked; the request itself is refused when the node has already reported it.
     assert re.search("hv3.*(libvirt|hypervisor)", failed.stderr.splitlines()[-1])

@@ -73,7 +73,7 @@ def test_a_node_that_was_away_removes_what_nobody_wants_any_more(cluster, networ
     cluster.eventually("hv3 is away", lambda: not cluster.node("hv3")["alive"])
     cluster.pvc("network", "remove", network, "--yes")
     assert bridges(cluster, id_) == ["hv3"]
-    cluster.start_daemon("hv3")
+    cluster.sandbox.power_on("hv3")
     cluster.eventually("its bridge is gone", lambda: bridges(cluster, id_) == [], within_s=90)
     cluster.eventually("hv3 is in service", lambda: cluster.node("hv3")["alive"])
 

@@ -113,12 +113,10 @@ def test_primary_role_is_moved_by_command_and_the_takeover_is_measured(cluster):
 
 def test_there_is_a_primary_again_soon_after_its_daemon_was_killed(cluster):
     first = cluster.primary()
-    lease = cluster.pvc.json("node", "info", first)["lease"]
+    lease = cluster.lease(first)
     begun = time.monotonic()
     cluster.signal(first, signal.SIGKILL)
-    cluster.eventually(
-        "a new lease", lambda: cluster.pvc.json("node", "info", first)["lease"] not in (None, lease), LEASE_S + 10
-    )
+    cluster.eventually("a new lease", lambda: cluster.lease(first) not in (None, lease), LEASE_S + 10)
     primary = cluster.eventually("a primary", cluster.primary, LEASE_S + 10)
     took = time.monotonic() - begun
     print(f"primary {first} killed: {primary} is primary after {took:.1f} s")
