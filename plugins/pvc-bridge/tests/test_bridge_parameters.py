@@ -34,6 +34,7 @@ def test_a_network_names_a_nic_or_none_or_leaves_it_to_the_node(parameters, upli
         ({"vlan": 5}, "no parameter 'vlan'"),
         ({"device": "a name that is too long"}, "not the name of a NIC"),
         ({"device": "eth/1"}, "not the name of a NIC"),
+        ({"device": "eth1\n"}, "not the name of a NIC"),
         ({"device": "lo"}, "not the name of a NIC"),
         ({"device": 1}, "not the name of a NIC"),
         ({"device": ["eth1"]}, "not the name of a NIC"),

@@ -56,7 +56,7 @@ def test_network_is_kept_over_a_reboot_unless_taken_meanwhile(machine):
     assert claim_layout(machine / "x").index not in {second.index, find_layout("c").index}
 
 
-@pytest.mark.parametrize("name", ["", "A", "a_b", "-a", "a-", "a" * 40, "a/b", "a.b"])
+@pytest.mark.parametrize("name", ["", "A", "a_b", "-a", "a-", "a" * 40, "a/b", "a.b", "a\n"])
 def test_bad_name_is_refused(machine, name):
     with pytest.raises(SandboxError, match="not valid") if name else pytest.raises(SandboxError):
         claim_layout(machine / "x", name or "..")

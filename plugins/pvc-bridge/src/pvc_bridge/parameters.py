@@ -8,7 +8,7 @@ from pvc_core.model.names import did_you_mean
 from pvc_core.model.network import NetworkSpec
 
 PARAMETERS: Final = ("device",)
-_DEVICE: Final = re.compile(r"^[^\s/:]{1,15}$")
+_DEVICE: Final = re.compile(r"[^\s/:]{1,15}")
 _MTU: Final = (576, 65535)
 """What IPv4 demands of every link, and what a frame can say."""
 
@@ -29,7 +29,7 @@ def uplink_of(network: NetworkSpec) -> str | None:
         return None
     if device == "":
         return ""
-    if not isinstance(device, str) or not _DEVICE.match(device) or device in {".", "..", "lo", "all", "default"}:
+    if not isinstance(device, str) or not _DEVICE.fullmatch(device) or device in {".", "..", "lo", "all", "default"}:
         raise InvalidRequest(f"network {network.name}: device {device!r} is not the name of a NIC, such as eth1")
     return device
 

@@ -26,7 +26,7 @@ MAX_NODES: Final = 99
 SWITCH_HOST: Final = 254
 """Last octet of the switch's own address: clients and tests reach the nodes from there."""
 
-_NAME: Final = re.compile(r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$")
+_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,7 +158,7 @@ def claim_layout(state: Path, name: str | None = None) -> Layout:
 
 def check_name(name: str) -> None:
     """Raise SandboxError unless a sandbox may be called so."""
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise SandboxError(
             f"sandbox name {name!r} is not valid: use up to 32 small letters, digits and dashes, "
             "beginning and ending with a letter or digit"
