@@ -354,7 +354,6 @@ FENCE = """
         release = threading.Event()
         def __init__(self, context, config): pass
         def fence_preflight(self): return True
-        def fence_parameters(self): return ("address",)
         def power_status(self, target):
             if target.parameters.get("address") == "dead":
                 self.release.wait(60)

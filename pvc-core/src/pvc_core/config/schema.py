@@ -105,6 +105,13 @@ class Timing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Seconds, Meta(description="A node that is silent for this long has lost its lease (ZooKeeper session timeout).")
     ] = 10.0
     grace: Annotated[Seconds, Meta(description="Pause between a lost lease and the decision to fence.")] = 5.0
+    fence_retry: Annotated[
+        Seconds, Meta(description="First pause after all ways to fence a node have failed; doubled each time.")
+    ] = 5.0
+    fence_retry_max: Annotated[Seconds, Meta(description="Longest such pause.")] = 60.0
+    fence_check: Annotated[
+        Seconds, Meta(description="Each coordinator asks every fence device this often whether it can be used.")
+    ] = 60.0
     publish: Annotated[Seconds, Meta(description="Interval of the node's report of facts and usage.")] = 10.0
     resync: Annotated[Seconds, Meta(description="Everything is looked at again this often, without any event.")] = 60.0
     shutdown: Annotated[Seconds, Meta(description="Default time a guest has for an orderly shutdown.")] = 180.0
@@ -119,6 +126,22 @@ class Timing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     keepalive: Annotated[
         Seconds, Meta(description="libvirt connections are given up after 5 unanswered probes at this interval.")
     ] = 2.0
+
+
+class Watchdog(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Resets this node when it can no longer prove that it holds its lease."""
+
+    device: Annotated[
+        str,
+        Meta(
+            description="Watchdog device such as /dev/watchdog, or the socket of a program that stands in for one. "
+            "Empty: none."
+        ),
+    ] = ""
+    timeout: Annotated[
+        Annotated[float, Meta(ge=1, le=600)],
+        Meta(description="The device resets the node when it is not fed for so many seconds."),
+    ] = 10.0
 
 
 class Logging(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -144,6 +167,7 @@ class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     hypervisor: Annotated[Hypervisor, Meta(description="libvirt on this node.")] = Hypervisor()
     service: Annotated[Service, Meta(description="This node's own service.")] = Service()
     timing: Annotated[Timing, Meta(description="Durations.")] = Timing()
+    watchdog: Annotated[Watchdog, Meta(description="Self-fencing.")] = Watchdog()
     logging: Annotated[Logging, Meta(description="Logs.")] = Logging()
     plugins: Annotated[
         dict[str, dict[str, Any] | None],

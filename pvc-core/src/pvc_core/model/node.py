@@ -3,6 +3,7 @@
 from typing import Final, Literal
 
 from pvc_core.model.base import Condition, Document, Value
+from pvc_core.model.fence import FenceLevel
 
 Role = Literal["coordinator", "hypervisor"]
 Scheduling = Literal["ready", "drain"]
@@ -21,6 +22,11 @@ class NodeSpec(Document, frozen=True, kw_only=True):
     scheduling: Scheduling = "ready"
     """``drain``: VMs leave and none come; ``ready``: it takes VMs, and those at home here return."""
     maintenance: bool = False
+    """It is not fenced, and its absence is no alarm."""
+    maintenance_until: float = 0.0
+    """When the primary ends the maintenance, seconds since the epoch; 0: a person does."""
+    fence_levels: tuple[FenceLevel, ...] = ()
+    """Ways to cut its power, in the order in which they are tried."""
 
 
 class Memory(Value, frozen=True, kw_only=True):
@@ -77,6 +83,8 @@ class NodeStatus(Document, frozen=True, kw_only=True):
     """Maximum memory of the VMs whose domains are active here."""
     allocated_vcpus: int = 0
     plugins: tuple[PluginStatus, ...] = ()
+    identities: dict[str, dict[str, str]] = {}
+    """Storage driver -> what it must know to keep this node from writing, should it die; of ``lease``."""
     conditions: tuple[Condition, ...] = ()
     published: float = 0.0
     """Seconds since the epoch on this node's clock: for display only."""
@@ -122,6 +130,8 @@ class LeaseGeneration(Document, frozen=True, kw_only=True):
     generation: int = 0
     released: bool = False
     """The last lease was given up on purpose (daemon stopped): not a failure."""
+    watchdog_s: float = 0.0
+    """Time-out of the watchdog that the holder of this generation has armed; 0: it has none."""
 
 
 class Primary(Document, frozen=True, kw_only=True):

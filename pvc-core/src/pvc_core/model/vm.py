@@ -85,6 +85,8 @@ class VmSpec(Document, frozen=True, kw_only=True):
     restart_request: int = 0
     """Raised by one for each requested restart; done when the status has the same number."""
     restart: RestartPolicy = "always"
+    priority: Annotated[int, Meta(ge=-1000, le=1000)] = 0
+    """Higher ones get their place first when a node's VMs are placed together.  Default 0."""
     autostart: bool = False
     """Start it whenever its node returns to service, even when it was stopped before."""
 

@@ -6,13 +6,14 @@ import uuid
 from collections.abc import Callable
 from typing import NamedTuple
 
+from pvc_core.model.fence import FenceDevice
 from pvc_core.model.network import NetworkSpec
 from pvc_core.model.storage import PoolSpec
 from pvc_core.plan.placement import CORE_POLICY, Policy
 from pvc_core.store.api import Store
 
-Validator = Callable[[PoolSpec | NetworkSpec], None]
-"""Pure check of a pool's or network's parameters; raises InvalidRequest."""
+Validator = Callable[[PoolSpec | NetworkSpec | FenceDevice], None]
+"""Pure check of the parameters of a pool, network or fence device; raises InvalidRequest."""
 
 ValidatorLookup = Callable[[str], Validator | None]
 """Driver name -> its validator, or None when this machine knows none (the plugin is not installed here)."""

@@ -38,7 +38,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     config: str = ""
     """``package.module:Class`` of the msgspec struct for its section; empty: the section must be empty."""
     validators: dict[str, str] = {}
-    """Driver name -> ``package.module:function(spec) -> None``: pure check of a pool's or network's parameters.
+    """Driver name -> ``package.module:function(spec) -> None``: pure check of the parameters of a pool, network or
+    fence device (``PoolSpec``, ``NetworkSpec``, ``FenceDevice``).
 
     Called where the operation runs, before anything is written.  Raises InvalidRequest.
     """

@@ -63,9 +63,9 @@ def load_manifest(entry: Entry) -> Manifest:
 
 
 def validator(driver: str, index: Index | None = None) -> Callable[[Any], None] | None:
-    """Return the check of a pool's or network's parameters that the plugin of this driver brings, if it has one.
+    """Return the check of parameters that the plugin of this driver brings, if it has one.
 
-    The function gets the PoolSpec or NetworkSpec and raises InvalidRequest.  A plugin that is not
+    The function gets the PoolSpec, NetworkSpec or FenceDevice and raises InvalidRequest.  A plugin that is not
     installed where the question is asked has none: the node that carries the change out checks again.
     Raises PluginFailure when the plugin names a function that cannot be imported.
     """

@@ -3,6 +3,7 @@
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from pvc_core.model import cluster as m_cluster
+from pvc_core.model import fence as m_fence
 from pvc_core.model import network as m_network
 from pvc_core.model import node as m_node
 from pvc_core.model import storage as m_storage
@@ -50,6 +51,7 @@ BASE: Final = (
     USAGE,
     *(f"{parent}/{kind}" for parent in (SPEC, STATUS, NAME, REF) for kind in KINDS),
     f"{NAME}/mac",
+    f"{STATUS}/fence",
 )
 """Nodes that exist from the first start on, parents before children."""
 
@@ -95,6 +97,16 @@ def lease(node: str) -> Key[m_node.Lease]:
 def generation(node: str) -> Key[m_node.LeaseGeneration]:
     """The last generation of a node's lease."""
     return Key(f"{GENERATION}/{node}", m_node.LeaseGeneration)
+
+
+def fence(node: str) -> Key[m_fence.FenceRecord]:
+    """The course of a node's last loss."""
+    return Key(f"{FENCE}/{node}", m_fence.FenceRecord)
+
+
+def fence_health(coordinator: str) -> Key[m_fence.FenceHealth]:
+    """What a coordinator knows of all nodes' fence devices."""
+    return Key(f"{STATUS}/fence/{coordinator}", m_fence.FenceHealth)
 
 
 def network_spec(network: str) -> Key[m_network.NetworkSpec]:

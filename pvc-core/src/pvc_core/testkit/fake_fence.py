@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from pvc_core.model.errors import InvalidRequest
 from pvc_core.plugin.errors import NotReady
 from pvc_core.plugin.specs.fencing import FenceDriver, FenceTarget, PowerState
 from pvc_core.testkit.faults import Faults, faulty
@@ -67,19 +68,23 @@ class FakeFence(FenceDriver):
         return True
 
     @faulty
-    def fence_parameters(self) -> tuple[str, ...]:
-        return ("address", "password_file")
-
-    @faulty
     def power_status(self, target: FenceTarget) -> PowerState:
+        _check(target)
         return self.power.read(target.node)
 
     @faulty
     def power_off(self, target: FenceTarget) -> PowerState:
+        _check(target)
         self.power.write(target.node, PowerState.OFF)
         return self.power.read(target.node)
 
     @faulty
     def power_on(self, target: FenceTarget) -> PowerState:
+        _check(target)
         self.power.write(target.node, PowerState.ON)
         return self.power.read(target.node)
+
+
+def _check(target: FenceTarget) -> None:
+    if unknown := sorted(set(target.parameters) - {"address", "password_file"}):
+        raise InvalidRequest(f"node {target.node}: driver fake has no parameter {unknown[0]!r}")

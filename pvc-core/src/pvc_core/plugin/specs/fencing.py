@@ -45,15 +45,11 @@ class FenceDriver(abc.ABC):
 
     @hookspec(firstresult=True)
     @abc.abstractmethod
-    def fence_parameters(self) -> tuple[str, ...]:
-        """Return the names of the parameters a target may have; others are refused.  Deadline 5 s."""
-
-    @hookspec(firstresult=True)
-    @abc.abstractmethod
     def power_status(self, target: FenceTarget) -> PowerState:
         """Read the node's power.  Deadline 20 s.
 
-        Raises AuthFailed, NotReady (controller unreachable) or DriverError (nonsense answered).
+        Raises AuthFailed, NotReady (controller unreachable), InvalidRequest (parameters that cannot be right) or
+        DriverError (nonsense answered).
         """
 
     @hookspec(firstresult=True)

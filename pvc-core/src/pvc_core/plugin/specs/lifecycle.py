@@ -111,6 +111,13 @@ class EventHooks:
         """A node is proven dead.  Told on the primary."""
 
     @hookspec
+    def fence_stage(self, node: str, stage: str, message: str) -> None:
+        """A node's fencing entered a stage: suspected, fencing, proven, recovered, cancelled, returned.
+
+        Told on the primary, after it was recorded.
+        """
+
+    @hookspec
     def primary_changed(self, node: str | None, term: int) -> None:
         """The primary role has a new holder."""
 

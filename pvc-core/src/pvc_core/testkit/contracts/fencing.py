@@ -20,6 +20,7 @@ from typing import Protocol
 import pytest
 from msgspec.structs import replace
 
+from pvc_core.model.errors import PvcError
 from pvc_core.plugin.errors import AuthFailed, DriverError
 from pvc_core.plugin.specs.fencing import FenceDriver, FenceTarget, PowerState
 
@@ -143,8 +144,10 @@ class FencingContract:
         assert not backend.is_on("node1")
         assert not backend.is_on("node2")
 
-    def test_the_parameters_of_a_target_are_known(self, backend: FencingBackend, driver: FenceDriver) -> None:
-        assert set(backend.target("node1").parameters) <= set(driver.fence_parameters())
+    def test_a_misspelt_parameter_is_refused(self, backend: FencingBackend, driver: FenceDriver) -> None:
+        good = backend.target("node1")
+        with pytest.raises(PvcError, match="no_such_parameter"):
+            driver.power_status(replace(good, parameters={**good.parameters, "no_such_parameter": "1"}))
 
     def test_a_target_without_parameters_is_not_off(self, backend: FencingBackend, driver: FenceDriver) -> None:
         bare = replace(backend.target("node1"), node="no-such-node", parameters={})

@@ -1,0 +1,191 @@
+"""Fencing: how a node's death is brought about and proven, and the record of it.
+
+A record is opened when a node's lease is lost, and stays, as the node's last, until the next loss.  It holds
+everything a new primary needs to go on: the stage, the proofs, and which attempts were made.
+"""
+
+import enum
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta
+
+from pvc_core.model.base import Document, Value
+
+
+class ProofKind(enum.StrEnum):
+    """On what grounds a node is believed to run none of its guests any more."""
+
+    POWER = "power-off-confirmed"
+    """A fence driver switched the power off and read back that it is off."""
+    STORAGE = "storage-blocked"
+    """Storage drivers confirmed that the node cannot write any more: good for VMs on those pools only."""
+    WATCHDOG = "watchdog-expired"
+    """The node had declared an armed watchdog, and the time in which it must have fired has passed."""
+    OPERATOR = "operator"
+    """A person confirmed it."""
+
+
+Means = Literal["power", "storage", "watchdog"]
+"""A way to a proof that needs no person."""
+
+MEANS: Final[dict[Means, ProofKind]] = {
+    "power": ProofKind.POWER,
+    "storage": ProofKind.STORAGE,
+    "watchdog": ProofKind.WATCHDOG,
+}
+
+
+class Proof(Value, frozen=True, kw_only=True):
+    """Evidence that a node can run (or, for ``STORAGE``, write) nothing."""
+
+    kind: ProofKind
+    evidence: str
+    """What was done and read, one sentence."""
+    by: str
+    """The coordinator, or ``user@host``, that says so."""
+    at: float = 0.0
+    """Seconds since the epoch on that one's clock: for display only."""
+    pools: tuple[str, ...] = ()
+    """Ids of the pools that are blocked; ``STORAGE`` only."""
+
+
+class FenceDevice(Value, frozen=True, kw_only=True):
+    """A controller of a node's power, or of one of its power supplies."""
+
+    driver: str
+    """Name of a fence driver, such as ``ipmi``."""
+    parameters: dict[str, str] = {}
+    """As that driver documents them; secrets only as names of files on the coordinators."""
+
+
+class FenceLevel(Value, frozen=True, kw_only=True):
+    """Devices that must all confirm ``off``: two power supplies on two power strips are one level."""
+
+    devices: Annotated[tuple[FenceDevice, ...], Meta(min_length=1)]
+
+
+class FenceStage(enum.StrEnum):
+    """How far a node's fencing has come."""
+
+    SUSPECTED = "suspected"
+    """Its lease is gone; it may come back within the grace time."""
+    FENCING = "fencing"
+    """A proof is being sought."""
+    PROVEN = "proven"
+    """There is a proof; VMs are being taken from the node and started elsewhere."""
+    RECOVERED = "recovered"
+    """Nothing of it is claimed any more that the proofs cover."""
+    CANCELLED = "cancelled"
+    """It came back before there was a proof: nothing was done to its VMs."""
+    RETURNED = "returned"
+    """It came back after a proof and has ended what it still ran."""
+
+
+ACTIVE: Final = frozenset({FenceStage.SUSPECTED, FenceStage.FENCING, FenceStage.PROVEN, FenceStage.RECOVERED})
+"""Stages in which the node is not back."""
+
+
+class FenceEvent(Value, frozen=True, kw_only=True):
+    """Something that happened in the course of a fencing."""
+
+    at: float
+    """Seconds since the epoch on the writer's clock: for display only."""
+    by: str
+    """The writer: a coordinator, the node itself, or ``user@host``."""
+    stage: FenceStage
+    message: str
+
+
+class FenceAttempt(Value, frozen=True, kw_only=True):
+    """One try to get a proof."""
+
+    means: Literal["power", "storage"]
+    level: int = 0
+    """Number of the fence level, from 1; 0: storage."""
+    ok: bool = False
+    message: str
+    at: float = 0.0
+    """When it ended, seconds since the epoch: for display only."""
+    took_s: float = 0.0
+
+
+class VmRecovery(Value, frozen=True, kw_only=True):
+    """A VM that was taken from the node."""
+
+    vm: str
+    name: str = ""
+    outcome: Literal["freed", "handed-over", "not-restarted"]
+    """``freed``: to be started elsewhere; ``handed-over``: a live migration had brought it to ``target``;
+    ``not-restarted``: it should be stopped, or is not to be restarted."""
+    target: str = ""
+    proof: ProofKind
+    at: float = 0.0
+
+
+class FenceRecord(Document, frozen=True, kw_only=True):
+    """The course of one loss of a node."""
+
+    node: str
+    lease: int
+    """Generation of the lease that was lost."""
+    stage: FenceStage = FenceStage.SUSPECTED
+    opened: float = 0.0
+    """When the loss was seen, seconds since the epoch on the primary's clock: for display only."""
+    changed: float = 0.0
+    """When the stage was entered; for display only."""
+    round: int = 0
+    """Rounds through all means that brought no proof."""
+    waits_for: str = ""
+    """Why there is no proof yet, one sentence; empty: it is being sought, or not needed."""
+    proofs: tuple[Proof, ...] = ()
+    attempts: tuple[FenceAttempt, ...] = ()
+    """The last ``KEPT``."""
+    events: tuple[FenceEvent, ...] = ()
+    """The first and the last ones, at most ``KEPT``."""
+    vms: tuple[VmRecovery, ...] = ()
+    drained: bool = False
+    """The fencing took the node out of service; automatic return puts only such a node back."""
+    cleaned: bool = False
+    """The node is back and has ended every domain that it had lost the right to run."""
+    unblocked: bool = False
+    """The storage that was blocked for it has been opened again."""
+
+    def whole_node(self) -> Proof | None:
+        """Return a proof that holds for everything on the node."""
+        return next((proof for proof in self.proofs if proof.kind is not ProofKind.STORAGE), None)
+
+    def blocked_pools(self) -> frozenset[str]:
+        """Return the ids of the pools that the node cannot write to."""
+        return frozenset(pool for proof in self.proofs for pool in proof.pools)
+
+    def must_be_unblocked(self) -> bool:
+        """Return whether storage is still closed to the node, so that it can run nothing."""
+        return bool(self.blocked_pools()) and not self.unblocked
+
+
+KEPT: Final = 40
+"""So many attempts and events are kept in a record."""
+
+
+class DeviceHealth(Value, frozen=True, kw_only=True):
+    """A fence device as a coordinator found it when it last asked."""
+
+    level: int
+    """Number of its level, from 1."""
+    device: int
+    """Number within its level, from 1."""
+    driver: str
+    power: Literal["on", "off", "unknown"]
+    error: str = ""
+    """Why it cannot be used; empty: it answers."""
+    took_s: float = 0.0
+    checked: float = 0.0
+    """Seconds since the epoch on the coordinator's clock: for display only."""
+
+
+class FenceHealth(Document, frozen=True, kw_only=True):
+    """What one coordinator knows of all nodes' fence devices: one document, written when it changes."""
+
+    coordinator: str
+    nodes: dict[str, tuple[DeviceHealth, ...]] = {}
+    published: float = 0.0
