@@ -145,22 +145,22 @@ class FenceRecord(Document, frozen=True, kw_only=True):
     vms: tuple[VmRecovery, ...] = ()
     drained: bool = False
     """The fencing took the node out of service; automatic return puts only such a node back."""
-    cleaned: bool = False
-    """The node is back and has ended every domain that it had lost the right to run."""
-    unblocked: bool = False
-    """The storage that was blocked for it has been opened again."""
+    dirty: bool = False
+    """It may still have domains that it has lost the right to run: it ends them before it does anything else.
+    Set with the first proof, cleared by the node, and taken over into the record of a further loss until then."""
+    blocked: tuple[str, ...] = ()
+    """Ids of pools that are closed to the node until the primary opens them again; outlives the record as ``dirty``
+    does."""
+    powered_on: str = ""
+    """What came of switching it on again; empty: not tried."""
 
     def whole_node(self) -> Proof | None:
         """Return a proof that holds for everything on the node."""
         return next((proof for proof in self.proofs if proof.kind is not ProofKind.STORAGE), None)
 
-    def blocked_pools(self) -> frozenset[str]:
-        """Return the ids of the pools that the node cannot write to."""
+    def proven_pools(self) -> frozenset[str]:
+        """Return the ids of the pools that, as was proven after this loss, the node cannot write to."""
         return frozenset(pool for proof in self.proofs for pool in proof.pools)
-
-    def must_be_unblocked(self) -> bool:
-        """Return whether storage is still closed to the node, so that it can run nothing."""
-        return bool(self.blocked_pools()) and not self.unblocked
 
 
 KEPT: Final = 40
