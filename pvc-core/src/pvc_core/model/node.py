@@ -130,8 +130,9 @@ class LeaseGeneration(Document, frozen=True, kw_only=True):
     generation: int = 0
     released: bool = False
     """The last lease was given up on purpose (daemon stopped): not a failure."""
-    watchdog_s: float = 0.0
-    """Time-out of the watchdog that the holder of this generation has armed; 0: it has none."""
+    watchdog_down_s: float = 0.0
+    """Seconds after the end of this lease by which the watchdog that its holder armed has certainly reset the node;
+    0: it has none."""
 
 
 class Primary(Document, frozen=True, kw_only=True):
