@@ -153,6 +153,21 @@ CORE: Final = (
             ),
         ),
     ),
+    Entry(
+        "fence",
+        "Fencing: what makes sure that a lost node is dead.",
+        commands=(
+            _group(
+                "level",
+                "Fence levels: the devices that cut a node's power, in the order in which they are tried.",
+                fence_level=(
+                    ("list", "List the fence levels."),
+                    ("add", "Add a fence device to a node."),
+                    ("remove", "Remove a fence level, or one of its devices."),
+                ),
+            ),
+        ),
+    ),
     _group(
         "plugin",
         "Plugins: what is installed, enabled, working.",

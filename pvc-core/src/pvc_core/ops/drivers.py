@@ -1,4 +1,4 @@
-"""Checks of pools and networks against the drivers that the cluster's nodes have."""
+"""Checks of pools, networks and fence devices against the drivers that the cluster's nodes have."""
 
 from collections.abc import Mapping
 from typing import Literal, TypeVar
@@ -6,6 +6,7 @@ from typing import Literal, TypeVar
 from msgspec.structs import replace
 
 from pvc_core.model.errors import InvalidRequest, NoNodeFits, PvcError
+from pvc_core.model.fence import FenceDevice
 from pvc_core.model.names import did_you_mean
 from pvc_core.model.network import NetworkSpec
 from pvc_core.model.storage import PoolSpec
@@ -27,7 +28,7 @@ def check_driver(kind: Literal["storage", "network"], driver: str, nodes: Mappin
         )
 
 
-def check_parameters(ops: Ops, spec: PoolSpec | NetworkSpec) -> None:
+def check_parameters(ops: Ops, spec: PoolSpec | NetworkSpec | FenceDevice) -> None:
     """Let the driver's own check see the parameters, where its plugin is installed; raises InvalidRequest."""
     validate = ops.validators(spec.driver)
     if validate is None:

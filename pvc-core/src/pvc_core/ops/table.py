@@ -5,6 +5,7 @@ A module is imported when one of its operations is looked up, so that one comman
 
 import importlib
 import inspect
+import re
 import typing
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -73,6 +74,9 @@ _MODULES: Final[dict[str, str]] = {
     "task.info": "task:task_info",
     "task.cancel": "task:task_cancel",
     "task.prune": "task:task_prune",
+    "fence.level-add": "fence_level:fence_level_add",
+    "fence.level-remove": "fence_level:fence_level_remove",
+    "fence.level-list": "fence_level:fence_level_list",
     "cluster.status": "cluster:cluster_status",
     "cluster.maintenance": "cluster:cluster_maintenance",
     "cluster.settings": "cluster:cluster_settings",
@@ -112,5 +116,5 @@ def lookup(name: str) -> Operation:
     hints = typing.get_type_hints(function)
     summary = (inspect.getdoc(function) or "").split("\n", 1)[0]
     return Operation(
-        name, function, hints["request"], hints["return"], summary, name.rpartition(".")[2] not in _READING
+        name, function, hints["request"], hints["return"], summary, re.split("[.-]", name)[-1] not in _READING
     )
