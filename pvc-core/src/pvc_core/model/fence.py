@@ -122,6 +122,16 @@ class VmRecovery(Value, frozen=True, kw_only=True):
     at: float = 0.0
 
 
+class StorageBlock(Value, frozen=True, kw_only=True):
+    """Storage that is closed to a node, or may be: written before the driver is asked, so that none is forgotten."""
+
+    driver: str
+    identity: dict[str, str] = {}
+    """What ``node_block`` was given; ``node_unblock`` gets the same, whatever the node reports by then."""
+    pools: tuple[str, ...] = ()
+    """Ids."""
+
+
 class FenceRecord(Document, frozen=True, kw_only=True):
     """The course of one loss of a node."""
 
@@ -148,9 +158,8 @@ class FenceRecord(Document, frozen=True, kw_only=True):
     dirty: bool = False
     """It may still have domains that it has lost the right to run: it ends them before it does anything else.
     Set with the first proof, cleared by the node, and taken over into the record of a further loss until then."""
-    blocked: tuple[str, ...] = ()
-    """Ids of pools that are closed to the node until the primary opens them again; outlives the record as ``dirty``
-    does."""
+    blocked: tuple[StorageBlock, ...] = ()
+    """What the primary has to open to the node again; outlives the record as ``dirty`` does."""
     powered_on: str = ""
     """What came of switching it on again; empty: not tried."""
 

@@ -32,6 +32,7 @@ from pvc_core.model.fence import (
     Means,
     Proof,
     ProofKind,
+    StorageBlock,
 )
 from pvc_core.model.node import LeaseGeneration
 from pvc_core.plan.backoff import backoff
@@ -343,8 +344,15 @@ def with_event(record: FenceRecord, stage: FenceStage, message: str, by: str, at
 
 def with_proof(record: FenceRecord, proof: Proof) -> FenceRecord:
     """Return the record with one more proof; the node then owes a clean-up when it returns."""
-    blocked = tuple(sorted({*record.blocked, *proof.pools}))
-    return replace(record, proofs=(*record.proofs, proof), dirty=True, blocked=blocked, waits_for="")
+    return replace(record, proofs=(*record.proofs, proof), dirty=True, waits_for="")
+
+
+def closing(record: FenceRecord, blocks: tuple[StorageBlock, ...]) -> FenceRecord:
+    """Return the record that says what is about to be closed to the node: written before any driver is asked.
+
+    So what a primary that died meanwhile has closed, or a driver that did not answer, is opened again too.
+    """
+    return replace(record, blocked=(*record.blocked, *(block for block in blocks if block not in record.blocked)))
 
 
 def _enter(s: Situation, record: FenceRecord, stage: FenceStage, message: str) -> Write:
