@@ -40,6 +40,8 @@ class MemoryWorld:
         self._cut: set[frozenset[str]] = set()
         self._agenda = Agenda()
         self._news: list[tuple[MemoryHypervisor, str]] = []
+        self.touched: set[str] = set()
+        """VMs with a domain that came, went or changed since this was last cleared: what a checker has to look at."""
 
     # -- building and looking ---------------------------------------------------------------------------------
 
@@ -154,6 +156,7 @@ class MemoryWorld:
             host.powered = host.libvirtd = False
             for migration in self._migrations_of(name):
                 self._doom(migration, f"host {name} does not answer", self.pace.keepalive_s)
+            self.touched.update(host.guests)
             host.guests.clear()
             for observer in host.observers:
                 observer.disconnected()
@@ -242,6 +245,7 @@ class MemoryWorld:
     def end(self, host: Host, vm: str, reason: ExitReason) -> None:
         """End a domain; a migration of it fails, if that is not why it ends."""
         guest = host.guests.pop(vm)
+        self.touched.add(vm)
         if guest.state is DomainState.INCOMING:
             reason = ExitReason.FAILED  # whatever ended it: it never executed here
         for migration in (guest.outgoing, guest.incoming):
@@ -284,6 +288,7 @@ class MemoryWorld:
         if message or target is None:
             self.fail(migration, message)
             return
+        self.touched.add(vm)
         half = target.guests[vm]
         half.state, half.since, half.incoming = DomainState.RUNNING, self._now, None
         half.stats = MigrationStats(
@@ -329,6 +334,7 @@ class MemoryWorld:
         return min(0.99, (self._now - migration.begun) / migration.duration)
 
     def _appeared(self, host: Host, vm: str) -> None:
+        self.touched.add(vm)
         for observer in host.observers:
             observer.appeared(vm)
 

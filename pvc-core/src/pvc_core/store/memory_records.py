@@ -19,19 +19,21 @@ from pvc_core.store.limits import parent
 
 
 class _Record:
-    __slots__ = ("children", "owner", "value", "version")
+    __slots__ = ("_node", "children", "owner", "value", "version")
 
     def __init__(self, value: bytes, owner: int) -> None:
         self.value = value
         self.version = 0
         self.owner = owner
         self.children: set[str] = set()
+        self._node = Node(value, 0, owner != 0)
 
     def node(self) -> Node:
-        return Node(self.value, self.version, self.owner != 0)
+        return self._node
 
     def set(self, value: bytes, version: int) -> None:
         self.value, self.version = value, version
+        self._node = Node(value, version, self.owner != 0)
 
 
 class _RefusedError(Exception):
