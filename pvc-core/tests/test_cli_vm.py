@@ -74,6 +74,19 @@ def test_a_dump_in_json_defines_too(pvc: CommandLine) -> None:
     assert pvc("vm", "define", "-", input=dump).status == 0
 
 
+def test_priority_is_defined_shown_and_changed(pvc: CommandLine) -> None:
+    assert spec(pvc)["priority"] == 0
+    text = "name: db\nmemory: 1G\npriority: 5\n"
+    assert pvc("vm", "define", "-", input=text).status == 0
+    assert "priority: 5" in pvc("vm", "dump", "db").out
+    assert pvc("vm", "define", "-", "--priority", "7", input=text.replace("db", "db2")).status == 0
+    assert spec(pvc, "db2")["priority"] == 7
+    assert pvc("vm", "modify", "db", "--priority", "-3").status == 0
+    assert spec(pvc, "db")["priority"] == -3
+    assert "Priority   -3" in pvc("vm", "info", "db").out
+    assert "-1000<=x<=1000" in pvc("vm", "modify", "db", "--priority", "1001").err
+
+
 def test_options_of_define_go_before_the_file(pvc: CommandLine) -> None:
     assert pvc(
         "vm", "define", "-", "--node", "node2", "--start", "--no-wait", input="name: a\nmemory: 1G\nnode: node1\n"

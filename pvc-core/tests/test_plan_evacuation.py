@@ -36,6 +36,25 @@ def test_largest_goes_first():
     assert not plan.unplaced
 
 
+def test_higher_priority_goes_before_larger():
+    vms = [candidate("large", 6000), candidate("low", 100, priority=-1), candidate("first", 3000, priority=5)]
+    plan = plan_evacuation(vms, [node("b", 6000)])
+    assert [item.name for item in plan.assignments] == ["first", "low"]
+    assert [item.name for item in plan.unplaced] == ["large"]
+
+
+def test_packing_never_costs_a_vm_of_higher_priority_its_place():
+    # The two with a single choice would fill both nodes, and leave less memory over.
+    vms = [
+        candidate("first", 3000, priority=1),
+        candidate("only-b", 3500, node_limit=("b",)),
+        candidate("only-c", 3500, node_limit=("c",)),
+    ]
+    plan = plan_evacuation(vms, [node("b", 4000), node("c", 4000)])
+    assert plan.assignments[0].name == "first"
+    assert len(plan.unplaced) == 1
+
+
 def test_nothing_returns_to_the_node_that_is_left():
     plan = plan_evacuation([candidate("web")], [node("a", 99999), node("b", 512)])
     assert not plan.assignments
@@ -89,6 +108,7 @@ vms = st.lists(
         candidate,
         st.integers(0, 50).map(lambda i: f"v{i}"),
         memory,
+        priority=st.integers(-1, 1),
         selector=st.sampled_from(["", "mem", "vms", "memprov"]),
     ),
     max_size=15,

@@ -54,6 +54,7 @@ class VmDefine(Request, frozen=True, kw_only=True, omit_defaults=True):
     overlay_xml: str = ""
     shutdown_timeout_s: Annotated[int, Meta(ge=1, le=86400)] = 180
     restart: RestartPolicy = "always"
+    priority: Annotated[int, Meta(ge=-1000, le=1000)] = 0
     autostart: bool = False
     node: str | None = None
     """Place it here; None: a node is chosen when it is started."""
@@ -79,6 +80,7 @@ _SAME: Final = (
     "overlay_xml",
     "shutdown_timeout_s",
     "restart",
+    "priority",
     "autostart",
     "node_limit",
     "selector",

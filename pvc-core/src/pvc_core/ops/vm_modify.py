@@ -58,6 +58,7 @@ class VmPatch(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     overlay_xml: str | UnsetType = UNSET
     shutdown_timeout_s: Annotated[int, Meta(ge=1, le=86400)] | UnsetType = UNSET
     restart: RestartPolicy | UnsetType = UNSET
+    priority: Annotated[int, Meta(ge=-1000, le=1000)] | UnsetType = UNSET
     autostart: bool | UnsetType = UNSET
     node_limit: tuple[str, ...] | UnsetType = UNSET
     selector: str | UnsetType = UNSET

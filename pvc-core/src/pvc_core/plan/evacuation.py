@@ -1,9 +1,10 @@
 """Where the VMs of one or more nodes go, decided for all of them before the first moves.
 
-The largest VM chooses first, and each choice is counted before the next, so that they do not all run to the same node.
-When the VMs' own selectors leave some over, the whole is planned again: VMs with the fewest nodes to choose from go
-first, and each goes to the fullest node that can take it, which leaves larger gaps for the rest.  The plan that leaves
-fewer over is taken.
+The VM of the highest priority chooses first, of several the largest, and each choice is counted before the next, so
+that they do not all run to the same node.  When the VMs' own selectors leave some over, the whole is planned again: of
+one priority, VMs with the fewest nodes to choose from go first, and each goes to the fullest node that can take it,
+which leaves larger gaps for the rest.  The plan that leaves fewer of the highest priority over is taken, then of the
+next.
 """
 
 from collections.abc import Iterable, Mapping
@@ -48,7 +49,7 @@ class Unplaced(Value, frozen=True, kw_only=True):
 
 
 class Evacuation(Value, frozen=True, kw_only=True):
-    """The whole plan, largest VM first."""
+    """The whole plan, in the order in which the VMs chose."""
 
     assignments: tuple[Assignment, ...] = ()
     unplaced: tuple[Unplaced, ...] = ()
@@ -63,14 +64,13 @@ def plan_evacuation(
 
     The views must not count the candidates, except on nodes that these are excluded from.
     """
-    largest_first = sorted(candidates, key=lambda c: (-c.vm.memory_mib, -c.vm.vcpus, c.vm.name, c.vm.id))
+    ordered = sorted(candidates, key=lambda c: (-c.vm.priority, -c.vm.memory_mib, -c.vm.vcpus, c.vm.name, c.vm.id))
     nodes = {view.name: view for view in views}
-    plan = _assign(largest_first, nodes, policy)
+    plan = _assign(ordered, nodes, policy)
     if not plan.unplaced:
         return plan
-    tight = _assign(_hardest_first(largest_first, nodes, policy), nodes, _with_tightest(policy))
-    memory = {c.vm.id: c.vm.memory_mib for c in largest_first}
-    if _left_over(tight, memory) < _left_over(plan, memory):
+    tight = _assign(_hardest_first(ordered, nodes, policy), nodes, _with_tightest(policy))
+    if _left_over(tight, ordered) < _left_over(plan, ordered):
         return replace(tight, repacked=True)
     return plan
 
@@ -90,16 +90,16 @@ def _assign(candidates: list[Candidate], nodes: Mapping[str, NodeView], policy: 
     return Evacuation(assignments=tuple(assignments), unplaced=tuple(unplaced))
 
 
-def _hardest_first(largest_first: list[Candidate], nodes: Mapping[str, NodeView], policy: Policy) -> list[Candidate]:
+def _hardest_first(ordered: list[Candidate], nodes: Mapping[str, NodeView], policy: Policy) -> list[Candidate]:
     choices = {
         c.vm.id: sum(
             name not in c.exclude and obstacle(c.vm, view, policy, c.capabilities) is None
             for name, view in nodes.items()
         )
-        for c in largest_first
+        for c in ordered
     }
-    tight = [replace(c, vm=replace(c.vm, selector=_TIGHTEST)) for c in largest_first]
-    return sorted(tight, key=lambda c: choices[c.vm.id])
+    tight = [replace(c, vm=replace(c.vm, selector=_TIGHTEST)) for c in ordered]
+    return sorted(tight, key=lambda c: (-c.vm.priority, choices[c.vm.id]))
 
 
 def _with_tightest(policy: Policy) -> Policy:
@@ -109,5 +109,12 @@ def _with_tightest(policy: Policy) -> Policy:
     )
 
 
-def _left_over(plan: Evacuation, memory: Mapping[str, int]) -> tuple[int, int]:
-    return len(plan.unplaced), sum(memory[item.vm] for item in plan.unplaced)
+def _left_over(plan: Evacuation, ordered: Iterable[Candidate]) -> list[tuple[int, int]]:
+    """Return how many VMs are left over and their memory, the highest priority first."""
+    unplaced = {item.vm for item in plan.unplaced}
+    result: dict[int, tuple[int, int]] = {}
+    for candidate in ordered:
+        count, memory = result.setdefault(candidate.vm.priority, (0, 0))
+        if candidate.vm.id in unplaced:
+            result[candidate.vm.priority] = count + 1, memory + candidate.vm.memory_mib
+    return list(result.values())

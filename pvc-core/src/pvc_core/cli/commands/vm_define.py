@@ -22,11 +22,16 @@ from pvc_core.ops.wait import VmGoal
     type=NODE,
     help="Place it on this node; left out: what the file says, or one is chosen at its start.",
 )
+@click.option(
+    "--priority", type=click.IntRange(-1000, 1000), help="Higher ones get a place first when room is short [0]."
+)
 @click.option("--start", is_flag=True, help="Start it at once.")
 @wait_options()
 @format_option
 @pass_session
-def define(session: Session, file: str, node: str | None, start: bool, wait: bool, timeout: float) -> None:
+def define(
+    session: Session, file: str, node: str | None, priority: int | None, start: bool, wait: bool, timeout: float
+) -> None:
     """Define VMs from a FILE, or from standard input for -.
 
     The file holds one or more YAML documents, each like what `pvc vm dump` prints, or a libvirt XML domain.
@@ -40,7 +45,12 @@ def define(session: Session, file: str, node: str | None, start: bool, wait: boo
         nics: [{network: lan}]
     """
     given = [
-        msgspec.structs.replace(one, node=node or one.node, start=start or one.start)
+        msgspec.structs.replace(
+            one,
+            node=node or one.node,
+            start=start or one.start,
+            priority=one.priority if priority is None else priority,
+        )
         for one in definitions(read_text(file), session.out.note)
     ]
     defined: list[tuple[VmView, bool]] = []

@@ -44,6 +44,7 @@ from pvc_core.ops.wait import VmGoal
     metavar="KEY=VALUE",
     help="Set a field, such as memory=4G; may be repeated.",
 )
+@click.option("--priority", type=click.IntRange(-1000, 1000), help="Higher ones get a place first when room is short.")
 @click.option(
     "--add-disk",
     "add_disks",
@@ -85,6 +86,7 @@ def modify(
     vm: str,
     file: str | None,
     edit: bool,
+    priority: int | None,
     restart: bool | None,
     dry_run: bool,
     yes: bool,
@@ -97,6 +99,8 @@ def modify(
     The difference is shown.  Changes that a running guest can only take when it starts again wait for that.
     """
     edits = Edits(**given)
+    if priority is not None:
+        edits = edits._replace(settings=(*edits.settings, f"priority={priority}"))
     if sum((file is not None, edit, bool(edits))) != 1:
         raise click.UsageError("say what to change: by FILE, by --edit, or by --set, --add-disk and the like")
     ops = session.client.ops

@@ -81,6 +81,7 @@ def _sheet(found: VmInfo) -> Sheet:
         Line("Machine", f"{spec.machine}, {spec.firmware}, {_accelerator(found)}"),
         Line("Autostart", words.yes_no(vm.autostart)),
         Line("Restart", spec.restart),
+        Line("Priority", str(spec.priority)),
         Line("Migration", f"{spec.migration}, at most {spec.max_downtime_ms} ms down"),
         *([Line("Selector", spec.selector)] if spec.selector else []),
         *([Line("Node limit", words.words(spec.node_limit))] if spec.node_limit else []),
