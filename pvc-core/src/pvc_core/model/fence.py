@@ -126,6 +126,8 @@ class StorageBlock(Value, frozen=True, kw_only=True):
     """Storage that is closed to a node, or may be: written before the driver is asked, so that none is forgotten."""
 
     driver: str
+    lease: int
+    """Generation of the lease that was lost."""
     identity: dict[str, str] = {}
     """What ``node_block`` was given; ``node_unblock`` gets the same, whatever the node reports by then."""
     pools: tuple[str, ...] = ()

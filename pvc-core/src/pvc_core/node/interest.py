@@ -16,8 +16,7 @@ from pvc_core.model.vm import VmClaim, VmSpec
 from pvc_core.node.workqueue import WorkKey
 from pvc_core.store import documents, keys
 from pvc_core.store.api import Store
-from pvc_core.store.documents import CorruptDocument, Entry
-from pvc_core.store.keys import Key
+from pvc_core.store.documents import Entry
 
 log = logging.getLogger(__name__)
 
@@ -116,10 +115,10 @@ class Interest:
             known = self._known.get("vm", set())
             own = set(self._own.get("vm", set()))
         unread = (specs | claims) if full else (specs | claims) - known
-        for entry in _read_all(self._store, [keys.vm_spec(vm) for vm in sorted(unread & specs)]):
+        for entry in documents.read_all(self._store, [keys.vm_spec(vm) for vm in sorted(unread & specs)]):
             if self._places_here(entry.value):
                 own.add(entry.value.id)
-        for claim in _read_all(self._store, [keys.claim(vm) for vm in sorted(unread & claims)]):
+        for claim in documents.read_all(self._store, [keys.claim(vm) for vm in sorted(unread & claims)]):
             if self._claims_here(claim.value):
                 own.add(claim.value.vm)
         own |= domains
@@ -136,9 +135,9 @@ class Interest:
         unread = ids if full else ids - known
         found: list[Entry[PoolSpec] | Entry[VolumeSpec]] = []
         if kind == "pool":
-            found += _read_all(self._store, [keys.pool_spec(id_) for id_ in sorted(unread)])
+            found += documents.read_all(self._store, [keys.pool_spec(id_) for id_ in sorted(unread)])
         else:
-            found += _read_all(self._store, [keys.volume_spec(id_) for id_ in sorted(unread)])
+            found += documents.read_all(self._store, [keys.volume_spec(id_) for id_ in sorted(unread)])
         own = (own - unread) | {entry.value.id for entry in found if entry.value.node == self._node}
         with self._lock:
             self._known[kind] = ids
@@ -151,23 +150,10 @@ class Interest:
             self._foreign_tasks &= ids
             unread = ids - self._foreign_tasks
         own = []
-        for entry in _read_all(self._store, [keys.task(id_) for id_ in sorted(unread)]):
+        for entry in documents.read_all(self._store, [keys.task(id_) for id_ in sorted(unread)]):
             if entry.value.node == self._node:
                 own.append(entry.value.id)
             else:
                 with self._lock:
                     self._foreign_tasks.add(entry.value.id)
         return [("task", id_) for id_ in own]
-
-
-def _read_all(store: Store, wanted: list[Key[documents.T]]) -> list[Entry[documents.T]]:
-    """Read many documents; one that cannot be read is told and left out, so that it stops nothing else."""
-    entries = []
-    for key, node in zip(wanted, store.get_many([key.path for key in wanted]), strict=True):
-        if node is None:
-            continue
-        try:
-            entries.append(documents.decode(key, node))
-        except CorruptDocument as error:
-            log.error("document-unreadable error=%s", error)
-    return entries

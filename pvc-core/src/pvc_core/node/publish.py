@@ -6,21 +6,18 @@ Liveness does not depend on it: a node lives while its lease stands.
 import logging
 import threading
 from importlib import metadata
-from typing import Final, Generic, TypeVar
+from typing import Final
 
 from pvc_core.hypervisor.api import Domain, DomainState, HostFacts, HypervisorError
-from pvc_core.model.base import Document
 from pvc_core.model.node import HYPERVISOR, Memory, NodeStatus, NodeUsage
 from pvc_core.node.context import NodeContext
 from pvc_core.node.host import Host
+from pvc_core.node.identities import Identities
+from pvc_core.node.own_document import OwnDocument
 from pvc_core.node.state import NodeState
-from pvc_core.store import documents
-from pvc_core.store.documents import Entry
-from pvc_core.store.keys import Key, node_status, usage
+from pvc_core.store.keys import node_status, usage
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T", bound=Document)
 
 _LEAST_S: Final = 1.0
 """Pause between two reports, however much changes."""
@@ -63,10 +60,11 @@ class Publisher:
         self._service_port = service_port
         self._version = metadata.version("pvc-core")
         self._lock = threading.Lock()
-        self._status = _Writer(context, node_status(context.name))
-        self._usage = _Writer(context, usage(context.name))
+        self._status = OwnDocument(context, node_status(context.name))
+        self._usage = OwnDocument(context, usage(context.name))
         self._facts = HostFacts(cpus=0, memory_mib=0, free_mib=0, version="")
         self._domains: dict[str, Domain] = {}
+        self._identities = Identities(context, state)
         self._published: float | None = None
         self._figures: float | None = None
         self._had_guests = True
@@ -112,13 +110,15 @@ class Publisher:
                 context.wake("resync", "", 0.0)
         host, facts, domains = self._host.figures(), self._facts, self._domains.values()
         allocated = sum(domain.memory_mib for domain in domains)
+        lease = context.lease.generation() or 0
+        identities = self._identities.of(lease)
         return NodeStatus(
             id=context.name,
             role="coordinator" if context.role == "coordinator" else "hypervisor",
             daemon=state.daemon,
             scheduling=state.scheduling,
             observed_generation=state.observed_generation,
-            lease=context.lease.generation() or 0,
+            lease=lease,
             boot_id=host.boot_id,
             address=context.address,
             service_port=self._service_port,
@@ -135,6 +135,7 @@ class Publisher:
             allocated_mib=allocated,
             allocated_vcpus=sum(domain.vcpus for domain in domains),
             plugins=context.drivers.status(),
+            identities=identities,
             conditions=state.conditions,
             published=context.clock.wall(),
         )
@@ -167,25 +168,3 @@ class Publisher:
             new = NodeUsage(id=context.name, guests=guests, published=context.clock.wall())
             self._usage.write(new)
         self._had_guests = bool(guests)
-
-
-class _Writer(Generic[T]):
-    """A document that only this node writes: one round trip per write, as its version is known from the last."""
-
-    def __init__(self, context: NodeContext, key: Key[T]) -> None:
-        self._context = context
-        self._key = key
-        self._entry: Entry[T] | None = None
-        self._unknown = True
-
-    def write(self, new: T) -> None:
-        store, guard = self._context.store, self._context.lease.guard()
-        if self._unknown:
-            self._entry = documents.read(store, self._key)
-            self._unknown = False
-        entry = self._entry
-        operation = documents.create(self._key, new) if entry is None else entry.put(new)
-        self._unknown = True
-        store.commit(operation, *guard)
-        self._unknown = False
-        self._entry = Entry(self._key, new, 0 if entry is None else entry.version + 1, operation.value)

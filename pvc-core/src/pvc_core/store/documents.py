@@ -4,6 +4,7 @@ Fields that this version does not know are ignored on reading and kept on writin
 of mixed versions loses nothing.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -13,6 +14,8 @@ from pvc_core.model.base import Document
 from pvc_core.model.errors import PvcError
 from pvc_core.store.api import Create, Delete, Node, Put, Store
 from pvc_core.store.keys import Key
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=Document)
 
@@ -71,6 +74,22 @@ def read_many(store: Store, keys: Sequence[Key[T]]) -> list[Entry[T] | None]:
     """Read many documents of one type in a small fixed number of round trips."""
     nodes = store.get_many([key.path for key in keys])
     return [maybe(key, node) for key, node in zip(keys, nodes, strict=True)]
+
+
+def read_all(store: Store, keys: Sequence[Key[T]]) -> list[Entry[T]]:
+    """Read many documents without those that are absent; one that cannot be read is told and left out as well.
+
+    For work on many objects, none of which may stop the rest.
+    """
+    entries = []
+    for key, node in zip(keys, store.get_many([key.path for key in keys]), strict=True):
+        if node is None:
+            continue
+        try:
+            entries.append(decode(key, node))
+        except CorruptDocument as error:
+            log.error("document-unreadable error=%s", error)
+    return entries
 
 
 def _encode_over(raw: bytes, old: Document, new: Document) -> bytes:
