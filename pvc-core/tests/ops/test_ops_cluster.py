@@ -138,6 +138,38 @@ def test_status_takes_a_fixed_number_of_reads(healthy):
     assert reads() == few <= 8
 
 
+def test_maintenance_may_end_by_itself(healthy):
+    def switch(**asked):
+        return cluster_maintenance(healthy.ops, ClusterMaintenance(**asked)).maintenance_until
+
+    assert switch(maintenance=True, for_s=60.0) == healthy.now + 60
+    assert status(healthy).maintenance_until == healthy.now + 60
+    assert switch(maintenance=True) == 0
+    switch(maintenance=True, for_s=60.0)
+    assert switch(maintenance=False) == 0
+    for asked, why in (
+        ({"maintenance": False, "for_s": 60.0}, "switched on, not off"),
+        ({"maintenance": True, "for_s": 0.0}, "more than 0 s and at most a year"),
+        ({"maintenance": True, "for_s": 400 * 86400.0}, "at most a year"),
+    ):
+        with pytest.raises(InvalidRequest, match=why):
+            switch(**asked)
+
+
+def test_settings_of_recovery(healthy):
+    changed = cluster_settings(
+        healthy.ops, ClusterSettings(recovery=("watchdog", "power"), power_on_after_fence=True, return_after_fence=True)
+    )
+    assert (changed.recovery, changed.power_on_after_fence, changed.return_after_fence) == (
+        ("watchdog", "power"),
+        True,
+        True,
+    )
+    assert cluster_settings(healthy.ops, ClusterSettings(recovery=())).recovery == ()
+    with pytest.raises(InvalidRequest, match="recovery: power is given 2 times"):
+        cluster_settings(healthy.ops, ClusterSettings(recovery=("power", "storage", "power")))
+
+
 def test_settings(healthy):
     generation = cluster_settings(healthy.ops, ClusterSettings()).generation
     changed = cluster_settings(healthy.ops, ClusterSettings(default_selector="vms", migrations_per_source=4))

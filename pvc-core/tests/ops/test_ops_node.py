@@ -120,6 +120,14 @@ def test_flush_that_leaves_vms_over_needs_force(small):
     assert set(flush.stuck["large"]) == {"hv1", "hv2", "hv3"}
 
 
+def test_maintenance_may_end_by_itself(small):
+    row = node_maintenance(small.ops, NodeMaintenance(node="hv1", maintenance=True, for_s=60.0))
+    assert (row.maintenance, row.maintenance_until) == (True, small.now + 60)
+    assert node_maintenance(small.ops, NodeMaintenance(node="hv1", maintenance=True)).maintenance_until == 0
+    with pytest.raises(InvalidRequest, match="switched on, not off"):
+        node_maintenance(small.ops, NodeMaintenance(node="hv1", maintenance=False, for_s=60.0))
+
+
 def test_ready_and_maintenance(small):
     node_flush(small.ops, NodeFlush(node="hv1"))
     assert node_ready(small.ops, NodeQuery(node="hv1")).ready

@@ -11,14 +11,14 @@ from pvc_core.cli.session import session_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_DURATION: Final = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)?$")
-_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, None: 1.0}
+_DURATION: Final = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)?$")
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 _NO_LIMIT_S: Final = 366 * 86400.0
 """Time-out of a wait that shall have none."""
 
 
 class Duration(click.ParamType[float]):
-    """A duration: ``90``, ``90s``, ``5m``, ``2h``; in seconds."""
+    """A duration: ``90``, ``90s``, ``5m``, ``2h``, ``1d``; in seconds."""
 
     name = "duration"
 
@@ -59,6 +59,12 @@ format_option: Final = click.option(
 """``--format`` after the command, where hands expect it, as well as before."""
 
 yes_option: Final = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+
+
+for_option: Final = click.option(
+    "--for", "for_s", type=Duration(), metavar="TIME", help="It ends by itself after this time, such as 30m or 2h."
+)
+"""``--for TIME`` of what is switched on: argument ``for_s``, in seconds."""
 
 
 def timeout_option(default_s: float | None) -> Callable[[Command], Command]:

@@ -68,6 +68,11 @@ def when(seconds: float) -> str:
     return dt.datetime.fromtimestamp(seconds, tz=dt.UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def maintenance(until: float, *, on: bool) -> str:
+    """Return a maintenance: ``off``, ``on``, or ``on until`` when it ends by itself."""
+    return f"on until {when(until)}" if on and until else "on" if on else "off"
+
+
 def ago(seconds: float, now: float) -> str:
     """Return how long ago an instant was, in its largest unit: ``12s``, ``5m``, ``3h``, ``8d``."""
     if not seconds:

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from pvc_core.model.base import Condition
 from pvc_core.model.cluster import Cluster
-from pvc_core.model.errors import NotFound
+from pvc_core.model.errors import InvalidRequest, NotFound
+from pvc_core.model.fence import Means
 from pvc_core.model.names import check_name
 from pvc_core.model.node import Primary
 from pvc_core.model.storage import PoolStatus
@@ -18,7 +19,7 @@ from pvc_core.model.vm import VmState
 from pvc_core.ops.context import Ops
 from pvc_core.ops.message import Request, View
 from pvc_core.ops.node import daemon_state, problems
-from pvc_core.ops.node_service import Nothing, PrimaryView, primary_view
+from pvc_core.ops.node_service import Nothing, PrimaryView, maintenance_until, primary_view
 from pvc_core.ops.snapshot import NodeFacts, StatusRow, VmRow, node_views, read_nodes, status_row, vm_row
 from pvc_core.ops.transaction import attempt
 from pvc_core.ops.vm_checks import check_selector
@@ -41,6 +42,8 @@ class ClusterStatus(View, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()
     """What is wrong, one sentence each; also in maintenance, which only keeps it from being degraded."""
     maintenance: bool
+    maintenance_until: float = 0.0
+    """When the primary ends it, seconds since the epoch; 0: a person does."""
     primary: PrimaryView
     nodes: int
     nodes_alive: int
@@ -61,6 +64,8 @@ class ClusterMaintenance(Request, frozen=True, kw_only=True):
     """Switch the cluster's maintenance mode: no fencing, no alarms."""
 
     maintenance: bool
+    for_s: float | None = None
+    """The primary ends it after so many seconds; None: a person does."""
 
 
 class ClusterSettings(Request, frozen=True, kw_only=True):
@@ -71,6 +76,10 @@ class ClusterSettings(Request, frozen=True, kw_only=True):
     cpu_model: str | UnsetType = UNSET
     migrations_per_source: Annotated[int, Meta(ge=1, le=64)] | UnsetType = UNSET
     migrations_per_target: Annotated[int, Meta(ge=1, le=64)] | UnsetType = UNSET
+    recovery: tuple[Means, ...] | UnsetType = UNSET
+    """Which proofs of a node's death suffice to start its VMs elsewhere; none: an operator's word only."""
+    power_on_after_fence: bool | UnsetType = UNSET
+    return_after_fence: bool | UnsetType = UNSET
 
 
 def cluster_status(ops: Ops, request: Nothing) -> ClusterStatus:
@@ -113,6 +122,7 @@ def cluster_status(ops: Ops, request: Nothing) -> ClusterStatus:
         health="maintenance" if cluster.maintenance else "degraded" if wrong else "healthy",
         problems=tuple(wrong),
         maintenance=cluster.maintenance,
+        maintenance_until=cluster.maintenance_until,
         primary=primary_view(primary),
         nodes=len(nodes),
         nodes_alive=len(alive),
@@ -133,8 +143,9 @@ def cluster_status(ops: Ops, request: Nothing) -> ClusterStatus:
 
 
 def cluster_maintenance(ops: Ops, request: ClusterMaintenance) -> Cluster:
-    """Switch maintenance on or off."""
-    return _change(ops, {"maintenance": request.maintenance})
+    """Switch maintenance on, for a time or until somebody ends it, or off.  Raises InvalidRequest."""
+    until = maintenance_until(ops, on=request.maintenance, for_s=request.for_s)
+    return _change(ops, {"maintenance": request.maintenance, "maintenance_until": until})
 
 
 def cluster_settings(ops: Ops, request: ClusterSettings) -> Cluster:
@@ -145,6 +156,10 @@ def cluster_settings(ops: Ops, request: ClusterSettings) -> Cluster:
     if "default_selector" in changes:
         check_name(changes["default_selector"], "selector")
         check_selector(ops, changes["default_selector"])
+    if request.recovery is not UNSET:
+        for means, times in Counter(request.recovery).items():
+            if times > 1:
+                raise InvalidRequest(f"recovery: {means} is given {times} times")
     return _change(ops, changes)
 
 

@@ -31,6 +31,8 @@ class NodeRow(View, frozen=True, kw_only=True):
     reason: str = ""
     """Why it takes none."""
     maintenance: bool = False
+    maintenance_until: float = 0.0
+    """When the primary ends it, seconds since the epoch; 0: a person does."""
     cpus: int
     load1: float
     memory_mib: int
@@ -155,6 +157,7 @@ def _row(view: NodeView, facts: NodeFacts, primary: str | None) -> NodeRow:
         ready=view.ready,
         reason=view.not_ready_reason,
         maintenance=facts.spec.maintenance,
+        maintenance_until=facts.spec.maintenance_until,
         cpus=view.cpus,
         load1=view.load1,
         memory_mib=view.memory_mib,

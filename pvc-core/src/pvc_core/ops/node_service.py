@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from msgspec.structs import replace
 
@@ -22,6 +22,9 @@ from pvc_core.store.api import CheckAbsent
 from pvc_core.store.documents import create, read
 
 log = logging.getLogger(__name__)
+
+LONGEST_S: Final = 366 * 86400.0
+"""A maintenance with an end lasts no longer."""
 
 
 class NodeFlush(Request, frozen=True, kw_only=True):
@@ -47,6 +50,8 @@ class NodeMaintenance(Request, frozen=True, kw_only=True):
 
     node: str
     maintenance: bool
+    for_s: float | None = None
+    """The primary ends it after so many seconds; None: a person does."""
 
 
 class NodePrimary(Request, frozen=True, kw_only=True):
@@ -107,8 +112,12 @@ def node_ready(ops: Ops, request: NodeQuery) -> NodeRow:
 
 
 def node_maintenance(ops: Ops, request: NodeMaintenance) -> NodeRow:
-    """Set or clear a node's maintenance: in maintenance it is chosen for no VM.  Raises NotFound."""
-    return _row(ops, _change_spec(ops, request.node, maintenance=request.maintenance))
+    """Set or clear a node's maintenance: in maintenance it is chosen for no VM and not fenced.
+
+    Raises NotFound, InvalidRequest.
+    """
+    until = maintenance_until(ops, on=request.maintenance, for_s=request.for_s)
+    return _row(ops, _change_spec(ops, request.node, maintenance=request.maintenance, maintenance_until=until))
 
 
 def node_primary(ops: Ops, request: NodePrimary) -> PrimaryView:
@@ -183,6 +192,23 @@ def node_remove(ops: Ops, request: NodeQuery) -> NodeRemoved:
     removed = attempt(f"node {request.node!r} could not be removed", once)
     log.info("node-removed node=%s displaced=%d", removed.node, len(removed.displaced))
     return removed
+
+
+def maintenance_until(ops: Ops, *, on: bool, for_s: float | None) -> float:
+    """Return when a maintenance that begins now ends by itself, seconds since the epoch; 0.0: it does not.
+
+    Raises InvalidRequest for a time out of range, or without a maintenance.
+    """
+    if for_s is None:
+        return 0.0
+    if not on:
+        raise InvalidRequest("a time is given for maintenance that is switched on, not off")
+    if not 0 < for_s <= LONGEST_S:
+        raise InvalidRequest(
+            f"maintenance for {for_s:g} s: it lasts more than 0 s and at most a year; without a time it lasts until it is "
+            "switched off"
+        )
+    return ops.wall() + for_s
 
 
 def primary_view(primary: Primary) -> PrimaryView:

@@ -5,10 +5,11 @@ from typing import Any
 import click
 
 from pvc_core.cli import words
-from pvc_core.cli.options import format_option
+from pvc_core.cli.options import for_option, format_option
 from pvc_core.cli.output import Block, Cell, Column, Line, Sheet
 from pvc_core.cli.session import Session, pass_session
 from pvc_core.model.cluster import Cluster
+from pvc_core.model.fence import MEANS
 from pvc_core.ops.cluster import (
     ClusterMaintenance,
     ClusterSettings,
@@ -17,6 +18,7 @@ from pvc_core.ops.cluster import (
     cluster_settings,
     cluster_status,
 )
+from pvc_core.ops.message import decode_request
 from pvc_core.ops.node_service import Nothing
 
 
@@ -44,6 +46,7 @@ def _sheet(found: ClusterStatus) -> Sheet:
     lines: list[Line | Block] = [
         Line("Cluster", words.name(found.name)),
         Line("Health", Cell(found.health, health)),
+        *([Line("Maintenance", words.maintenance(found.maintenance_until, on=True))] if found.maintenance else []),
         *(Line("" if index else "Problems", Cell(text, "bad")) for index, text in enumerate(found.problems)),
         Line("Primary", _primary(found)),
         Line("Nodes", alive),
@@ -76,6 +79,22 @@ def _primary(found: ClusterStatus) -> Cell:
     return Cell(f"{primary.node} ({primary.stage}{f', {primary.wanted} is wanted' if primary.wanted else ''})", "busy")
 
 
+class _MeansList(click.ParamType[tuple[str, ...]]):
+    """Means of recovery with commas between them, or ``none``."""
+
+    name = "means"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Return the words."""
+        if isinstance(value, tuple):
+            return value
+        means = () if value == "none" else tuple(part.strip() for part in str(value).split(","))
+        for word in means:
+            if word not in MEANS:
+                self.fail(f"{word!r} is no means of recovery; there are {', '.join(MEANS)}, or none", param, ctx)
+        return means
+
+
 @click.command("settings")
 @click.option("--name", help="Name of the cluster.")
 @click.option(
@@ -84,12 +103,26 @@ def _primary(found: ClusterStatus) -> Cell:
 @click.option("--cpu-model", help="CPU model of VMs that name none.")
 @click.option("--migrations-per-source", type=int, help="Live migrations away from one node at a time.")
 @click.option("--migrations-per-target", type=int, help="Live migrations to one node at a time.")
+@click.option(
+    "--recovery",
+    type=_MeansList(),
+    metavar="MEANS,...|none",
+    help="Which proofs of a node's death suffice to start its VMs elsewhere: power, storage, watchdog.",
+)
+@click.option(
+    "--power-on-after-fence/--no-power-on-after-fence",
+    default=None,
+    help="Switch a node on again after its VMs were taken from it.",
+)
+@click.option(
+    "--return-after-fence/--no-return-after-fence",
+    default=None,
+    help="Put a node that was fenced back into service when it is back.",
+)
 @format_option
 @pass_session
 def settings(session: Session, **given: Any) -> None:
     """Show the settings that hold for the whole cluster; with options, change them."""
-    from pvc_core.ops.message import decode_request
-
     changes = {key: value for key, value in given.items() if value is not None}
     found = cluster_settings(session.client.ops, decode_request(ClusterSettings, changes, "settings"))
     session.out.record(found, _settings_sheet(found))
@@ -102,20 +135,29 @@ def _settings_sheet(cluster: Cluster) -> Sheet:
         Line("CPU model", cluster.cpu_model or "the hypervisor's choice"),
         Line("Migrations per source", str(cluster.migrations_per_source)),
         Line("Migrations per target", str(cluster.migrations_per_target)),
-        Line("Maintenance", "on" if cluster.maintenance else "off"),
+        Line("Recovery after", words.words(cluster.recovery) or "an operator's word only"),
+        Line("Power on after fence", words.yes_no(cluster.power_on_after_fence)),
+        Line("Return after fence", words.yes_no(cluster.return_after_fence)),
+        Line("Maintenance", words.maintenance(cluster.maintenance_until, on=cluster.maintenance)),
         Line("Schema", str(cluster.schema)),
     ]
 
 
 @click.command("maintenance")
 @click.argument("switch", type=click.Choice(["on", "off"]), required=False)
+@for_option
 @format_option
 @pass_session
-def maintenance(session: Session, switch: str | None) -> None:
+def maintenance(session: Session, switch: str | None, for_s: float | None) -> None:
     """Show or switch maintenance mode of the cluster: while it is on nothing is fenced."""
     ops = session.client.ops
+    if for_s is not None and switch != "on":
+        raise click.UsageError("--for TIME belongs to on")
     if switch is None:
-        on = cluster_settings(ops, ClusterSettings()).maintenance
+        now = cluster_settings(ops, ClusterSettings())
     else:
-        on = cluster_maintenance(ops, ClusterMaintenance(maintenance=switch == "on")).maintenance
-    session.out.done(f"maintenance of the cluster is {'on' if on else 'off'}", maintenance=on)
+        now = cluster_maintenance(ops, ClusterMaintenance(maintenance=switch == "on", for_s=for_s))
+    on, until = now.maintenance, now.maintenance_until
+    session.out.done(
+        f"maintenance of the cluster is {words.maintenance(until, on=on)}", maintenance=on, maintenance_until=until
+    )

@@ -6,7 +6,7 @@ import click
 
 from pvc_core.cli import words
 from pvc_core.cli.complete import NODE
-from pvc_core.cli.options import format_option, wait_options, yes_option
+from pvc_core.cli.options import for_option, format_option, wait_options, yes_option
 from pvc_core.cli.progress import watching
 from pvc_core.cli.session import Session, pass_session
 from pvc_core.model.errors import PvcError
@@ -111,16 +111,20 @@ def _wait_for_role(session: Session, node: str, goal: NodeGoal, timeout: float) 
 @click.command("maintenance")
 @click.argument("node", type=NODE)
 @click.argument("switch", type=click.Choice(["on", "off"]), required=False)
+@for_option
 @format_option
 @pass_session
-def maintenance(session: Session, node: str, switch: str | None) -> None:
-    """Show or switch maintenance mode of a node: in maintenance no VM is placed on it."""
+def maintenance(session: Session, node: str, switch: str | None, for_s: float | None) -> None:
+    """Show or switch maintenance mode of a node: in maintenance no VM is placed on it, and it is not fenced."""
     ops = session.client.ops
+    if for_s is not None and switch != "on":
+        raise click.UsageError("--for TIME belongs to on")
     if switch is None:
         row = node_info(ops, NodeQuery(node=node)).row
     else:
-        row = node_maintenance(ops, NodeMaintenance(node=node, maintenance=switch == "on"))
-    session.out.done(f"maintenance of node {row.name} is {'on' if row.maintenance else 'off'}", node=row)
+        row = node_maintenance(ops, NodeMaintenance(node=node, maintenance=switch == "on", for_s=for_s))
+    state = words.maintenance(row.maintenance_until, on=row.maintenance)
+    session.out.done(f"maintenance of node {row.name} is {state}", node=row)
 
 
 @click.command("remove")

@@ -77,6 +77,7 @@ def _sheet(found: NodeInfo) -> Sheet:
         Line("Role", _role(row)),
         Line("Daemon", words.state(row.daemon)),
         Line("Service", _service(row)),
+        *([Line("Maintenance", words.maintenance(row.maintenance_until, on=True))] if row.maintenance else []),
         Line(
             "Takes VMs", Cell("yes", "good") if row.ready else Cell(f"no: {row.reason}" if row.reason else "no", "warn")
         ),
