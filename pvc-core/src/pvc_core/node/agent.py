@@ -24,7 +24,7 @@ from pvc_core.store.api import SessionState, Store, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
-WATCHED: Final = (keys.SPEC, keys.CLAIM, keys.TASK, keys.LEASE, keys.PRIMARY.path, keys.CLUSTER.path)
+WATCHED: Final = (keys.SPEC, keys.CLAIM, keys.TASK, keys.LEASE, keys.FENCE, keys.PRIMARY.path, keys.CLUSTER.path)
 
 _WITHOUT_LEASE: Final = frozenset({"session", "primary"})
 """Kinds that are looked at also while this node has no lease: they notice that and act on it."""
@@ -170,8 +170,14 @@ class Agent:
             self.queue.add("duties", "")
         elif kind == "node" and not own:
             self.queue.add("duties", "")
+        elif kind == "fence":
+            self.queue.add("duties", "")
+            if own:
+                # Whether it may run VMs hangs on it.
+                self.queue.add("resync", "")
         elif kind == "cluster":
             self.queue.add("node", self.context.name)
+            self.queue.add("duties", "")
         elif kind == "task" and self.interest.is_foreign_task(id_):
             return
         else:

@@ -6,7 +6,10 @@ from typing import NamedTuple
 from pvc_core.node.agent import Agent
 from pvc_core.node.bounded import BoundedCall, call_with_deadline
 from pvc_core.node.context import Reconciler
-from pvc_core.node.duties import LostTasks, Orphans, Upkeep, Watch
+from pvc_core.node.duties import EndMaintenance, LostTasks, Orphans, Placing, Prune, TellLost
+from pvc_core.node.fence_calls import FenceCalls
+from pvc_core.node.fence_jobs import FenceJobs
+from pvc_core.node.fencer import Fencer
 from pvc_core.node.health import Health
 from pvc_core.node.host import Host
 from pvc_core.node.primary import Duties, Duty, Election
@@ -14,9 +17,12 @@ from pvc_core.node.publish import MemoryLimits, Publisher
 from pvc_core.node.reconcile.node import NodeReconciler
 from pvc_core.node.reconcile.recovery import Recovery
 from pvc_core.node.reconcile.resource import ResourceReconciler, make_parents
+from pvc_core.node.reconcile.returning import clean_up
 from pvc_core.node.services import RoleServices
 from pvc_core.node.state import NodeState
+from pvc_core.node.storage_block import StorageFences
 from pvc_core.node.tasks import Spawn, TaskEngine, spawn_thread
+from pvc_core.node.watch import Watch
 from pvc_core.ops.context import Ops
 from pvc_core.plugin.specs.lifecycle import RoleService, TaskRunner
 
@@ -62,20 +68,23 @@ def assemble(
     election = Election(context, agent.lease, RoleServices(services, state, context.clock, call=call), coordinators)
     tasks = TaskEngine(context, agent.interest, runners or {}, spawn=spawn)
     watch = Watch(context)
-    upkeep = Upkeep(context, watch, ops)
+    storage = StorageFences(context)
+    jobs = FenceJobs(context, FenceCalls(context.drivers, context.clock), storage, spawn)
     core: tuple[tuple[str, Duty], ...] = (
-        ("lost-nodes", watch.tell_lost),
+        ("lost-nodes", TellLost(context, watch)),
+        ("end-maintenance", EndMaintenance(context)),
+        ("fencing", Fencer(context, watch, jobs, storage)),
         ("lost-tasks", LostTasks(context, watch)),
         ("orphans", Orphans(context, watch, ops)),
-        ("place-waiting", upkeep.place),
-        ("prune-tasks", upkeep.prune),
+        ("place-waiting", Placing(context, watch, ops)),
+        ("prune-tasks", Prune(context, ops)),
     )
     agent.register(
         {
             "publish": publisher,
             "node": node,
             "primary": election,
-            "duties": Duties(election, [*core, *duties]),
+            "duties": Duties(election, [*core, *duties], look=watch.look),
             "task": tasks,
             "recovery": Recovery(context, queue),
             "health": Health(context, state),
@@ -87,6 +96,7 @@ def assemble(
 
     def enter(generation: int) -> None:
         nonlocal started
+        clean_up(context)
         make_parents(context, resource_kinds)
         node.enter(generation)
         state.daemon = "running"

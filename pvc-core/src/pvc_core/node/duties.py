@@ -5,20 +5,24 @@ the check that its lease is gone.
 """
 
 import logging
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 from msgspec.structs import replace
 
+from pvc_core.model.cluster import Cluster
 from pvc_core.model.errors import Conflict, NoNodeFits
+from pvc_core.model.node import NodeSpec
 from pvc_core.model.storage import PoolSpec, VolumeSpec
 from pvc_core.model.task import FINAL, Task, TaskState
+from pvc_core.model.vm import VmState
 from pvc_core.node.context import NodeContext
+from pvc_core.node.watch import Watch
 from pvc_core.ops.context import Ops
 from pvc_core.ops.evacuate import place_waiting
 from pvc_core.ops.task import TaskPrune, task_prune
 from pvc_core.ops.volume_documents import choose_volume_node
 from pvc_core.store import documents, keys
-from pvc_core.store.api import CheckAbsent, Operation
+from pvc_core.store.api import Check, CheckAbsent, Operation
 from pvc_core.store.documents import Entry
 
 log = logging.getLogger(__name__)
@@ -27,48 +31,30 @@ Guard = tuple[Operation, ...]
 Kept = TypeVar("Kept", PoolSpec, VolumeSpec)
 """What a node takes care of."""
 
+Maintained = TypeVar("Maintained", Cluster, NodeSpec)
+"""What can be in maintenance."""
+
 _PRUNE_S: Final = 3600.0
 
 
-class Missing(NamedTuple):
-    """Nodes without a lease."""
+class TellLost:
+    """Duty: tell the plugins of each node that was lost without having given its lease up."""
 
-    beyond: frozenset[str]
-    """Gone for longer than the grace time: no daemon of theirs works on anything."""
-    next_s: float | None
-    """Seconds until another one joins them."""
-
-
-class Watch:
-    """Counts, on this node's own clock, for how long other nodes have had no lease."""
-
-    def __init__(self, context: NodeContext) -> None:
+    def __init__(self, context: NodeContext, watch: Watch) -> None:
         self._context = context
-        self._since: dict[str, float] = {}
-        self._told: set[str] = set()
+        self._watch = watch
+        self._told: dict[str, int] = {}
+        """Node -> generation of the lease whose loss was told."""
 
-    def missing(self) -> Missing:
-        """Look at all leases."""
-        store, now = self._context.store, self._context.clock.monotonic()
-        gone = set(store.children(f"{keys.SPEC}/node")) - set(store.children(keys.LEASE))
-        self._since = {node: self._since.get(node, now) for node in sorted(gone)}
-        grace = self._context.timing.grace
-        beyond = frozenset(node for node, since in self._since.items() if now - since >= grace)
-        left = [since + grace - now for node, since in self._since.items() if node not in beyond]
-        return Missing(beyond, min(left, default=None))
-
-    def tell_lost(self, guard: Guard) -> float | None:
-        """Duty: tell the plugins of each node that was lost without having given its lease up."""
+    def __call__(self, guard: Guard) -> float | None:
+        """Tell each loss once."""
         del guard
-        missing = self.missing()
-        self._told &= missing.beyond
-        fresh = sorted(missing.beyond - self._told)
-        for node, last in zip(
-            fresh, documents.read_many(self._context.store, [keys.generation(n) for n in fresh]), strict=True
-        ):
-            self._told.add(node)
-            if last is not None and not last.value.released:
-                log.warning("node-lost node=%s lease=%d", node, last.value.generation)
+        missing, gone = self._watch.missing(), self._watch.gone()
+        for node in sorted(missing.beyond & set(gone)):
+            last = gone[node].last.value
+            if self._told.get(node) != last.generation and not last.released:
+                self._told[node] = last.generation
+                log.warning("node-lost node=%s lease=%d", node, last.generation)
                 self._context.drivers.notify("node_lost", node=node)
         return missing.next_s
 
@@ -166,17 +152,16 @@ class Orphans:
         log.info("reassigned object=%r from=%s to=%s", what, gone or "nobody", node)
 
 
-class Upkeep:
-    """Duties that keep the cluster tidy."""
+class Placing:
+    """Duty: VMs that have no place get one, or a reason why not."""
 
     def __init__(self, context: NodeContext, watch: Watch, ops: Ops) -> None:
         self._context = context
         self._watch = watch
         self._ops = ops
-        self._pruned: float | None = None
 
-    def place(self, guard: Guard) -> float | None:
-        """Duty: give a place to VMs that wait for one.
+    def __call__(self, guard: Guard) -> float | None:
+        """Place all of them together.
 
         Not while a node is gone for less than the grace time: its daemon is probably only started again, and
         VMs that are about to start there would be scattered.
@@ -187,10 +172,73 @@ class Upkeep:
         placed = place_waiting(self._ops, guard)
         for vm, node in sorted(placed.moves.items()):
             log.info("vm-placed vm=%s node=%s", vm, node)
+        for vm, reasons in sorted(placed.stuck.items()):
+            self._tell_stuck(vm, reasons, guard)
         return self._context.timing.publish if placed.stuck else None
 
-    def prune(self, guard: Guard) -> float | None:
-        """Duty: forget tasks that ended long ago."""
+    def _tell_stuck(self, vm: str, reasons: dict[str, str], guard: Guard) -> None:
+        """Let the status of a VM that fits nowhere say so."""
+        store = self._context.store
+        claim, status = keys.claim(vm), documents.read(store, keys.vm_status(vm))
+        why = "; ".join(f"{node}: {reason}" for node, reason in sorted(reasons.items())) or "the cluster has no nodes"
+        reason = f"no node can take it: {why}"
+        if status is None or (status.value.state, status.value.reason) == (VmState.WAITING, reason):
+            return
+        waiting = replace(status.value, state=VmState.WAITING, node=None, reason=reason)
+        held = documents.read(store, claim)
+        vacant = CheckAbsent(claim.path) if held is None else Check(claim.path, held.version)
+        if held is not None and held.value.node:
+            return
+        try:
+            store.commit(status.put(waiting), vacant, *guard)
+        except Conflict as error:
+            log.debug("stuck-not-told vm=%s error=%s", vm, error)
+        else:
+            log.warning("vm-waits vm=%s reason=%r", vm, reason)
+
+
+class EndMaintenance:
+    """Duty: maintenance that was given an end ends then."""
+
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
+
+    def __call__(self, guard: Guard) -> float | None:
+        """End what is over by this node's wall clock; that clock decides only when fencing is allowed again."""
+        store = self._context.store
+        specs = [keys.node_spec(node) for node in store.children(f"{keys.SPEC}/node")]
+        pauses = [self._end(documents.read(store, keys.CLUSTER), guard)]
+        pauses += [self._end(entry, guard) for entry in documents.read_many(store, specs)]
+        return min((pause for pause in pauses if pause is not None), default=None)
+
+    def _end(self, entry: Entry[Maintained] | None, guard: Guard) -> float | None:
+        """End one maintenance that is over; return the seconds until it must be looked at again."""
+        if entry is None or not (entry.value.maintenance and entry.value.maintenance_until):
+            return None
+        left = entry.value.maintenance_until - self._context.clock.wall()
+        if left > 0:
+            return min(left, self._context.timing.resync)
+        value = entry.value
+        over = replace(value, maintenance=False, maintenance_until=0.0, generation=value.generation + 1)
+        try:
+            self._context.store.commit(entry.put(over), *guard)
+        except Conflict as error:
+            log.debug("maintenance-not-ended key=%s error=%s", entry.key.path, error)
+            return 1.0
+        log.info("maintenance-ended of=%s", entry.key.path.rpartition("/")[2])
+        return None
+
+
+class Prune:
+    """Duty: forget tasks that ended long ago."""
+
+    def __init__(self, context: NodeContext, ops: Ops) -> None:
+        self._context = context
+        self._ops = ops
+        self._pruned: float | None = None
+
+    def __call__(self, guard: Guard) -> float | None:
+        """Forget them, once an hour."""
         del guard
         now = self._context.clock.monotonic()
         if self._pruned is None or now - self._pruned >= _PRUNE_S:

@@ -201,12 +201,17 @@ whenever a lease comes or goes.
 class Duties:
     """Reconciler of the key ``("duties", "")``: runs the cluster-wide duties while this node is primary."""
 
-    def __init__(self, election: Election, duties: list[tuple[str, Duty]]) -> None:
+    def __init__(
+        self, election: Election, duties: list[tuple[str, Duty]], *, look: Callable[[], object] = lambda: None
+    ) -> None:
+        """``look`` is called each time, also while another node is primary: to see when leases go."""
         self._election = election
         self._duties = duties
+        self._look = look
 
     def reconcile(self, id_: str) -> float | None:  # noqa: ARG002  (there is one list)
         """Do each duty once; one that fails is told and does not keep the others."""
+        self._look()
         pauses = []
         for name, duty in self._duties:
             guard = self._election.guard()

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from pvc_core.hypervisor.api import Domain, DomainState, ExitReason, JobState
 from pvc_core.model.cluster import Cluster
+from pvc_core.model.fence import FenceRecord
 from pvc_core.model.node import NodeSpec, NodeStatus
 from pvc_core.model.vm import MAY_EXECUTE_ON_TARGET, MigrationPhase, VmClaim, VmSpec, VmStatus
 from pvc_core.node.context import NodeContext
@@ -35,6 +36,8 @@ class VmDocuments(NamedTuple):
     claim: Entry[VmClaim] | None
     node: Entry[NodeSpec] | None
     report: Entry[NodeStatus] | None
+    fence: Entry[FenceRecord] | None
+    """Of this node."""
     cluster: Cluster
 
 
@@ -72,15 +75,16 @@ class VmViews:
         """Read all documents at once."""
         me = self._c.name
         vm, status, claim = keys.vm_spec(id_), keys.vm_status(id_), keys.claim(id_)
-        node, report = keys.node_spec(me), keys.node_status(me)
-        found = self._c.store.get_many([key.path for key in (vm, status, claim, node, report, keys.CLUSTER)])
-        cluster = maybe(keys.CLUSTER, found[5])
+        node, report, fence = keys.node_spec(me), keys.node_status(me), keys.fence(me)
+        found = self._c.store.get_many([key.path for key in (vm, status, claim, node, report, fence, keys.CLUSTER)])
+        cluster = maybe(keys.CLUSTER, found[6])
         return VmDocuments(
             maybe(vm, found[0]),
             maybe(status, found[1]),
             maybe(claim, found[2]),
             maybe(node, found[3]),
             maybe(report, found[4]),
+            maybe(fence, found[5]),
             cluster.value if cluster is not None else Cluster(),
         )
 
@@ -116,7 +120,7 @@ class VmViews:
             memory=memory,
             limits=self._limits,
             target_alive=bool(holder and target and target != self._c.name and self._alive(target)),
-            accepting=_not_accepting(self._c.name, read.node),
+            accepting=_not_accepting(self._c.name, read),
             parked=self._parked(id_),
             no_room=self._room(id_, vm, read.report) if to_start and vm else "",
             cannot_run=resources.obstacle(self._c.store, self._c.drivers, vm, self._c.name) if to_start and vm else "",
@@ -205,11 +209,13 @@ def _asked(claim: VmClaim | None, me: str) -> bool:
     return record is not None and record.target == me and record.phase is MigrationPhase.PREPARE
 
 
-def _not_accepting(me: str, node: Entry[NodeSpec] | None) -> str:
-    if node is None:
+def _not_accepting(me: str, read: VmDocuments) -> str:
+    if read.node is None:
         return f"node {me} is not part of the cluster yet"
-    if node.value.scheduling == "drain":
+    if read.node.value.scheduling == "drain":
         return f"node {me} is flushed"
+    if read.fence is not None and read.fence.value.blocked:
+        return f"node {me} was fenced, and storage is still closed to it"
     return ""
 
 

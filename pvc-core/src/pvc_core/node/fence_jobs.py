@@ -1,0 +1,154 @@
+"""The fencer's calls that block: each in a thread of its own, at most one of each kind per node, nodes side by side.
+
+What comes of a call is a function that says what to write, for the duty that takes it, with what is known by then.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+from pvc_core.model.fence import FenceAttempt, FenceLevel, FenceRecord, Proof, ProofKind, StorageBlock
+from pvc_core.node.context import NodeContext
+from pvc_core.node.fence_calls import FenceCalls, Outcome
+from pvc_core.node.storage_block import StorageFences
+from pvc_core.node.tasks import Spawn
+from pvc_core.plan import fencing as plan
+from pvc_core.store import keys
+from pvc_core.store.api import StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+Call = plan.CutPower | plan.BlockStorage | plan.SwitchOn | plan.OpenStorage
+Reply = Callable[[plan.Situation, FenceRecord], plan.Write]
+
+
+class Answer(NamedTuple):
+    """What came of a call."""
+
+    node: str
+    lease: int
+    """Of the record for which it was made."""
+    call: plan.Call
+    reply: Reply
+
+
+class FenceJobs:
+    """Makes the calls."""
+
+    def __init__(self, context: NodeContext, calls: FenceCalls, storage: StorageFences, spawn: Spawn) -> None:
+        self._context = context
+        self._calls = calls
+        self._storage = storage
+        self._spawn = spawn
+        self._recorded: dict[str, tuple[int, tuple[StorageBlock, ...]]] = {}
+        """Node -> (lease, what is to be closed to it, and stands in its record by now)."""
+        self._lock = threading.Lock()
+        self._answers: list[Answer] = []
+
+    def begin(self, record: FenceRecord, levels: tuple[FenceLevel, ...], step: Call) -> plan.Call:
+        """Begin a call for a node, and wake the duties when it has ended; returns its kind."""
+        node, lease, blocked = record.node, record.lease, record.blocked
+        call: plan.Call
+        job: Callable[[], Reply]
+        match step:
+            case plan.CutPower(level):
+                call, job = "power", lambda: self._cut_power(node, level, levels[level - 1])
+            case plan.BlockStorage():
+                call, job = "storage", lambda: self._block_storage(node, lease)
+            case plan.SwitchOn():
+                call, job = "switch-on", lambda: self._switch_on(node, levels)
+            case plan.OpenStorage():
+                call, job = "open-storage", lambda: self._open_storage(node, blocked)
+        log.info("fence-call node=%s step=%s", node, step)
+        self._spawn(f"fence-{node}-{call}", lambda: self._run(node, lease, call, job))
+        return call
+
+    def take(self) -> list[Answer]:
+        """Return what came of the calls that have ended since the last time."""
+        with self._lock:
+            answers, self._answers = self._answers, []
+        return answers
+
+    def _run(self, node: str, lease: int, call: plan.Call, job: Callable[[], Reply]) -> None:
+        try:
+            reply = job()
+        except Exception as error:
+            # Whatever it was, the search goes on.
+            log.exception("fence-call-defect node=%s call=%s", node, call)
+            reply = _failed(call, f"{type(error).__name__}: {error}")
+        with self._lock:
+            self._answers.append(Answer(node, lease, call, reply))
+        self._context.wake("duties", "", 0.0)
+
+    def _cut_power(self, node: str, number: int, level: FenceLevel) -> Reply:
+        began = self._context.clock.monotonic()
+        outcome = self._returned(node) or self._calls.off(node, level)
+        took = self._context.clock.monotonic() - began
+
+        def reply(s: plan.Situation, record: FenceRecord) -> plan.Write:
+            attempt = FenceAttempt(
+                means="power", level=number, ok=outcome.ok, message=outcome.message, at=s.wall, took_s=round(took, 3)
+            )
+            said = f"fence level {number} was switched off and read back as off ({outcome.message})"
+            proof = Proof(kind=ProofKind.POWER, evidence=said, by=s.me, at=s.wall) if outcome.ok else None
+            return plan.answered(s, record, attempt, proof)
+
+        return reply
+
+    def _returned(self, node: str) -> Outcome | None:
+        """Look for a lease once more, immediately before the power is cut."""
+        try:
+            if self._context.store.get(keys.lease(node).path) is None:
+                return None
+        except StoreUnavailable as error:
+            return Outcome(ok=False, message=f"not tried: whether the node is back cannot be asked ({error})")
+        return Outcome(ok=False, message="not tried: the node is back")
+
+    def _block_storage(self, node: str, lease: int) -> Reply:
+        """Find out what is to be closed, which goes into the record; called again, have it closed."""
+        for_lease, blocks = self._recorded.pop(node, (0, ()))
+        if for_lease != lease:
+            blocks = self._storage.plan(node, lease)
+            if blocks:
+                self._recorded[node] = (lease, blocks)
+                return lambda s, record: plan.Write(plan.closing(record, blocks), search=s.search)
+        began = self._context.clock.monotonic()
+        proof, said = self._storage.close(node, blocks)
+        took = self._context.clock.monotonic() - began
+
+        def reply(s: plan.Situation, record: FenceRecord) -> plan.Write:
+            message = said or "all storage of its VMs is closed to it"
+            attempt = FenceAttempt(
+                means="storage", ok=proof is not None, message=message, at=s.wall, took_s=round(took, 3)
+            )
+            return plan.answered(s, record, attempt, proof)
+
+        return reply
+
+    def _switch_on(self, node: str, levels: tuple[FenceLevel, ...]) -> Reply:
+        messages = []
+        for number, level in enumerate(levels, 1):
+            outcome = self._calls.on(node, level)
+            messages.append(f"level {number}: {outcome.message}")
+            if outcome.ok:
+                return lambda s, record: plan.switched_on(s, record, messages[-1], ok=True)
+        return lambda s, record: plan.switched_on(s, record, "; ".join(messages), ok=False)
+
+    def _open_storage(self, node: str, blocks: tuple[StorageBlock, ...]) -> Reply:
+        error = self._storage.open(node, blocks)
+        return lambda s, record: plan.opened(s, record, error)
+
+
+def _failed(call: plan.Call, message: str) -> Reply:
+    """Return the reply of a call that ended by a defect."""
+
+    def reply(s: plan.Situation, record: FenceRecord) -> plan.Write:
+        if call == "switch-on":
+            return plan.switched_on(s, record, message, ok=False)
+        if call == "open-storage":
+            return plan.opened(s, record, message)
+        attempt = FenceAttempt(means=call, level=s.search.level if call == "power" else 0, message=message, at=s.wall)
+        return plan.answered(s, record, attempt, None)
+
+    return reply

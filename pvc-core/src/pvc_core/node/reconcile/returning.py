@@ -1,0 +1,63 @@
+"""What a node does first when it is back after it was proven dead: it ends every domain that it may not run any more.
+
+Until that is done and recorded it does nothing else: no VM is started or adopted here, and the primary neither puts
+the node back into service nor opens storage to it.
+"""
+
+import logging
+from typing import Final
+
+from msgspec.structs import replace
+
+from pvc_core.model.errors import PvcError
+from pvc_core.model.fence import FenceRecord, FenceStage
+from pvc_core.node.context import NodeContext
+from pvc_core.plan.fencing import with_event
+from pvc_core.store import documents, keys
+from pvc_core.store.documents import Entry
+
+log = logging.getLogger(__name__)
+
+_FENCED: Final = (FenceStage.PROVEN, FenceStage.RECOVERED)
+
+
+class NotClean(PvcError):
+    """Domains that have lost their claims are still there."""
+
+
+def clean_up(context: NodeContext) -> None:
+    """End what this node has lost, if its fence record says that it may have lost something.
+
+    Raises NotClean when a domain could not be ended, StoreUnavailable, Conflict, HypervisorUnavailable: call it again.
+    """
+    me = context.name
+    entry = documents.read(context.store, keys.fence(me))
+    if entry is None or not entry.value.dirty:
+        return
+    lost = _lost(context, blocked=bool(entry.value.blocked))
+    for vm in lost:
+        log.warning("domain-ended vm=%s node=%s reason=claim-lost-while-fenced", vm, me)
+        context.hypervisor.destroy(vm)
+    left = _lost(context, blocked=bool(entry.value.blocked))
+    if left:
+        raise NotClean(f"node {me} was fenced and still has domains that it may not run: {', '.join(left)}")
+    _record(context, entry, len(lost))
+
+
+def _lost(context: NodeContext, *, blocked: bool) -> list[str]:
+    """Return the VMs whose domains are here without right; where storage was closed none has a right: its writes failed."""
+    here = sorted(context.hypervisor.domains())
+    claims = documents.read_many(context.store, [keys.claim(vm) for vm in here])
+    return [
+        vm
+        for vm, claim in zip(here, claims, strict=True)
+        if blocked or claim is None or claim.value.node != context.name
+    ]
+
+
+def _record(context: NodeContext, entry: Entry[FenceRecord], ended: int) -> None:
+    record, wall = replace(entry.value, dirty=False), context.clock.wall()
+    said = f"it is back and clean: {ended} domains were ended"
+    stage = FenceStage.RETURNED if record.stage in _FENCED else record.stage
+    context.store.commit(entry.put(with_event(record, stage, said, context.name, wall)), *context.lease.guard())
+    log.warning("node-cleaned node=%s lease=%d ended=%d", context.name, record.lease, ended)

@@ -1,0 +1,83 @@
+"""What becomes of a VM whose claim is taken from a node that is proven dead.
+
+Invariant: the new claim allows the guest to execute nowhere that it may not be executing already.  Nobody gets the
+claim, but for one case: a live migration whose guest may execute on its target by now is that target's business.
+"""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from pvc_core.model.fence import FenceRecord, Proof, VmRecovery
+from pvc_core.model.vm import MAY_EXECUTE_ON_TARGET, MigrationPhase, VmClaim, VmSpec, VmState, VmStatus
+
+
+class Revocation(NamedTuple):
+    """The documents that replace the old ones."""
+
+    claim: VmClaim
+    status: VmStatus | None
+    """None: it stays as it is."""
+    outcome: VmRecovery
+
+
+def covering(record: FenceRecord, vm: VmSpec | None, pools: Collection[str]) -> Proof | None:
+    """Return the proof that the node cannot run, or not harm, this VM any more; None: there is none.
+
+    ``pools`` are the ids of the pools of its disks.  Blocked storage proves nothing about a VM without disks, nor
+    about one whose spec is gone.
+    """
+    whole = record.whole_node()
+    if whole is not None:
+        return whole
+    if vm is None or not pools or not set(pools) <= record.proven_pools():
+        return None
+    return next(proof for proof in record.proofs if proof.pools)
+
+
+def revoke(
+    dead: str, claim: VmClaim, vm: VmSpec | None, status: VmStatus | None, proof: Proof, wall: float
+) -> Revocation:
+    """Take a claim from the dead node that holds it."""
+    record = claim.migration
+    name = vm.name if vm is not None else ""
+    if record is not None and record.phase in MAY_EXECUTE_ON_TARGET and record.target != dead:
+        new = VmClaim(vm=claim.vm, node=record.target, lease=record.target_lease, epoch=claim.epoch + 1)
+        to_target = VmRecovery(
+            vm=claim.vm, name=name, outcome="handed-over", target=record.target, proof=proof.kind, at=wall
+        )
+        return Revocation(new, None, to_target)
+    vacant = VmClaim(vm=claim.vm, node="", lease=0, epoch=claim.epoch)
+    after = _status(dead, vm, status, proof) if vm is not None else None
+    restarted = after is not None and after.state is VmState.WAITING
+    outcome = VmRecovery(
+        vm=claim.vm, name=name, outcome="freed" if restarted else "not-restarted", proof=proof.kind, at=wall
+    )
+    return Revocation(vacant, after, outcome)
+
+
+def refused_by_the_dead(dead: str, claim: VmClaim) -> VmClaim | None:
+    """Return the claim of a migration to the dead node that waits for its answer: it is refused in the node's place.
+
+    Its holder keeps a paused copy that may be older than the disks, so what the holder does then is to start afresh.
+    """
+    record = claim.migration
+    if not claim.node or record is None or record.target != dead or record.phase is not MigrationPhase.UNCERTAIN:
+        return None
+    message = f"node {dead} is proven dead"
+    return replace(claim, migration=replace(record, phase=MigrationPhase.REFUSED, message=message))
+
+
+def _status(dead: str, vm: VmSpec, status: VmStatus | None, proof: Proof) -> VmStatus:
+    old = status or VmStatus(id=vm.id)
+    here = replace(old, node=None, observed_generation=vm.generation, vnc="", failed_moves=0, failed_target=None)
+    if vm.power != "running":
+        state = VmState.DISABLED if vm.power == "disabled" else VmState.STOPPED
+        return replace(here, state=state, reason="", restart_done=vm.restart_request)
+    if old.halted == vm.generation:
+        return replace(here, state=old.state, reason=old.reason)
+    if vm.restart == "never":
+        why = f"node {dead} failed under it, and it is not to be restarted"
+        return replace(here, state=VmState.STOPPED, reason=why, halted=vm.generation)
+    return replace(here, state=VmState.WAITING, reason=f"node {dead} failed ({proof.kind}); it waits for a place")
