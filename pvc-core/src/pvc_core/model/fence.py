@@ -199,4 +199,7 @@ class FenceHealth(Document, frozen=True, kw_only=True):
 
     coordinator: str
     nodes: dict[str, tuple[DeviceHealth, ...]] = {}
+    lease_s: float = 10.0
+    """Its ``timing.lease`` and ``timing.grace``: what it waits for before it fences."""
+    grace_s: float = 5.0
     published: float = 0.0
