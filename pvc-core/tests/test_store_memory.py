@@ -208,3 +208,84 @@ def test_a_refused_transaction_restores_values_and_versions_exactly():
     with pytest.raises(Exception, match="not empty"):
         store.commit(Put("/a", b"x", 1), Delete("/e"), Create("/e", b"y"), Put("/a/b", b"z", 0), Delete("/a"))
     assert tree.dump() == before
+
+
+def test_a_silent_session_seems_connected_and_hears_late_what_happened_meanwhile():
+    clock = _Clock()
+    tree = MemoryTree()
+    store, other = tree.connect(clock=clock), tree.connect()
+    told: list[str | None] = []
+    store.watch("/", told.append)
+    store.silence()
+    clock.now = 103.0
+    other.commit(Create("/a", b""))
+    with pytest.raises(StoreUnavailable):
+        store.get("/a")
+    with pytest.raises(StoreUnavailable):
+        store.commit(Create("/b", b""))
+    assert (store.state, store.last_heard(), told) == (SessionState.CONNECTED, 100.0, [])
+    assert other.get("/b") is None
+    store.resume()
+    assert (store.last_heard(), told) == (103.0, ["/a"])
+
+
+def test_writes_of_a_silent_session_may_arrive_all_the_same():
+    tree = MemoryTree()
+    store, other = tree.connect(), tree.connect()
+    store.silence(arriving=True)
+    with pytest.raises(StoreUnavailable):
+        store.commit(Create("/a", b""))
+    with pytest.raises(StoreUnavailable):
+        store.commit(Create("/a", b""))
+    assert other.get("/a") is not None
+    store.expire()
+    with pytest.raises(StoreUnavailable):
+        store.commit(Create("/b", b""))
+    assert other.get("/b") is None
+
+
+def test_a_silent_session_that_expired_is_lost_when_the_servers_are_heard_again():
+    store = MemoryTree().connect()
+    states: list[SessionState] = []
+    store.watch_state(states.append)
+    store.silence()
+    store.expire()
+    assert states == []
+    store.resume()
+    assert states == [SessionState.SUSPENDED, SessionState.LOST, SessionState.CONNECTED]
+
+
+def test_an_isolated_server_answers_with_what_it_last_knew_and_writes_nothing():
+    clock = _Clock()
+    tree = MemoryTree()
+    store, other = tree.connect(clock=clock), tree.connect()
+    other.commit(Create("/a", b"old"))
+    store.isolate()
+    clock.now = 105.0
+    other.commit(Put("/a", b"new", ANY), Create("/b", b""))
+    found = store.get("/a")
+    assert found is not None
+    assert (found.value, store.children("/"), store.last_heard()) == (b"old", ["a"], 105.0)
+    with pytest.raises(StoreUnavailable):
+        store.commit(Delete("/a"))
+    store.resume()
+    assert store.children("/") == ["a", "b"]
+
+
+def test_a_client_without_requests_hears_from_the_servers_with_each_ping():
+    clock = _Clock()
+    store = MemoryTree().connect(clock=clock, ping_s=3.0)
+    clock.now = 107.0
+    assert store.last_heard() == 106.0
+    store.get("/")
+    assert store.last_heard() == 107.0
+
+
+def test_changes_are_told_at_once_with_the_name_of_who_made_them():
+    told: list[tuple[str, list[str]]] = []
+    tree = MemoryTree(changed=lambda name, paths: told.append((name, paths)))
+    store = tree.connect(name="hv1")
+    store.commit(Create("/a", b""), Create("/b", b"", ephemeral=True))
+    store.expire()
+    assert told == [("hv1", ["/a", "/b"]), ("", ["/b"])]
+    assert tree.peek("/b") is None

@@ -8,6 +8,8 @@ The faults a session can have, and what the ZooKeeper client shows then:
 =============== ==================================================================================
 ``silence``     no answer arrives any more (a link that is dead without a word, a stopped process): calls fail,
                 CONNECTED, ``last_heard`` stands still; writes may be carried out all the same
+``isolate``     the server is cut off from the others and does not know it yet: it answers reads with what it last
+                knew, and pings, but carries out no writes
 ``suspend``     the link is cut: calls fail, SUSPENDED, ``last_heard`` stands still
 ``resume``      the link is back: CONNECTED, or LOST and CONNECTED when the session expired meanwhile;
                 after ``silence`` alone, what was to be told meanwhile is told now
@@ -136,14 +138,6 @@ class MemoryTree:
             check_path(path)
             self._known_paths.add(path)
 
-    def _get_many(self, paths: Sequence[str]) -> list[Node | None]:
-        with self._lock:
-            return [self._records.get(path) for path in paths]
-
-    def _get_children(self, path: str) -> list[str]:
-        with self._lock:
-            return self._records.children(path)
-
     def _apply(self, operations: tuple[Operation, ...], owner: int, name: str) -> None:
         self._tell(name, self._records.apply(operations, owner))
 
@@ -221,6 +215,8 @@ class MemoryStore:
         """While silent: the servers get the requests all the same."""
         self._late: list[Callable[[], None]] = []
         """While silent: callbacks on their way."""
+        self._stale: Records | None = None
+        """While silent: what reads are answered with all the same."""
         self._state = SessionState.CONNECTED
         self._heard = clock.monotonic()
         self._watches: list[tuple[str, WatchCallback]] = []
@@ -248,7 +244,7 @@ class MemoryStore:
 
     def last_heard(self) -> float:
         """Return when the store last answered on this session's clock: while the link is up now, or the last ping."""
-        if self._link_up():
+        if self._link_up() or self._stale is not None:
             now = self._clock.monotonic()
             if self._ping_s:
                 now = self._heard + (now - self._heard) // self._ping_s * self._ping_s
@@ -263,21 +259,21 @@ class MemoryStore:
         """Return many nodes in the order asked for."""
         for path in paths:
             self.tree._check_path(path)
-        self._reading()
-        return self.tree._get_many(paths)
+        records = self._reading()
+        with self.tree._lock:
+            return [records.get(path) for path in paths]
 
     def children(self, path: str) -> list[str]:
         """Return the names of the children, sorted."""
-        self.tree._check_path(path)
-        self._reading()
-        return self.tree._get_children(path)
+        return self.children_many((path,))[0]
 
     def children_many(self, paths: Sequence[str]) -> list[list[str]]:
         """Return the children of many nodes, in the order asked for."""
         for path in paths:
             self.tree._check_path(path)
-        self._reading()
-        return [self.tree._get_children(path) for path in paths]
+        records = self._reading()
+        with self.tree._lock:
+            return [records.children(path) for path in paths]
 
     def commit(self, *operations: Operation) -> None:
         """Carry out all operations, or none and raise TransactionFailed."""
@@ -331,7 +327,14 @@ class MemoryStore:
             if self._state is SessionState.CONNECTED and not self._crashed:
                 self.last_heard()
                 self._late += self.tree._forget_pending(self)
-                self._silent, self._arriving = True, arriving and not self._expired
+                self._silent, self._arriving, self._stale = True, arriving and not self._expired, None
+
+    def isolate(self) -> None:
+        """Let the servers of the majority not hear of the client any more, while the one it is connected to goes on."""
+        with self.tree._lock:
+            self.silence()
+            if self._silent:
+                self._stale = self.tree._records.copy()
 
     def suspend(self) -> None:
         """Cut the link.  Changes from now on are never reported; ``resume`` makes each watch say None instead."""
@@ -428,6 +431,7 @@ class MemoryStore:
     def _no_more_silence(self) -> list[Callable[[], None]]:
         late, self._late = self._late, []
         self._silent = self._arriving = False
+        self._stale = None
         return late
 
     def _no_more_watches(self) -> None:
@@ -436,9 +440,13 @@ class MemoryStore:
 
     # Without it.
 
-    def _reading(self) -> None:
+    def _reading(self) -> Records:
+        """Return what a read sees."""
         self._fault(Moment.READ, ())
+        if self._stale is not None and not self._crashed:
+            return self._stale
         self._demand_connection()
+        return self.tree._records
 
     def _fault(self, moment: Moment, operations: tuple[Operation, ...]) -> None:
         if self.tree.fault is not None:

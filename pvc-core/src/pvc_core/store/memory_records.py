@@ -35,6 +35,12 @@ class _Record:
         self.value, self.version = value, version
         self._node = Node(value, version, self.owner != 0)
 
+    def copy(self) -> "_Record":
+        other = _Record(self.value, self.owner)
+        other.set(self.value, self.version)
+        other.children = set(self.children)
+        return other
+
 
 class _RefusedError(Exception):
     def __init__(self, failure: Failure) -> None:
@@ -56,6 +62,12 @@ class Records:
         """Return the names of the children, sorted."""
         record = self._records.get(path)
         return [] if record is None else sorted(record.children)
+
+    def copy(self) -> "Records":
+        """Return all nodes as they are now."""
+        other = Records()
+        other._records = {path: record.copy() for path, record in self._records.items()}
+        return other
 
     def dump(self) -> dict[str, Node]:
         """Return every node but the root, by path."""
