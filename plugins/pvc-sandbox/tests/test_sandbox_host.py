@@ -49,8 +49,8 @@ def shell(host, script):
     return host.exec(["sh", "-c", script]).check().stdout.strip()
 
 
-def pings(source, target):
-    return source.exec(["ping", "-c", "1", "-W", "1", target.address]).returncode == 0
+def pings(source, target, address=None):
+    return source.exec(["ping", "-c", "1", "-W", "1", address or target.address]).returncode == 0
 
 
 def test_libvirt_answers_from_outside_and_knows_the_host(host, other):
@@ -72,7 +72,7 @@ def test_starting_a_host_that_is_on_changes_nothing(host):
 def test_hosts_see_each_other_and_only_their_own_processes_and_links(host, other):
     assert pings(host, other)
     assert "pvc_sandbox.node_init" in shell(host, "tr '\\0' ' ' </proc/1/cmdline")
-    assert shell(host, "ls /sys/class/net") == "eth0\nguest0\nlo"
+    assert shell(host, "ls /sys/class/net") == "eth0\nguest0\nlo\nmgmt0"
     assert shell(host, "hostname") == "hv1"
     assert shell(host, "ls /run/netns 2>/dev/null || true") == ""
 
@@ -162,16 +162,46 @@ def test_frozen_host_goes_on_when_it_is_started(host):
     assert not host.frozen
 
 
+def test_host_that_loses_power_while_it_hangs_is_whole_when_it_comes_back(host):
+    host.freeze()
+    host.power_cut()
+    host.thaw()  # too late, and harmless
+    assert not host.running
+    host.boot()
+    host.thaw()
+    assert not host.frozen
+    host.start()
+
+
 def test_pulled_cables_and_back(host, other):
     host.cut_link()
     assert not pings(other, host)
     assert shell(host, "cat /sys/class/net/eth0/carrier") == "0"
-    assert links.carriers(host.layout) == {"hv1": False, "hv1-guest": False, "hv2": True, "hv2-guest": True}
+    assert pulled(host) == ["hv1", "hv1-guest"]
+    assert pings(other, host, host.layout.management_address(1)), "the way to the BMCs is another one"
+    host.cut_link(links.NETWORKS)
+    assert pulled(host) == ["hv1", "hv1-guest", "hv1-mgmt"]
+    assert not pings(other, host, host.layout.management_address(1))
     host.heal_link()
+    assert pulled(host) == []
     assert pings(other, host)
     host.cut_link()
     host.start()
     assert pings(other, host)
+
+
+def test_pulled_cables_stay_pulled_when_the_button_is_pressed(host, other):
+    host.cut_link()
+    host.power_cut()
+    host.boot()
+    assert pulled(host) == ["hv1", "hv1-guest"]
+    assert not pings(other, host)
+    host.start()
+    assert pings(other, host)
+
+
+def pulled(host):
+    return sorted(port for port, up in links.carriers(host.layout).items() if not up)
 
 
 def test_libvirtd_that_dies_is_started_again(host):

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.waiting import wait_until
 
 
@@ -27,12 +28,14 @@ def write_atomically(path: Path, content: bytes | str, mode: int = 0o644) -> Non
 class Lock:
     """A lock between processes, by ``flock`` on a file: it ends with the process that holds it, however that ends.
 
-    Whoever holds it may delete the file.
+    Whoever holds it may delete the file.  ``make_directory=False``: raise SandboxError when the file's directory is
+    not there, instead of making it.
     """
 
-    def __init__(self, path: Path, deadline_s: float = 120.0) -> None:
+    def __init__(self, path: Path, deadline_s: float = 120.0, *, make_directory: bool = True) -> None:
         self._path = path
         self._deadline_s = deadline_s
+        self._make_directory = make_directory
         self._handle = -1
 
     def __enter__(self) -> Self:
@@ -45,8 +48,14 @@ class Lock:
         return self
 
     def _try(self) -> bool:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if self._make_directory:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            if self._make_directory:  # it was removed in between
+                return False
+            raise SandboxError(f"{self._path.parent} is not there: the sandbox was removed") from None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The holder before us may have deleted the file: then this is not the one that others lock.

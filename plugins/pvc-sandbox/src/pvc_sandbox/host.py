@@ -5,11 +5,12 @@ earlier process, killed at any moment, left behind.
 """
 
 import contextlib
+import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ import msgspec
 
 from pvc_core.plugin.process import Completed, run
 from pvc_sandbox import libvirtd, links
+from pvc_sandbox.boot import Boot, Watchdog, boot_file, load_boot, write_boot
 from pvc_sandbox.control import NoAnswer, Service, ServiceState, Signal, Start, Status, Stop, ask
 from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.files import Lock, write_atomically
@@ -36,6 +38,8 @@ from pvc_sandbox.waiting import wait_until
 START_DEADLINE_S: Final = 30.0
 EXEC_DEADLINE_S: Final = 60.0
 _SIGNAL_DEADLINE_S: Final = 5.0
+WATCHDOG_SOCKET: Final = "watchdog.sock"
+"""Below the host's /run."""
 
 
 class Host:
@@ -55,25 +59,24 @@ class Host:
         self.state = self.layout.node_state(number)
         self.run = self.layout.node_run(number)
         self._pid_file = self.layout.run / f"{self.name}.pid"
+        self._watchdog_file = self.layout.watchdog_record(number)
+        self._pulled_file = self.layout.run / f"{self.name}.pulled"
         self._boot_log = self.state / "log/init.log"
 
-    def start(self, services: Sequence[Service] = ()) -> None:
+    def start(self, services: Sequence[Service] = (), *, watchdog: Watchdog | None = None) -> None:
         """Power the host on, start ``services`` too, and return when its libvirtd answers.
 
         A host that is on stays as it is, and so does a service that runs; a frozen one goes on, and pulled
-        cables are put back.
+        cables are put back.  The services, and a watchdog if it is to have one, come up at each later boot too.
         """
-        with self._lock() as lock:
-            power = self._living()
+        boot = Boot(services=(libvirtd.service(self.layout, self.number), *services), watchdog=watchdog)
+        with self._lock(make_directory=True) as lock:
+            write_boot(self.state, boot)
+            self._pulled_file.unlink(missing_ok=True)
+            power = self.power
             if power is not None and is_stopped(power):
-                self.thaw()
-            if power is None:
-                self._clear()
-                power = self._boot(lock)
-            self._wait_for_init(power)
-            links.connect(self.layout, self.number, power.pid)
-            for service in (libvirtd.service(self.layout, self.number), *services):
-                self.start_service(service)
+                self._thaw(power)
+            self._bring_up(boot, lock)
         wait_until(
             f"{self.name}: answer from libvirtd",
             lambda: run(["virsh", "-q", "-c", self.uri, "hostname"], deadline_s=START_DEADLINE_S).returncode == 0,
@@ -83,55 +86,79 @@ class Host:
             ),
         )
 
+    def boot(self) -> None:
+        """Power the host on as its power button does, and return when its daemons are starting.
+
+        What is on stays as it is, frozen or not, and cables that were pulled stay pulled.  Raises SandboxError when
+        it was never started before, or is removed meanwhile.
+        """
+        with self._lock() as lock:
+            boot = load_boot(self.state)
+            if not self.running:
+                self._bring_up(boot, lock)
+
+    @property
+    def power(self) -> ProcessRecord | None:
+        """The host's first process, None when it is off: another one after each boot."""
+        return living(self._pid_file)
+
     @property
     def running(self) -> bool:
         """Whether the host is on."""
-        return self._living() is not None
+        return self.power is not None
 
     @property
     def frozen(self) -> bool:
         """Whether the host is on but hangs."""
-        power = self._living()
+        power = self.power
         return power is not None and is_stopped(power)
 
     @property
     def pid(self) -> int:
         """PID, on the machine, of the host's first process; raises SandboxError when it is off."""
-        power = self._living()
-        if power is None:
-            raise SandboxError(f"{self.name} is off; switch it on with: pvc sandbox power-on {self.name}")
-        return power.pid
+        return self._powered().pid
 
-    def power_cut(self) -> None:
-        """Cut the power: everything on it ends at once, without a word to its peers; an off host is success."""
+    def power_cut(self, *, of: ProcessRecord | None = None) -> bool:
+        """Cut the power: everything on it ends at once, without a word to its peers; an off host is success.
+
+        ``of``: only if the host is still on since the boot with this first process.  Returns whether it was on.
+        """
+        if not self.layout.run.is_dir():  # since the machine was started, nothing of the sandbox was
+            return False
         with self._lock():
-            links.unplug(self.layout, self.number)
-            power = self._living()
-            if power is not None:
-                kill(power)
-            self._clear()
+            power = self.power
+            if of is not None and power != of:
+                return False
+            self._cut()
+        return power is not None
 
     def freeze(self) -> None:
         """Make the host hang: all its processes stop, guests too; its connections stay open but silent."""
-        power = self._record()
-        send(power, signal.SIGSTOP)  # first, or it would start daemons again
-        self._signal_all(signal.SIGSTOP)
-        wait_until(f"{self.name}: hangs", lambda: is_stopped(power), deadline_s=_SIGNAL_DEADLINE_S)
+        with self._lock():
+            power = self._powered()
+            send(power, signal.SIGSTOP)  # first, or it would start daemons again
+            self._signal_all(power, signal.SIGSTOP)
+            wait_until(f"{self.name}: hangs", lambda: is_stopped(power), deadline_s=_SIGNAL_DEADLINE_S)
 
     def thaw(self) -> None:
-        """Let a frozen host go on."""
-        power = self._record()
-        self._signal_all(signal.SIGCONT)
-        send(power, signal.SIGCONT)
-        wait_until(f"{self.name}: goes on", lambda: not is_stopped(power), deadline_s=_SIGNAL_DEADLINE_S)
+        """Let a frozen host go on; one that does not hang, or is off, is success."""
+        with self._lock():
+            power = self.power
+            if power is not None:
+                self._thaw(power)
 
-    def cut_link(self) -> None:
-        """Pull its network cables: the host and its guests live on, unreachable."""
-        links.set_carrier(self.layout, self.number, up=False)
+    def cut_link(self, networks: Collection[int] = (links.CLUSTER, links.GUESTS)) -> None:
+        """Pull its cables to these networks: the host and its guests live on, unreachable there, also after a boot."""
+        with self._lock():
+            self._powered()
+            write_atomically(self._pulled_file, msgspec.json.encode(sorted({*self._pulled(), *networks})))
+            links.set_carriers(self.layout, self.number, pulled=self._pulled())
 
     def heal_link(self) -> None:
         """Put its network cables back."""
-        links.set_carrier(self.layout, self.number, up=True)
+        with self._lock():
+            self._pulled_file.unlink(missing_ok=True)
+            links.set_carriers(self.layout, self.number, pulled=())
 
     def command(self, argv: Sequence[str]) -> list[str]:
         """Return the argument list that runs ``argv`` on the host, for whoever wants to start it himself."""
@@ -160,7 +187,10 @@ class Host:
 
     def destroy(self) -> None:
         """Power off and delete its disks; the last host of a sandbox without a cluster takes the switch with it."""
-        self.power_cut()
+        with self._lock(make_directory=True):
+            self._cut()
+            boot_file(self.state).unlink(missing_ok=True)  # no button that was pressed just now can boot it any more
+            self._pulled_file.unlink(missing_ok=True)
         shutil.rmtree(self.state, ignore_errors=True)
         state = Path(self.layout.state)
         if (state / PLAN_FILE).exists():
@@ -172,17 +202,34 @@ class Host:
                 shutil.rmtree(self.layout.run, ignore_errors=True)
         forget_empty_directories()
 
-    def _lock(self) -> Lock:
-        return Lock(self.layout.run / f"{self.name}.lock")
+    def _lock(self, *, make_directory: bool = False) -> Lock:
+        return Lock(self.layout.run / f"{self.name}.lock", make_directory=make_directory)
 
-    def _living(self) -> ProcessRecord | None:
-        return living(self._pid_file)
-
-    def _record(self) -> ProcessRecord:
-        power = self._living()
+    def _powered(self) -> ProcessRecord:
+        power = self.power
         if power is None:
-            raise SandboxError(f"{self.name} is off")
+            raise SandboxError(f"{self.name} is off; switch it on with: pvc sandbox power-on {self.name}")
         return power
+
+    def _pulled(self) -> frozenset[int]:
+        try:
+            return msgspec.json.decode(self._pulled_file.read_bytes(), type=frozenset[int])
+        except FileNotFoundError:
+            return frozenset()
+
+    def _bring_up(self, boot: Boot, lock: Lock) -> None:
+        power = self.power
+        if power is None:
+            self._clear()
+            power = self._boot(lock)
+        self._wait_for_init(power)
+        links.connect(self.layout, self.number, power.pid, pulled=self._pulled())
+        if boot.watchdog is None:
+            self._end_watchdog()
+        elif self._other_watchdog() is None:
+            self._launch("watchdog", self.layout.state, self.name, str(lock.fileno()), lock=lock)
+        for service in boot.services:
+            self.start_service(service)
 
     def _boot(self, lock: Lock) -> ProcessRecord:
         links.make_switch(self.layout)
@@ -196,12 +243,19 @@ class Host:
         )
         spec_file = self.state / "init.json"
         write_atomically(spec_file, msgspec.json.encode(spec))
-        argv = [sys.executable, "-m", "pvc_sandbox.node_init", str(spec_file), str(lock.fileno())]
+        self._launch("node_init", str(spec_file), str(lock.fileno()), lock=lock)
+        power = self.power
+        if power is None:
+            raise SandboxError(f"{self.name} ended at once: {last_lines(self._boot_log)}")
+        return power
+
+    def _launch(self, module: str, *arguments: str, lock: Lock) -> None:
+        """Start a process that outlives this one; return when it is recorded."""
         with self._boot_log.open("ab") as log:
-            # The lock is inherited until the first process is recorded: should we be killed meanwhile, the next
-            # start waits for that, and finds it.
+            # The lock is inherited until the process is recorded: should we be killed meanwhile, whoever takes the
+            # lock next waits for that, and finds it.
             launcher = subprocess.Popen(
-                argv,
+                [sys.executable, "-m", f"pvc_sandbox.{module}", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -209,11 +263,8 @@ class Host:
                 start_new_session=True,
                 pass_fds=(lock.fileno(),),
             )
-        status = launcher.wait(START_DEADLINE_S)
-        power = self._living()
-        if status or power is None:
-            raise SandboxError(f"{self.name} did not start: {last_lines(self._boot_log)}")
-        return power
+        if launcher.wait(START_DEADLINE_S):
+            raise SandboxError(f"{self.name} did not start ({module}): {last_lines(self._boot_log)}")
 
     def _wait_for_init(self, power: ProcessRecord) -> None:
         def ready() -> bool:
@@ -226,15 +277,39 @@ class Host:
 
         wait_until(f"{self.name}: start of its first process", ready, deadline_s=START_DEADLINE_S)
 
+    def _cut(self) -> None:
+        links.unplug(self.layout, self.number)
+        power = self.power
+        if power is not None:
+            kill(power)
+        self._clear()
+
     def _clear(self) -> None:
         """Remove what does not survive a power cut."""
+        self._end_watchdog()
         self._pid_file.unlink(missing_ok=True)
         shutil.rmtree(self.run, ignore_errors=True)
 
-    def _signal_all(self, sign: signal.Signals) -> None:
+    def _end_watchdog(self) -> None:
+        """End it, also one that has cut the power and waits to switch it on again; but not from within itself."""
+        watchdog = self._other_watchdog()
+        if watchdog is not None:
+            kill(watchdog)
+        (self.run / WATCHDOG_SOCKET).unlink(missing_ok=True)
+
+    def _other_watchdog(self) -> ProcessRecord | None:
+        watchdog = living(self._watchdog_file)
+        return None if watchdog is None or watchdog.pid == os.getpid() else watchdog
+
+    def _thaw(self, power: ProcessRecord) -> None:
+        self._signal_all(power, signal.SIGCONT)
+        send(power, signal.SIGCONT)
+        wait_until(f"{self.name}: goes on", lambda: not is_stopped(power), deadline_s=_SIGNAL_DEADLINE_S)
+
+    def _signal_all(self, power: ProcessRecord, sign: signal.Signals) -> None:
         # -1 is everything in the PID namespace but its first process and the sender: no process can slip through.
         sender = f"import os; os.kill(-1, {int(sign)})"
-        argv = ["nsenter", "--target", str(self.pid), "--pid", "--", sys.executable, "-I", "-S", "-c", sender]
+        argv = ["nsenter", "--target", str(power.pid), "--pid", "--", sys.executable, "-I", "-S", "-c", sender]
         run(argv, deadline_s=EXEC_DEADLINE_S).check()
 
 

@@ -25,6 +25,8 @@ MAX_INDEX: Final = 250
 MAX_NODES: Final = 99
 SWITCH_HOST: Final = 254
 """Last octet of the switch's own address: clients and tests reach the nodes from there."""
+_FIRST_BMC: Final = 100
+"""A BMC's last octet is this and its node's number."""
 
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 
@@ -66,6 +68,14 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         """Return an address in the guests' network (a /24); the nodes themselves have none there."""
         return f"10.78.{self.index}.{host}"
 
+    def management_address(self, host: int = SWITCH_HOST) -> str:
+        """Return a node's address in the management network (a /24), where the BMCs are."""
+        return f"10.79.{self.index}.{host}"
+
+    def bmc_address(self, number: int) -> str:
+        """Return the address of a node's BMC, which is in the management network."""
+        return self.management_address(_FIRST_BMC + number)
+
     @property
     def cluster_network(self) -> str:
         """Network of the nodes' addresses."""
@@ -75,6 +85,11 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     def guest_network(self) -> str:
         """Network of the guests' addresses."""
         return f"{self.guest_address(0)}/24"
+
+    @property
+    def management_network(self) -> str:
+        """Network of the nodes' BMCs."""
+        return f"{self.management_address(0)}/24"
 
     def node_name(self, number: int) -> str:
         """Return a node's name, which is also the name of its port on the switch."""
@@ -94,6 +109,10 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     def node_run(self, number: int) -> Path:
         """Return the directory that a node sees as /run."""
         return self.run / self.node_name(number)
+
+    def watchdog_record(self, number: int) -> Path:
+        """Return the file that says which process is a node's watchdog."""
+        return self.run / f"{self.node_name(number)}.watchdog"
 
     def mac(self, number: int, network: int) -> str:
         """Return the address of a node's card: the same after a power cut, as with real hardware."""

@@ -1,33 +1,40 @@
-"""Networks of a sandbox: a switch in a namespace of its own, and each node's two cables to it.
+"""Networks of a sandbox: a switch in a namespace of its own, and each node's three cables to it.
 
 ``eth0`` is in the cluster network (bridge ``sw``: state store, migrations), ``guest0`` in the guests' (bridge
-``guest``), for network drivers to put into their bridges.  The machine's own network is not touched.  Every
-function brings things to the wanted state, from whatever it finds.
+``guest``), for network drivers to put into their bridges, ``mgmt0`` in the management network (bridge ``mgmt``), where
+the nodes' BMCs are.  The machine's own network is not touched.  Every function brings things to the wanted state,
+from whatever it finds.
 """
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, Final
-
-from pyroute2 import IPRoute, NetlinkError
+from typing import TYPE_CHECKING, Any, Final
 
 from pvc_core.plugin.process import run
 from pvc_core.testkit.lan import entered
 from pvc_sandbox.layout import SWITCH_HOST, Layout
 
+if TYPE_CHECKING:  # it takes 0.1 s to import: a power button must not wait for it to tell whether the power is on
+    from pyroute2 import IPRoute
+
 CLUSTER: Final = 0
 GUESTS: Final = 1
-_BRIDGES: Final = {CLUSTER: "sw", GUESTS: "guest"}
-_CARDS: Final = {CLUSTER: "eth0", GUESTS: "guest0"}
+MANAGEMENT: Final = 2
+NETWORKS: Final = (CLUSTER, GUESTS, MANAGEMENT)
+_BRIDGES: Final = {CLUSTER: "sw", GUESTS: "guest", MANAGEMENT: "mgmt"}
+_CARDS: Final = {CLUSTER: "eth0", GUESTS: "guest0", MANAGEMENT: "mgmt0"}
+_PORTS: Final = {CLUSTER: "", GUESTS: "-guest", MANAGEMENT: "-mgmt"}
 _NAMED: Final = Path("/run/netns")
 """Where ``ip netns`` keeps named namespaces."""
 _DEADLINE_S: Final = 20.0
 
 
 @contextlib.contextmanager
-def _open(namespace: Path) -> Iterator[IPRoute]:
+def _open(namespace: Path) -> "Iterator[IPRoute]":
+    from pyroute2 import IPRoute
+
     # ``IPRoute(netns=...)`` would fork to open the socket there, which a process with threads should not do.
     with entered(namespace):
         links = IPRoute()
@@ -39,22 +46,24 @@ def _switch(layout: Layout) -> Path:
     return _NAMED / layout.switch
 
 
-def _index(links: IPRoute, name: str) -> int | None:
+def _index(links: "IPRoute", name: str) -> int | None:
     found = links.link_lookup(ifname=name)
     return int(found[0]) if found else None
 
 
-def _up(links: IPRoute, name: str) -> None:
+def _up(links: "IPRoute", name: str) -> None:
     links.link("set", index=_index(links, name), state="up")
 
 
-def _address(links: IPRoute, name: str, address: str) -> None:
+def _address(links: "IPRoute", name: str, address: str) -> None:
     with _ignoring(errno.EEXIST):
         links.addr("add", index=_index(links, name), address=address, prefixlen=24)
 
 
 @contextlib.contextmanager
 def _ignoring(*codes: int) -> Iterator[None]:
+    from pyroute2 import NetlinkError
+
     try:
         yield
     except NetlinkError as error:
@@ -64,8 +73,7 @@ def _ignoring(*codes: int) -> Iterator[None]:
 
 def port(layout: Layout, number: int, network: int) -> str:
     """Return the name of a node's port on the switch."""
-    name = layout.node_name(number)
-    return name if network == CLUSTER else f"{name}-guest"
+    return layout.node_name(number) + _PORTS[network]
 
 
 def switch_exists(layout: Layout) -> bool:
@@ -76,11 +84,15 @@ def switch_exists(layout: Layout) -> bool:
 
 
 def make_switch(layout: Layout) -> None:
-    """Make the switch with its two bridges; what is there is kept."""
+    """Make the switch with its bridges; what is there is kept."""
     if not switch_exists(layout):
         _switch(layout).unlink(missing_ok=True)
         run(["ip", "netns", "add", layout.switch], deadline_s=_DEADLINE_S).check()
-    addresses = {CLUSTER: layout.cluster_address(SWITCH_HOST), GUESTS: layout.guest_address(SWITCH_HOST)}
+    addresses = {
+        CLUSTER: layout.cluster_address(SWITCH_HOST),
+        GUESTS: layout.guest_address(SWITCH_HOST),
+        MANAGEMENT: layout.management_address(SWITCH_HOST),
+    }
     with _open(_switch(layout)) as links:
         _up(links, "lo")
         for network, bridge in _BRIDGES.items():
@@ -99,8 +111,8 @@ def remove_switch(layout: Layout) -> None:
         path.unlink(missing_ok=True)
 
 
-def connect(layout: Layout, number: int, pid: int) -> None:
-    """Plug a node's cables in; ``pid`` is a process in the node's network namespace."""
+def connect(layout: Layout, number: int, pid: int, *, pulled: Collection[int] = ()) -> None:
+    """Plug a node's cables in, but those of the networks ``pulled``; ``pid`` is a process in its network namespace."""
     with _open(_switch(layout)) as switch, _open(Path(f"/proc/{pid}/ns/net")) as node:
         _up(node, "lo")
         for network, card in _CARDS.items():
@@ -110,12 +122,14 @@ def connect(layout: Layout, number: int, pid: int) -> None:
                 _unplug(switch, name)
                 peer: dict[str, Any] = {"ifname": card, "net_ns_pid": pid, "address": layout.mac(number, network)}
                 switch.link("add", ifname=name, kind="veth", peer=peer)
-            switch.link("set", index=_index(switch, name), master=_index(switch, _BRIDGES[network]), state="up")
+            state = "down" if network in pulled else "up"
+            switch.link("set", index=_index(switch, name), master=_index(switch, _BRIDGES[network]), state=state)
             _up(node, card)
         _address(node, _CARDS[CLUSTER], layout.cluster_address(number))
+        _address(node, _CARDS[MANAGEMENT], layout.management_address(number))
 
 
-def _unplug(switch: IPRoute, name: str) -> None:
+def _unplug(switch: "IPRoute", name: str) -> None:
     index = _index(switch, name)
     if index is not None:
         with _ignoring(errno.ENODEV):
@@ -130,13 +144,13 @@ def unplug(layout: Layout, number: int) -> None:
                 _unplug(switch, port(layout, number, network))
 
 
-def set_carrier(layout: Layout, number: int, *, up: bool) -> None:
-    """Pull both cables out of the switch, or put them back in: the node's cards lose or get their carrier."""
+def set_carriers(layout: Layout, number: int, *, pulled: Collection[int]) -> None:
+    """Pull the cables of these networks out of the switch and put the others in: the node's cards notice."""
     with _open(_switch(layout)) as switch:
         for network in _CARDS:
             index = _index(switch, port(layout, number, network))
             if index is not None:
-                switch.link("set", index=index, state="up" if up else "down")
+                switch.link("set", index=index, state="down" if network in pulled else "up")
 
 
 def carriers(layout: Layout) -> dict[str, bool]:

@@ -1,10 +1,7 @@
 """The first process of a node: ``python -m pvc_sandbox.node_init SPEC LOCK_FD``.
 
-It makes the node's namespaces, mounts what a host of its own would have, and then supervises services.  When
-it dies, the kernel ends everything in its PID namespace: that is the node's power cut.
-
-A kill at any moment leaves nothing unknown behind: it forks while no file says so yet, but the child goes on
-only after its parent has recorded it.
+It makes the node's namespaces, mounts what a host of its own would have, and then supervises services.  When it
+dies, the kernel ends everything in its PID namespace: that is the node's power cut.
 """
 
 import os
@@ -17,7 +14,7 @@ import msgspec
 from pvc_sandbox import syscalls
 from pvc_sandbox.control import SOCKET_NAME
 from pvc_sandbox.devices import DeviceEvents, mount_devices
-from pvc_sandbox.records import write_record
+from pvc_sandbox.records import go_on_recorded
 from pvc_sandbox.supervisor import Supervisor
 
 
@@ -42,18 +39,8 @@ def main() -> None:
         | syscalls.CLONE_NEWIPC
         | syscalls.CLONE_NEWNET
     )
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child:
-        write_record(Path(spec.pid_file), child)
-        os.write(writer, b"!")
-        os._exit(0)
-    os.close(int(sys.argv[2]))
-    os.close(writer)
-    recorded = os.read(reader, 1)
-    os.close(reader)
-    if recorded:
-        _run(spec)
+    go_on_recorded(Path(spec.pid_file), int(sys.argv[2]))
+    _run(spec)
 
 
 def _run(spec: InitSpec) -> None:

@@ -51,6 +51,26 @@ def write_record(path: Path, pid: int) -> None:
     write_atomically(path, msgspec.json.encode(record(pid)))
 
 
+def go_on_recorded(path: Path, lock: int) -> None:
+    """Return in a child of this process once it is recorded in a file, and let go of an inherited lock there.
+
+    This process itself ends.  A kill at any moment leaves nothing unknown behind: it forks while no file says so yet,
+    but the child goes on only after its parent has recorded it; whoever waits for the lock waits for that.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child:
+        write_record(path, child)
+        os.write(writer, b"!")
+        os._exit(0)
+    os.close(lock)
+    os.close(writer)
+    recorded = os.read(reader, 1)
+    os.close(reader)
+    if not recorded:
+        os._exit(1)
+
+
 def living(path: Path) -> ProcessRecord | None:
     """Return the process recorded in a file, None unless that very process lives.
 

@@ -192,13 +192,17 @@ class Sandbox:
         """Cut a node's power: its guests and daemons end at once, its disks stay."""
         self.host(node).power_cut()
 
-    def cut_link(self, node: str) -> None:
-        """Pull a node's network cables."""
-        self._powered(node).cut_link()
+    def cut_link(self, node: str, *, management: bool = False) -> None:
+        """Pull a node's cables to the cluster and to the guests' network; with ``management`` that to the BMCs too.
+
+        They stay pulled when the node is booted by its BMC or its watchdog, until ``heal_link``, ``power_on`` or ``up``.
+        """
+        networks = links.NETWORKS if management else (links.CLUSTER, links.GUESTS)
+        self.host(node).cut_link(networks)
 
     def heal_link(self, node: str) -> None:
         """Put a node's network cables back."""
-        self._powered(node).heal_link()
+        self.host(node).heal_link()
 
     def freeze(self, node: str) -> None:
         """Make a node hang."""
@@ -316,12 +320,6 @@ class Sandbox:
             uri=host.uri,
             services=services,
         )
-
-    def _powered(self, node: str) -> Host:
-        host = self.host(node)
-        if not host.running:
-            raise SandboxError(f"{node} is off, so its cables carry nothing; switch it on: pvc sandbox power-on {node}")
-        return host
 
     def _each(self, hosts: Sequence[Host], act: Callable[[Host], None]) -> None:
         """Act on several hosts at once; the first error is raised after all have ended."""
