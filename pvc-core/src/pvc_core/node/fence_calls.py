@@ -7,6 +7,7 @@ operator's request and the fencer never talk to one controller at the same time.
 import threading
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Final, NamedTuple
 
 from pvc_core.model.errors import PvcError
@@ -30,11 +31,14 @@ class Outcome(NamedTuple):
 class FenceCalls:
     """The fence drivers of this coordinator.  May be used from any thread."""
 
-    def __init__(self, drivers: Drivers, clock: Clock) -> None:
+    def __init__(
+        self, drivers: Drivers, clock: Clock, *, lock: Callable[[], AbstractContextManager[object]] = threading.Lock
+    ) -> None:
+        """``lock`` makes what is held while a node's devices are asked; the simulator has its own."""
         self._drivers: Final = drivers
         self._clock: Final = clock
         self._guard: Final = threading.Lock()
-        self._locks: Final[defaultdict[str, threading.Lock]] = defaultdict(threading.Lock)
+        self._locks: Final[defaultdict[str, AbstractContextManager[object]]] = defaultdict(lock)
 
     def off(self, node: str, level: FenceLevel) -> Outcome:
         """Switch all devices of a level off; ok only when at the end each of them reads off."""
@@ -88,6 +92,6 @@ class FenceCalls:
         except PvcError as error:
             return PowerState.UNKNOWN, str(error)
 
-    def _lock(self, node: str) -> threading.Lock:
+    def _lock(self, node: str) -> AbstractContextManager[object]:
         with self._guard:
             return self._locks[node]
