@@ -46,9 +46,11 @@ def power(tmp_path):
 @pytest.fixture
 def bmc(tmp_path, power):
     made = Bmc("hv1", tmp_path / "bmc", "127.0.0.1", free_port(), (str(power),))
-    made.start()
-    yield made
-    made.stop()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
 
 
 def ask(bmc, *command, user="admin", password="secret", level="OPERATOR"):

@@ -153,6 +153,8 @@ class Bmc:
         with Lock(self.directory / "lock"):
             process = living(self._pid_file)
             if process is not None:
+                # With what it has started: a change that was to come later is lost with its power.
+                os.killpg(os.getpgid(process.pid), signal.SIGKILL)
                 kill(process)
             self._pid_file.unlink(missing_ok=True)
 
@@ -261,7 +263,10 @@ class Bmc:
     def _listens(self, process: ProcessRecord) -> bool:
         if not is_alive(process):
             raise SandboxError(f"BMC {self.name} ended while it started; see {self._log}")
-        own = {str(fd.readlink()) for fd in Path(f"/proc/{process.pid}/fd").iterdir()}
-        tables = [Path(f"/proc/{process.pid}/net", table).read_text() for table in ("udp", "udp6")]
+        try:
+            own = {str(fd.readlink()) for fd in Path(f"/proc/{process.pid}/fd").iterdir()}
+            tables = [Path(f"/proc/{process.pid}/net", table).read_text() for table in ("udp", "udp6")]
+        except FileNotFoundError:  # it has just closed one, or ended
+            return False
         rows = [line.split() for table in tables for line in table.splitlines()[1:]]
         return any(f"socket:[{row[9]}]" in own for row in rows)
