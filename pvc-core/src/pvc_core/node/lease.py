@@ -17,6 +17,8 @@ import logging
 import threading
 from typing import Final, NamedTuple
 
+from msgspec.structs import replace
+
 from pvc_core.model.errors import PvcError, Unavailable
 from pvc_core.model.node import Lease, LeaseGeneration
 from pvc_core.node.clock import Clock
@@ -26,8 +28,10 @@ from pvc_core.store.api import Check, Operation, SessionState, Store
 log = logging.getLogger(__name__)
 
 _SAFE: Final = 0.7
-"""Part of the lease time, counted from the last answer, in which the lease certainly stands: the servers count from
-when they heard from us, which is before that answer came; the rest is for noticing it and giving up the primary role."""
+"""Part of the lease time, counted from the last answered request, in which the lease is taken to stand: the servers count
+from when they heard from us, which is before that answer came; the rest is for noticing it and giving up the primary role.
+A server that is cut off from the others may answer for longer, so nothing rests on this alone: writes carry ``guard``, the
+watchdog is fed on what ``confirm`` found."""
 
 
 class LeaseLost(Unavailable):
@@ -42,6 +46,10 @@ class _Held(NamedTuple):
     generation: int
     version: int
     """Version of the generation document: no later lease has the same."""
+    confirmed: float
+    """When the newest transaction that found this lease in its place was sent, on the monotonic clock."""
+    down_s: float = 0.0
+    """What is declared of the watchdog, as in ``LeaseGeneration``."""
 
 
 class NodeLease:
@@ -58,6 +66,8 @@ class NodeLease:
         self._own = frozenset({holder, *predecessor.split()})
         self._holder = holder
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        """One at a time changes the generation document; held while the store is asked."""
         self._held: _Held | None = None
         self._losses = 0
         self._released = False
@@ -79,15 +89,67 @@ class NodeLease:
         return self._store.state is SessionState.CONNECTED
 
     def alive(self) -> bool:
-        """Return whether the lease certainly stands, even if the store cannot be reached at this moment."""
+        """Return whether the lease stands as far as we know, even if the store cannot be reached at this moment."""
         return self._held is not None and self._fresh()
+
+    @property
+    def safe_s(self) -> float:
+        """Seconds for which the lease is relied on without any word from the servers."""
+        return self._safe_s
+
+    def confirmed(self) -> float | None:
+        """Return when the lease last was confirmed: when the transaction that found it was sent; None without a lease."""
+        held = self._held
+        return None if held is None else held.confirmed
+
+    def declared(self) -> float | None:
+        """Return what is declared of the watchdog for this lease, in seconds; None without a lease."""
+        held = self._held
+        return None if held is None else held.down_s
 
     def guard(self) -> tuple[Operation, ...]:
         """Return the checks that make a transaction fail unless this very lease still stands; raises LeaseLost."""
-        held = self._held
-        if held is None:
-            raise LeaseLost(f"node {self._node} has no lease now: it waits for the state store")
-        return Check(keys.lease(self._node).path), Check(keys.generation(self._node).path, held.version)
+        held = self._need()
+        return self._stands(), Check(keys.generation(self._node).path, held.version)
+
+    def confirm(self) -> None:
+        """Have a majority of the servers confirm that this lease stands.
+
+        Raises LeaseLost, StoreUnavailable, and TransactionFailed when it does not stand, or was declared anew meanwhile.
+        """
+        asked = self._clock.monotonic()
+        held = self._need()
+        self._store.commit(*self.guard())
+        with self._lock:
+            # A declaration of another thread may have confirmed it later than this.
+            if self._held is not None and self._held.version == held.version:
+                self._held = self._held._replace(confirmed=max(asked, self._held.confirmed))
+
+    def declare(self, down_s: float) -> None:
+        """Declare for this lease by when the watchdog has reset the node, as in ``LeaseGeneration``; 0: it has none.
+
+        Raises LeaseLost, StoreUnavailable and TransactionFailed.  The lease is then given up for a new one, with
+        nothing declared, as it is unknown what is written.
+        """
+        with self._writing:
+            self._declare(down_s)
+
+    def _declare(self, down_s: float) -> None:
+        asked = self._clock.monotonic()
+        held = self._need()
+        last = documents.read(self._store, keys.generation(self._node))
+        try:
+            if last is None or last.version != held.version:
+                raise LeaseLost(f"somebody else has changed the lease of node {self._node}")
+            self._store.commit(self._stands(), last.put(replace(last.value, watchdog_down_s=down_s)))
+        except BaseException:
+            self._drop(held)
+            raise
+        with self._lock:
+            if self._held is None or self._held.version != held.version:
+                raise LeaseLost(f"the session of node {self._node} was lost while it declared its watchdog")
+            self._held = _Held(held.generation, held.version + 1, asked, down_s)
+        log.info("watchdog-declared node=%s generation=%d down_s=%.1f", self._node, held.generation, down_s)
 
     def ensure(self) -> int:
         """Take the lease unless it is held, looking at the store in any case; return its generation.
@@ -95,9 +157,23 @@ class NodeLease:
         Raises LeaseBusy while another has it, StoreUnavailable, LeaseLost when the session was lost
         meanwhile or the lease was released, and TransactionFailed when another taker was faster.
         """
+        with self._writing:
+            return self._ensure()
+
+    def release(self) -> bool:
+        """Give the lease up on purpose: others must not take its end for a failure.
+
+        Returns whether that is on record; it is not when the lease was lost before.  From the call on no new lease
+        is taken.  Raises StoreUnavailable and TransactionFailed; may be repeated then.
+        """
+        self._released = True
+        with self._writing:
+            return self._release()
+
+    def _ensure(self) -> int:
         if self._released:
             raise LeaseLost(f"node {self._node} has given up its lease: its daemon is stopping")
-        held, losses = self._held, self._losses
+        held, losses, asked = self._held, self._losses, self._clock.monotonic()
         lease = documents.read(self._store, keys.lease(self._node))
         last = documents.read(self._store, keys.generation(self._node))
         if held is not None and lease is not None and last is not None and losses == self._losses:
@@ -114,11 +190,11 @@ class NodeLease:
                 )
             operations.append(lease.delete())
         if last is None:
-            taken = _Held(1, 0)
+            taken = _Held(1, 0, asked)
             first = LeaseGeneration(node=self._node, generation=taken.generation)
             operations.append(documents.create(keys.generation(self._node), first))
         else:
-            taken = _Held(last.value.generation + 1, last.version + 1)
+            taken = _Held(last.value.generation + 1, last.version + 1, asked)
             operations.append(last.put(LeaseGeneration(node=self._node, generation=taken.generation)))
         new = Lease(node=self._node, generation=taken.generation, holder=self._holder)
         operations.append(documents.create(keys.lease(self._node), new, ephemeral=True))
@@ -130,20 +206,38 @@ class NodeLease:
         log.info("lease-taken node=%s generation=%d", self._node, taken.generation)
         return taken.generation
 
-    def release(self) -> None:
-        """Give the lease up on purpose: others must not take its end for a failure.  Raises StoreUnavailable."""
-        self._released = True
-        with self._lock:
-            held, self._held = self._held, None
+    def _release(self) -> bool:
+        held = self._held
         if held is None:
-            return
+            return False
         lease = documents.read(self._store, keys.lease(self._node))
         last = documents.read(self._store, keys.generation(self._node))
-        if lease is None or last is None or last.version != held.version:
-            return
         released = LeaseGeneration(node=self._node, generation=held.generation, released=True)
-        self._store.commit(last.put(released), lease.delete())
+        # The answer to an earlier try may have been lost.
+        done = lease is None and last is not None and last.version == held.version + 1 and last.value == released
+        if not done:
+            if lease is None or last is None or last.version != held.version:
+                self._drop(held)
+                return False
+            self._store.commit(last.put(released), lease.delete())
+        self._drop(held)
         log.info("lease-released node=%s generation=%d", self._node, held.generation)
+        return True
+
+    def _need(self) -> _Held:
+        held = self._held
+        if held is None:
+            raise LeaseLost(f"node {self._node} has no lease now: it waits for the state store")
+        return held
+
+    def _stands(self) -> Check:
+        return Check(keys.lease(self._node).path)
+
+    def _drop(self, held: _Held) -> None:
+        """Rely on this lease no longer."""
+        with self._lock:
+            if self._held is not None and self._held.version == held.version:
+                self._held = None
 
     def _fresh(self) -> bool:
         return self._clock.monotonic() - self._store.last_heard() < self._safe_s
