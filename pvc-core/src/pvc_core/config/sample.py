@@ -61,6 +61,10 @@ timing:
   # A node that is silent for this long has lost its lease; grace later it may be fenced.
   #lease: 10.0
   #grace: 5.0
+  # Pause after all ways to fence a node have failed, doubled up to the longest; how often each device is tried out.
+  #fence_retry: 5.0
+  #fence_retry_max: 60.0
+  #fence_check: 60.0
   # How often the node reports its facts and usage.
   #publish: 10.0
   # Everything is looked at again this often, without any event.
@@ -78,6 +82,14 @@ timing:
   #prepare: 60.0
   # libvirt connections are given up after 5 unanswered probes at this interval.
   #keepalive: 2.0
+
+# Resets this node when the cluster no longer confirms its lease, so that its VMs may be started elsewhere although
+# nobody can reach its power.  Read the section "Watchdog" of docs/operate.md first.
+watchdog:
+  # /dev/watchdog, used by nothing else.
+  #device: ""
+  # It resets the node when it is not fed for so long.
+  #timeout: 10.0
 
 logging:
   # debug, info, warning or error

@@ -3,11 +3,13 @@
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from pvc_core.config.schema import NodeConfig
 from pvc_core.hypervisor.api import Hypervisor
+from pvc_core.model.base import Condition
 from pvc_core.model.errors import PvcError
 from pvc_core.node.agent import Agent, Identity
 from pvc_core.node.assemble import Parts, assemble
@@ -20,6 +22,8 @@ from pvc_core.node.publish import MemoryLimits
 from pvc_core.node.reconcilers import core
 from pvc_core.node.rundir import RunDirectory, Succession
 from pvc_core.node.service import NodeService, ServiceParts
+from pvc_core.node.watchdog import Watchdog, WatchdogThreads
+from pvc_core.node.watchdog_device import open_device
 from pvc_core.node.workers import PLACES, Workers
 from pvc_core.node.workqueue import WorkQueue
 from pvc_core.ops.context import Ops
@@ -37,6 +41,8 @@ _WORK_S: Final = 2.5
 _ROLE_S: Final = 2.5
 _TASKS_S: Final = 1.0
 _STEP_S: Final = 0.7
+_DISARM_S: Final = 0.5
+_RETRY_S: Final = 0.2
 _SIGN_OF_LIFE_S: Final = 30.0
 """The lease is looked at every second; when that stands still for so long, something is stuck for good."""
 
@@ -79,6 +85,7 @@ class Daemon:
             queue=queue,
             resource_kinds=kinds,
         )
+        self._watchdog = self._make_watchdog()
         context = self.agent.context
         ops = Ops(outside.store, policy=policy_of(drivers))
         own = core(context, ops)
@@ -107,6 +114,8 @@ class Daemon:
     def start(self) -> None:
         """Begin to work."""
         self.serve()
+        if self._watchdog is not None:
+            self._watchdog.start()
         self._workers.start()
         self.agent.start()
 
@@ -161,10 +170,39 @@ class Daemon:
         self._try("end tasks", lambda: parts.tasks.stop(_TASKS_S), _TASKS_S + _STEP_S)
         parts.state.daemon = "stopped"
         self._try("publish", parts.publisher.publish, _STEP_S)
-        self._try("release the lease", self.agent.lease.release, _STEP_S)
+        released = self._release(began)
+        if self._watchdog is not None:
+            self._try("disarm the watchdog", partial(self._watchdog.stop, released=released), _DISARM_S)
         if self._service is not None:
             self._try("end the service", self._service.stop, _STEP_S)
         log.info("daemon-stopped node=%s took_s=%.1f", context.name, time.monotonic() - began)
+
+    def _make_watchdog(self) -> WatchdogThreads | None:
+        settings, agent = self._config.watchdog, self.agent
+        if not settings.device:
+            return None
+
+        def tell(condition: Condition) -> None:
+            self.parts.state.put_condition(condition)
+
+        arm = partial(open_device, settings.device, settings.timeout)
+        threads = WatchdogThreads(Watchdog(agent.lease, self._clock, arm, tell))
+        # Registered first: before any other work under a new lease.
+        agent.on_lease(threads.taken)
+        return threads
+
+    def _release(self, began: float) -> bool:
+        """Release the lease; return whether that is on record."""
+        until = time.monotonic() + _STEP_S
+        if self._watchdog is not None:
+            # If this fails, the node is reset with all its guests: all the time that is left goes into it.
+            until = max(until, began + STOP_S - _STEP_S - _DISARM_S)
+        on_record: list[bool] = []
+        while not on_record and (left := until - time.monotonic()) > 0:
+            self._try("release the lease", lambda: on_record.append(self.agent.lease.release()), left)
+            if not on_record:
+                time.sleep(min(_RETRY_S, left))
+        return bool(on_record) and on_record[0]
 
     def _try(self, what: str, step: Callable[[], None], deadline_s: float) -> None:
         try:
