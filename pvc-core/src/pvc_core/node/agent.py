@@ -162,6 +162,8 @@ class Agent:
             return
         kind, id_ = parsed
         own = id_ == self.context.name
+        if kind == "node":
+            self.queue.add("fence-health", "")
         if kind == "lease":
             if own:
                 self.session.verify()
@@ -193,8 +195,8 @@ class Agent:
         for kind, id_ in found:
             self.queue.add(kind, id_)
         # The network without an id: what is left in the kernel of networks that are gone.
-        own = (("node", self.context.name), ("primary", ""), ("duties", ""), ("recovery", ""), ("network", ""))
-        for kind, id_ in own:
+        alone = ("primary", "duties", "recovery", "network", "fence-health")
+        for kind, id_ in (("node", self.context.name), *((kind, "") for kind in alone)):
             if kind in self._reconcilers:
                 self.queue.add(kind, id_)
         return max(min(interval, self._full_scan_at - now), 0.0)
