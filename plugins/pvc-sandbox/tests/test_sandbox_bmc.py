@@ -160,6 +160,16 @@ def test_stopped_one_is_gone_also_when_it_hung(bmc):
     assert reads(bmc, "off")
 
 
+def test_a_promised_change_is_lost_with_the_power_of_the_bmc(bmc):
+    bmc.set_slow(600)
+    ask(bmc, "on").check()
+    wait_until("a change is under way", lambda: changes(bmc), deadline_s=5)
+    bmc.stop()
+    wait_until("no change is under way", lambda: not changes(bmc), deadline_s=5)
+    bmc.heal()
+    assert reads(bmc, "off")
+
+
 def test_the_node_goes_on_without_its_bmc_and_keeps_none_of_its_sockets(bmc, power):
     ask(bmc, "on").check()
     wait_until("the power is on", lambda: reads(bmc, "on"), deadline_s=5)

@@ -9,7 +9,10 @@ out behind the answer, as a mainboard does it.  Where it listens is the network 
 All methods work from whatever state an earlier process, killed at any moment, left behind.
 """
 
+import contextlib
 import hashlib
+import contextlib
+import os
 import re
 import shlex
 import signal
@@ -149,12 +152,16 @@ class Bmc:
             )
 
     def stop(self) -> None:
-        """Take the BMC's own power away; one that is off is success.  The node's power stays as it is."""
+        """Take the BMC's own power away; one that is off is success.  The node's power stays as it is.
+
+        A change that it has promised and not carried out yet is lost.
+        """
         with Lock(self.directory / "lock"):
             process = living(self._pid_file)
             if process is not None:
-                # With what it has started: a change that was to come later is lost with its power.
-                os.killpg(os.getpgid(process.pid), signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    with contextlib.suppress(ProcessLookupError):
+                    os.killpg(os.getpgid(process.pid), signal.SIGKILL)
                 kill(process)
             self._pid_file.unlink(missing_ok=True)
 
