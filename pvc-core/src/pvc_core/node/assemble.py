@@ -8,7 +8,9 @@ from pvc_core.node.bounded import BoundedCall, call_with_deadline
 from pvc_core.node.context import Reconciler
 from pvc_core.node.duties import EndMaintenance, LostTasks, Orphans, Placing, Prune, TellLost
 from pvc_core.node.fence_calls import FenceCalls
+from pvc_core.node.fence_health import FenceHealthCheck
 from pvc_core.node.fence_jobs import FenceJobs
+from pvc_core.node.fence_tasks import fence_runners
 from pvc_core.node.fencer import Fencer
 from pvc_core.node.health import Health
 from pvc_core.node.host import Host
@@ -51,6 +53,7 @@ def assemble(
     limits: MemoryLimits | None = None,
     service_port: int = 0,
     emulation_is_bad: bool = True,
+    fence_calls: FenceCalls | None = None,
     spawn: Spawn = spawn_thread,
     call: BoundedCall = call_with_deadline,
 ) -> Parts:
@@ -66,10 +69,19 @@ def assemble(
     )
     node = NodeReconciler(context, state, agent.interest, ops, host)
     election = Election(context, agent.lease, RoleServices(services, state, context.clock, call=call), coordinators)
-    tasks = TaskEngine(context, agent.interest, runners or {}, spawn=spawn)
+    calls = fence_calls or FenceCalls(context.drivers, context.clock)
+    tasks = TaskEngine(context, agent.interest, {**fence_runners(context, calls), **(runners or {})}, spawn=spawn)
     watch = Watch(context)
     storage = StorageFences(context)
-    jobs = FenceJobs(context, FenceCalls(context.drivers, context.clock), storage, spawn)
+    jobs = FenceJobs(context, calls, storage, spawn)
+    fence_health = FenceHealthCheck(
+        context,
+        state,
+        calls,
+        coordinators=coordinators,
+        primary=lambda: election.guard() is not None,
+        spawn=spawn,
+    )
     core: tuple[tuple[str, Duty], ...] = (
         ("lost-nodes", TellLost(context, watch)),
         ("end-maintenance", EndMaintenance(context)),
@@ -88,6 +100,7 @@ def assemble(
             "task": tasks,
             "recovery": Recovery(context, queue),
             "health": Health(context, state),
+            "fence-health": fence_health,
             **{kind: ResourceReconciler(context, kind) for kind in resource_kinds},
             **reconcilers(node),
         }
@@ -96,9 +109,12 @@ def assemble(
 
     def enter(generation: int) -> None:
         nonlocal started
-        clean_up(context)
+        fenced = clean_up(context)
         make_parents(context, resource_kinds)
         node.enter(generation)
+        if fenced:
+            # So that its VMs come home when it is put back into service, even if that was done already.
+            state.set_scheduling("drained", 0)
         state.daemon = "running"
         queue.add("health", "")
         if not started:

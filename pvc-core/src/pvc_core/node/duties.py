@@ -21,6 +21,7 @@ from pvc_core.ops.context import Ops
 from pvc_core.ops.evacuate import place_waiting
 from pvc_core.ops.task import TaskPrune, task_prune
 from pvc_core.ops.volume_documents import choose_volume_node
+from pvc_core.plan.backoff import least
 from pvc_core.store import documents, keys
 from pvc_core.store.api import Check, CheckAbsent, Operation
 from pvc_core.store.documents import Entry
@@ -163,18 +164,16 @@ class Placing:
     def __call__(self, guard: Guard) -> float | None:
         """Place all of them together.
 
-        Not while a node is gone for less than the grace time: its daemon is probably only started again, and
+        But for those whose node is gone for less than the grace time: its daemon is probably only started again, and
         VMs that are about to start there would be scattered.
         """
         missing = self._watch.missing()
-        if missing.next_s is not None:
-            return missing.next_s
-        placed = place_waiting(self._ops, guard)
+        placed = place_waiting(self._ops, guard, keep=missing.within)
         for vm, node in sorted(placed.moves.items()):
             log.info("vm-placed vm=%s node=%s", vm, node)
         for vm, reasons in sorted(placed.stuck.items()):
             self._tell_stuck(vm, reasons, guard)
-        return self._context.timing.publish if placed.stuck else None
+        return least(missing.next_s, self._context.timing.publish if placed.stuck else None)
 
     def _tell_stuck(self, vm: str, reasons: dict[str, str], guard: Guard) -> None:
         """Let the status of a VM that fits nowhere say so."""
@@ -207,9 +206,8 @@ class EndMaintenance:
         """End what is over by this node's wall clock; that clock decides only when fencing is allowed again."""
         store = self._context.store
         specs = [keys.node_spec(node) for node in store.children(f"{keys.SPEC}/node")]
-        pauses = [self._end(documents.read(store, keys.CLUSTER), guard)]
-        pauses += [self._end(entry, guard) for entry in documents.read_many(store, specs)]
-        return min((pause for pause in pauses if pause is not None), default=None)
+        cluster = self._end(documents.read(store, keys.CLUSTER), guard)
+        return least(cluster, *(self._end(entry, guard) for entry in documents.read_many(store, specs)))
 
     def _end(self, entry: Entry[Maintained] | None, guard: Guard) -> float | None:
         """End one maintenance that is over; return the seconds until it must be looked at again."""

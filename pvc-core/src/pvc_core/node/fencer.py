@@ -20,6 +20,7 @@ from pvc_core.node.revoker import Revoker
 from pvc_core.node.storage_block import StorageFences
 from pvc_core.node.watch import Gone, Watch
 from pvc_core.plan import fencing as plan
+from pvc_core.plan.backoff import least
 from pvc_core.store import documents, keys
 from pvc_core.store.api import Check, CheckAbsent, Operation
 from pvc_core.store.documents import Entry
@@ -62,16 +63,15 @@ class Fencer:
     def __call__(self, guard: Guard) -> float | None:
         """Do everything that can be done now; returns the seconds until there is more."""
         answers = self._take_answers()
-        pauses: list[float] = []
+        pauses: list[float | None] = []
         for node, facts in self._read().items():
             try:
                 pause = self._node(node, facts, [a for a in answers if a.node == node], guard)
             except Conflict as error:
                 log.debug("fence-conflict node=%s error=%s", node, error)
                 pause = _AGAIN_S
-            if pause is not None:
-                pauses.append(pause)
-        return min(pauses, default=None)
+            pauses.append(pause)
+        return least(*pauses)
 
     # --- what is known ------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from pvc_core.model.node import Primary
 from pvc_core.node.context import NodeContext
 from pvc_core.node.lease import NodeLease
 from pvc_core.node.services import RoleServices
+from pvc_core.plan.backoff import least
 from pvc_core.store import documents, keys
 from pvc_core.store.api import Check, CheckAbsent, Operation, StoreUnavailable
 from pvc_core.store.documents import Entry
@@ -212,7 +213,7 @@ class Duties:
     def reconcile(self, id_: str) -> float | None:  # noqa: ARG002  (there is one list)
         """Do each duty once; one that fails is told and does not keep the others."""
         self._look()
-        pauses = []
+        pauses: list[float | None] = []
         for name, duty in self._duties:
             guard = self._election.guard()
             if guard is None:
@@ -228,6 +229,5 @@ class Duties:
                 # A defect in one duty must not cost the cluster the others.
                 log.exception("duty-defect duty=%s", name)
                 pause = _DUTY_RETRY_S
-            if pause is not None:
-                pauses.append(pause)
-        return min(pauses, default=None)
+            pauses.append(pause)
+        return least(*pauses)

@@ -26,8 +26,10 @@ class Missing(NamedTuple):
 
     beyond: frozenset[str]
     """Gone for longer than the grace time: no daemon of theirs works on anything."""
+    within: frozenset[str]
+    """Gone for less: their daemons are probably only started again."""
     next_s: float | None
-    """Seconds until another one joins them."""
+    """Seconds until the next of these joins the others."""
 
 
 class Watch:
@@ -67,5 +69,5 @@ class Watch:
         since = {node: gone.since for node, gone in self._gone.items()} | self._never
         now, grace = self._context.clock.monotonic(), self._context.timing.grace
         beyond = frozenset(node for node, when in since.items() if now - when >= grace)
-        left = [when + grace - now for node, when in since.items() if node not in beyond]
-        return Missing(beyond, min(left, default=None))
+        left = {node: when + grace - now for node, when in since.items() if node not in beyond}
+        return Missing(beyond, frozenset(left), min(left.values(), default=None))

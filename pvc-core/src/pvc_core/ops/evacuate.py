@@ -7,7 +7,7 @@ caller adds to every transaction, such as that it still is the primary.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from pvc_core.model.vm import VmSpec
@@ -89,15 +89,15 @@ def autostart_for(ops: Ops, node: str, guard: Guard = ()) -> list[str]:
     return _write(ops, vms, lambda spec: changed(spec, power="running", stop_forced=False), guard)
 
 
-def place_waiting(ops: Ops, guard: Guard = ()) -> Placed:
+def place_waiting(ops: Ops, guard: Guard = (), *, keep: Collection[str] = ()) -> Placed:
     """Give VMs that should run and have no place a node that fits, and finish removals that no node can finish.
 
     A VM has no place when nobody holds its claim and it has no node, or one that cannot take it: drained, in
-    maintenance, not alive, removed, or full.  A removal has no node when its node is not alive and the claim is vacant.
+    maintenance, not alive, removed, or full; VMs of the nodes ``keep`` are left where they are.  A removal has no node when its node is not alive and the claim is vacant.
     """
     snapshot = read_cluster(ops)
     _finish_removals(ops, snapshot, guard)
-    vacant = [row.id for row in snapshot.vms.values() if not _held(snapshot, row.id)]
+    vacant = [row.id for row in snapshot.vms.values() if not _held(snapshot, row.id) and row.node not in keep]
     homeless = _homeless(ops, snapshot, [vm for vm in _read_running(ops, snapshot, vacant) if not vm.holder])
     plan = _plan(ops, snapshot, homeless, {})
     targets = {item.vm: item.target for item in plan.assignments}

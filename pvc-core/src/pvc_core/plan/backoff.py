@@ -9,3 +9,8 @@ _DOUBLINGS: Final = 60
 def backoff(failures: int, first_s: float, longest_s: float) -> float:
     """Return the pause in seconds: ``first_s`` after the first failure, doubled with each further one, up to ``longest_s``."""
     return min(first_s * 2.0 ** min(max(failures - 1, 0), _DOUBLINGS), longest_s)
+
+
+def least(*pauses: float | None) -> float | None:
+    """Return the shortest of some pauses, of which any may be missing."""
+    return min((pause for pause in pauses if pause is not None), default=None)

@@ -33,9 +33,10 @@ from pvc_core.model.fence import (
     Proof,
     ProofKind,
     StorageBlock,
+    new_record,
 )
 from pvc_core.model.node import LeaseGeneration
-from pvc_core.plan.backoff import backoff
+from pvc_core.plan.backoff import backoff, least
 
 _BEFORE_PROOF: Final = (FenceStage.SUSPECTED, FenceStage.FENCING)
 
@@ -188,15 +189,7 @@ def _new_loss(s: Situation, before: FenceRecord | None) -> Step:
         if before is not None and before.stage in _BEFORE_PROOF:
             return _enter(s, before, FenceStage.CANCELLED, f"it was back with lease {s.last.generation}")
         return Wait()
-    debts = before or FenceRecord(node=s.node, lease=0)
-    new = FenceRecord(
-        node=s.node,
-        lease=s.last.generation,
-        opened=s.wall,
-        drained=debts.drained,
-        dirty=debts.dirty,
-        blocked=debts.blocked,
-    )
+    new = new_record(s.node, s.last.generation, before, s.wall)
     return _enter(s, new, FenceStage.SUSPECTED, f"its lease {s.last.generation} is gone")
 
 
@@ -220,7 +213,7 @@ def _seek(s: Situation, record: FenceRecord) -> Step:
         return _prove(s, record, proof)
     search = s.search
     if s.now < search.not_before:
-        return Wait(_least(search.not_before - s.now, _watchdog_left(s)))
+        return Wait(least(search.not_before - s.now, _watchdog_left(s)))
     usable = "power" in s.recovery and bool(s.levels)
     if usable and "power" not in search.in_flight and search.level <= len(s.levels):
         return CutPower(search.level)
@@ -254,10 +247,6 @@ def _watchdog(s: Situation) -> Proof | None:
 def _watchdog_left(s: Situation) -> float | None:
     declared = s.last.watchdog_down_s
     return max(declared - s.lost_for, 0.0) if declared and "watchdog" in s.recovery else None
-
-
-def _least(*pauses: float | None) -> float | None:
-    return min((pause for pause in pauses if pause is not None), default=None)
 
 
 def _why_not(s: Situation, record: FenceRecord) -> str:

@@ -25,15 +25,15 @@ class NotClean(PvcError):
     """Domains that have lost their claims are still there."""
 
 
-def clean_up(context: NodeContext) -> None:
-    """End what this node has lost, if its fence record says that it may have lost something.
+def clean_up(context: NodeContext) -> bool:
+    """End what this node has lost, if its fence record says that it may have lost something; return whether it did.
 
     Raises NotClean when a domain could not be ended, StoreUnavailable, Conflict, HypervisorUnavailable: call it again.
     """
     me = context.name
     entry = documents.read(context.store, keys.fence(me))
     if entry is None or not entry.value.dirty:
-        return
+        return False
     lost = _lost(context, blocked=bool(entry.value.blocked))
     for vm in lost:
         log.warning("domain-ended vm=%s node=%s reason=claim-lost-while-fenced", vm, me)
@@ -42,6 +42,7 @@ def clean_up(context: NodeContext) -> None:
     if left:
         raise NotClean(f"node {me} was fenced and still has domains that it may not run: {', '.join(left)}")
     _record(context, entry, len(lost))
+    return True
 
 
 def _lost(context: NodeContext, *, blocked: bool) -> list[str]:

@@ -1,0 +1,494 @@
+"""Fencing by the primary: proof before revocation, levels in order, what returns, what a new primary goes on from."""
+
+import pytest
+from msgspec.structs import replace
+
+from pvc_core.model.fence import (
+    FenceDevice,
+    FenceLevel,
+    FenceRecord,
+    FenceStage,
+    Proof,
+    ProofKind,
+)
+from pvc_core.model.vm import MigrationPhase, MigrationRecord, VmClaim, VmState
+from pvc_core.node.reconcile.vm import VmReconciler
+from pvc_core.ops.vm_define import vm_define
+from pvc_core.ops.vm_definition import VmDefine
+from pvc_core.plan import fencing as plan
+from pvc_core.plugin.specs.fencing import PowerState
+from pvc_core.store import documents, keys
+from pvc_core.testkit.drivers import DirectDrivers
+from pvc_core.testkit.fake_fence import FakeFence, FakePower
+from pvc_core.testkit.stepped import SteppedCluster
+
+COORDINATORS = ("hv1", "hv2", "hv3")
+LEVEL = FenceLevel(devices=(FenceDevice(driver="fake"),))
+OTHER = FenceLevel(devices=(FenceDevice(driver="other"),))
+
+
+class Site:
+    """Three coordinators with power controllers; what blocks runs when ``answer`` lets it."""
+
+    def __init__(self):
+        self.cluster = SteppedCluster(COORDINATORS)
+        self.power, self.other = FakePower(self._switched), FakePower(self._switched)
+        self.held = False
+        self.pending = []
+        for name in COORDINATORS:
+            self.power.add(name)
+            self.other.add(name)
+            self._add(name)
+        self.cluster.settle()
+        self.primary = self.read(keys.PRIMARY).node
+        self.victim = "hv3"
+        assert self.primary == "hv1"
+        for name in COORDINATORS:
+            self.change(keys.node_spec(name), fence_levels=(LEVEL,))
+        self.cluster.settle()
+
+    def _add(self, name):
+        def reconcilers(context, node):
+            return {"vm": VmReconciler(context, parked=node.parked)}
+
+        drivers = DirectDrivers(fencing={"fake": FakeFence(self.power), "other": FakeFence(self.other)})
+        self.cluster.add(name, drivers=drivers, reconcilers=reconcilers, spawn=self._spawn)
+
+    def _spawn(self, name, function):
+        if self.held and name.startswith("fence-"):
+            self.pending.append(function)
+        else:
+            function()
+
+    def answer(self):
+        """Let the calls that were held end."""
+        pending, self.pending = self.pending, []
+        for function in pending:
+            function()
+        self.cluster.settle()
+
+    def _switched(self, node, power):
+        if power is PowerState.OFF:
+            self.dies(node)
+        else:
+            self.cluster.world.power_on(node)
+
+    def dies(self, node):
+        """Let a node lose its power."""
+        if self.cluster.nodes[node].running:
+            self.cluster.nodes[node].kill()
+        self.cluster.world.power_off(node)
+
+    def loses_lease(self, node):
+        """Let the servers drop a dead node's session."""
+        self.cluster.nodes[node].store.expire()
+        self.cluster.settle()
+
+    def lost(self, node):
+        """Let a node lose its power, and its lease a while later."""
+        self.dies(node)
+        self.loses_lease(node)
+
+    def isolated(self, node):
+        """Cut a node off from the store: it lives on, and its lease ends."""
+        store = self.cluster.nodes[node].store
+        store.suspend()
+        store.expire()
+        self.cluster.settle()
+
+    def returns(self, node):
+        """Give a node power, and start its daemon."""
+        self.cluster.world.power_on(node)
+        self.cluster.nodes[node].start()
+        self.cluster.settle()
+
+    def vm(self, name, node="hv3", **definition):
+        vm = vm_define(self.cluster.ops, VmDefine(name=name, memory=512, node=node, start=True, **definition)).id
+        self.cluster.until(lambda: self.cluster.world.running(vm) == [node], 30.0)
+        return vm
+
+    def read(self, key):
+        entry = documents.read(self.cluster.operator, key)
+        return entry.value if entry is not None else None
+
+    def change(self, key, **changes):
+        entry = documents.read(self.cluster.operator, key)
+        new = replace(entry.value, generation=entry.value.generation + 1, **changes)
+        self.cluster.operator.commit(entry.put(new))
+
+    def record(self, node="hv3"):
+        return self.read(keys.fence(node))
+
+    def stage(self, node="hv3"):
+        record = self.record(node)
+        return record.stage if record is not None else None
+
+    def events(self, node="hv1"):
+        return [event for event, _ in self.cluster.nodes[node].drivers.events]
+
+    def until(self, condition, seconds=60.0):
+        return self.cluster.until(condition, seconds)
+
+
+@pytest.fixture
+def site():
+    return Site()
+
+
+def test_the_vms_of_a_dead_node_run_elsewhere_once_its_power_is_proven_off(site):
+    vm = site.vm("web")
+    site.lost("hv3")
+    assert site.stage() is FenceStage.SUSPECTED
+    took = site.until(lambda: site.cluster.world.running(vm) not in ([], ["hv3"]))
+    assert took < site.cluster.timing.grace + 3.0
+    record = site.record()
+    assert record.stage is FenceStage.RECOVERED
+    assert [proof.kind for proof in record.proofs] == [ProofKind.POWER]
+    assert [(item.name, item.outcome) for item in record.vms] == [("web", "freed")]
+    assert [event.stage for event in record.events] == ["suspected", "fencing", "proven", "recovered"]
+
+
+def test_a_running_node_that_was_cut_off_is_switched_off_before_its_vms_start_elsewhere(site):
+    vm = site.vm("web")
+    site.isolated("hv3")
+    site.until(lambda: site.stage() is FenceStage.RECOVERED)
+    assert not site.cluster.nodes["hv3"].running
+    site.until(lambda: len(site.cluster.world.running(vm)) == 1)
+
+
+def test_nothing_is_done_within_the_grace_time(site):
+    vm = site.vm("web")
+    site.lost("hv3")
+    site.cluster.run(site.cluster.timing.grace - 0.5)
+    assert site.stage() is FenceStage.SUSPECTED
+    assert site.read(keys.claim(vm)).node == "hv3"
+    assert site.power.read("hv3") is PowerState.ON
+
+
+def test_a_node_that_is_back_within_the_grace_time_keeps_its_vms(site):
+    vm = site.vm("web")
+    site.lost("hv3")
+    site.returns("hv3")
+    site.until(lambda: site.stage() is FenceStage.CANCELLED)
+    site.until(lambda: site.cluster.world.running(vm) == ["hv3"])
+    assert site.power.read("hv3") is PowerState.ON
+
+
+def test_a_node_that_gave_its_lease_up_is_never_fenced(site):
+    vm = site.vm("web")
+    node = site.cluster.nodes["hv3"]
+    node.agent.lease.release()
+    node.kill().expire()
+    site.cluster.run(120.0)
+    assert site.record() is None
+    assert site.cluster.world.running(vm) == ["hv3"]
+
+
+@pytest.mark.parametrize("whose", ["node", "cluster"])
+def test_in_maintenance_nothing_is_fenced_until_it_ends(site, whose):
+    key = keys.node_spec("hv3") if whose == "node" else keys.CLUSTER
+    site.vm("web")
+    site.change(key, maintenance=True, maintenance_until=site.cluster.clock.wall() + 90.0)
+    site.lost("hv3")
+    site.cluster.run(60.0)
+    assert site.record() is None
+    site.until(lambda: site.stage() is FenceStage.RECOVERED, 120.0)
+    assert not site.read(key).maintenance
+
+
+def test_maintenance_that_begins_in_the_middle_stops_the_search(site):
+    site.power.silent.add("hv3")
+    site.lost("hv3")
+    site.until(lambda: site.stage() is FenceStage.FENCING)
+    site.change(keys.node_spec("hv3"), maintenance=True)
+    site.cluster.run(120.0)
+    rounds = site.record().round
+    site.power.silent.clear()
+    site.cluster.run(120.0)
+    assert (site.stage(), site.record().round) == (FenceStage.FENCING, rounds)
+    assert site.record().waits_for == "the node is in maintenance"
+    site.change(keys.node_spec("hv3"), maintenance=False)
+    site.until(lambda: site.stage() is FenceStage.RECOVERED)
+
+
+def test_without_a_proof_nothing_is_recovered_and_the_record_says_why(site):
+    vm = site.vm("web")
+    site.power.silent.add("hv3")
+    site.lost("hv3")
+    site.cluster.run(600.0)
+    record = site.record()
+    assert record.stage is FenceStage.FENCING
+    assert record.round > 5
+    assert record.waits_for == (
+        "power: level 1: fake: the power controller of node hv3 does not answer; "
+        "storage: no storage driver here can keep a node from writing; watchdog: it had armed none"
+    )
+    assert site.read(keys.claim(vm)).node == "hv3"
+
+
+@pytest.mark.parametrize("fault", ["stuck", "silent", "unreadable"])
+def test_a_controller_that_does_not_confirm_is_no_proof_and_is_asked_again_for_ever(site, fault):
+    vm = site.vm("web")
+    getattr(site.power, fault).add("hv3")
+    site.lost("hv3")
+    site.cluster.run(300.0)
+    assert site.record().proofs == ()
+    assert site.read(keys.claim(vm)).node == "hv3"
+    getattr(site.power, fault).clear()
+    site.until(lambda: len(site.cluster.world.running(vm)) == 1, 120.0)
+
+
+def test_the_next_level_is_tried_when_one_fails(site):
+    site.change(keys.node_spec("hv3"), fence_levels=(LEVEL, OTHER))
+    site.power.silent.add("hv3")
+    site.lost("hv3")
+    site.until(lambda: site.stage() is FenceStage.RECOVERED)
+    attempts = [(a.level, a.ok) for a in site.record().attempts]
+    assert attempts == [(1, False), (2, True)]
+
+
+def test_all_devices_of_a_level_must_be_off(site):
+    both = FenceLevel(devices=(*LEVEL.devices, *OTHER.devices))
+    site.change(keys.node_spec("hv3"), fence_levels=(both,))
+    site.other.silent.add("hv3")
+    site.lost("hv3")
+    site.cluster.run(120.0)
+    assert site.stage() is FenceStage.FENCING
+    site.other.silent.clear()
+    site.until(lambda: site.stage() is FenceStage.RECOVERED, 120.0)
+
+
+def test_power_is_not_cut_where_the_cluster_does_not_count_it(site):
+    site.change(keys.CLUSTER, recovery=("watchdog",))
+    site.lost("hv3")
+    site.cluster.run(120.0)
+    assert site.power.read("hv3") is PowerState.ON
+    assert site.record().waits_for == "watchdog: it had armed none"
+
+
+def test_an_expired_watchdog_is_a_proof(site):
+    vm = site.vm("web")
+    site.power.silent.add("hv3")
+    last = documents.read(site.cluster.operator, keys.generation("hv3"))
+    site.dies("hv3")
+    site.cluster.operator.commit(last.put(replace(last.value, watchdog_down_s=21.0)))
+    site.loses_lease("hv3")
+    site.cluster.run(20.5)
+    assert site.read(keys.claim(vm)).node == "hv3"
+    site.until(lambda: len(site.cluster.world.running(vm)) == 1, 5.0)
+    assert site.record().proofs[0].kind is ProofKind.WATCHDOG
+
+
+def test_an_operators_word_is_a_proof_also_in_maintenance(site):
+    vm = site.vm("web")
+    site.change(keys.node_spec("hv3"), maintenance=True)
+    site.lost("hv3")
+    lease = site.read(keys.generation("hv3")).generation
+    proof = Proof(kind=ProofKind.OPERATOR, evidence="it burnt down", by="me@desk")
+    record = plan.with_proof(FenceRecord(node="hv3", lease=lease), proof)
+    record = plan.with_event(record, FenceStage.PROVEN, "confirmed", "me@desk", 1.0)
+    site.cluster.operator.commit(documents.create(keys.fence("hv3"), record))
+    site.until(lambda: len(site.cluster.world.running(vm)) == 1)
+    assert site.stage() is FenceStage.RECOVERED
+
+
+def test_a_proof_of_an_earlier_loss_counts_for_nothing(site):
+    vm = site.vm("web")
+    proof = Proof(kind=ProofKind.POWER, evidence="long ago", by="hv1")
+    old = replace(plan.with_proof(FenceRecord(node="hv3", lease=0), proof), stage=FenceStage.RETURNED, dirty=False)
+    site.cluster.operator.commit(documents.create(keys.fence("hv3"), old))
+    site.power.silent.add("hv3")
+    site.lost("hv3")
+    site.cluster.run(120.0)
+    assert site.record().proofs == ()
+    assert site.read(keys.claim(vm)).node == "hv3"
+
+
+def test_several_nodes_are_fenced_at_the_same_time(site):
+    site.held = True
+    site.lost("hv3")
+    site.lost("hv2")
+    assert site.read(keys.PRIMARY).node == "hv1"
+    site.until(lambda: len(site.pending) == 2)
+    site.answer()
+    assert (site.stage("hv2"), site.stage("hv3")) == (FenceStage.RECOVERED, FenceStage.RECOVERED)
+
+
+def test_an_answer_that_comes_after_the_nodes_return_is_dropped(site):
+    vm = site.vm("web")
+    site.held = True
+    site.power.stuck.add("hv3")
+    site.lost("hv3")
+    site.until(lambda: site.pending)
+    site.returns("hv3")
+    assert site.stage() is FenceStage.FENCING
+    site.answer()
+    site.until(lambda: site.stage() is FenceStage.CANCELLED)
+    site.until(lambda: site.cluster.world.running(vm) == ["hv3"])
+
+
+def test_power_is_not_cut_when_the_node_is_back_at_the_last_moment(site):
+    site.held = True
+    site.lost("hv3")
+    site.until(lambda: site.pending)
+    site.returns("hv3")
+    site.answer()
+    site.until(lambda: site.stage() is FenceStage.CANCELLED)
+    assert site.power.read("hv3") is PowerState.ON
+
+
+def test_a_new_primary_goes_on_from_the_record(site):
+    vm = site.vm("web")
+    site.held = True
+    site.lost("hv3")
+    site.until(lambda: site.pending)
+    site.pending.clear()
+    site.held = False
+    site.lost("hv1")
+    took = site.until(lambda: site.cluster.world.running(vm) == ["hv2"], 60.0)
+    assert took < site.cluster.timing.grace
+    assert [e.by for e in site.record().events] == ["hv1", "hv1", "hv2", "hv2"]
+
+
+def test_a_vm_that_was_asked_to_stop_stays_stopped(site):
+    vm = site.vm("web")
+    site.cluster.nodes["hv3"].kill()
+    site.change(keys.vm_spec(vm), power="stopped")
+    site.lost("hv3")
+    site.until(lambda: site.stage() is FenceStage.RECOVERED)
+    site.cluster.run(60.0)
+    assert site.cluster.world.running(vm) == []
+    assert site.read(keys.vm_status(vm)).state is VmState.STOPPED
+
+
+def test_a_vm_that_is_never_restarted_stays_down_and_says_so(site):
+    vm = site.vm("web", restart="never")
+    site.lost("hv3")
+    site.until(lambda: site.stage() is FenceStage.RECOVERED)
+    site.cluster.run(60.0)
+    assert site.cluster.world.running(vm) == []
+    assert site.read(keys.vm_status(vm)).reason == "node hv3 failed under it, and it is not to be restarted"
+
+
+def test_a_vm_without_room_waits_visibly_and_starts_when_there_is_room(site):
+    vms = [site.vm(f"big{n}", "hv3") for n in range(2)]
+    for vm in vms:
+        site.change(keys.vm_spec(vm), memory_mib=12000)
+    fillers = []
+    for node in ("hv1", "hv2"):
+        filler = site.vm(f"filler-{node}", node)
+        site.change(keys.vm_spec(filler), memory_mib=12000)
+        fillers.append(filler)
+    site.cluster.run(30.0)
+    site.lost("hv3")
+    site.until(lambda: site.stage() is FenceStage.RECOVERED)
+    site.cluster.run(20.0)
+    reasons = [site.read(keys.vm_status(vm)) for vm in vms]
+    assert {status.state for status in reasons} == {VmState.WAITING}
+    assert all("hv1: " in status.reason and "hv2: " in status.reason for status in reasons)
+    site.change(keys.vm_spec(fillers[0]), power="stopped", stop_forced=True)
+    site.until(lambda: any(site.cluster.world.running(vm) for vm in vms))
+
+
+def test_a_guest_that_a_migration_had_brought_to_its_target_is_left_to_the_target(site):
+    vm = site.vm("web")
+    entry = documents.read(site.cluster.operator, keys.claim(vm))
+    site.cluster.nodes["hv3"].kill()
+    migration = MigrationRecord(target="hv2", attempt="a1", phase=MigrationPhase.ARRIVED, target_lease=1)
+    site.cluster.operator.commit(entry.put(replace(entry.value, migration=migration)))
+    site.lost("hv3")
+    site.until(lambda: site.stage() is FenceStage.RECOVERED)
+    item = site.record().vms[0]
+    assert (item.outcome, item.target) == ("handed-over", "hv2")
+    site.until(lambda: len(site.cluster.world.running(vm)) == 1)
+
+
+def test_a_migration_that_waits_for_the_word_of_a_dead_target_goes_on(site):
+    vm = site.vm("web", node="hv2")
+    entry = documents.read(site.cluster.operator, keys.claim(vm))
+    migration = MigrationRecord(target="hv3", attempt="a1", phase=MigrationPhase.UNCERTAIN, target_lease=1)
+    site.cluster.operator.commit(entry.put(replace(entry.value, migration=migration)))
+    site.lost("hv3")
+    site.until(lambda: site.read(keys.claim(vm)).migration is None, 60.0)
+    site.until(lambda: site.cluster.world.running(vm) == ["hv2"])
+
+
+def test_a_fenced_node_is_out_of_service_until_somebody_puts_it_back(site):
+    site.lost("hv3")
+    site.until(lambda: site.stage() is FenceStage.RECOVERED)
+    assert site.read(keys.node_spec("hv3")).scheduling == "drain"
+    site.returns("hv3")
+    site.until(lambda: site.stage() is FenceStage.RETURNED)
+    site.cluster.run(60.0)
+    assert site.read(keys.node_spec("hv3")).scheduling == "drain"
+
+
+def test_a_fenced_node_is_switched_on_and_put_back_where_the_cluster_wants_that(site):
+    vm = site.vm("web")
+    site.change(keys.CLUSTER, power_on_after_fence=True, return_after_fence=True)
+    site.lost("hv3")
+    site.until(lambda: site.record() is not None and site.record().powered_on != "")
+    assert site.power.read("hv3") is PowerState.ON
+    site.returns("hv3")
+    site.until(lambda: site.read(keys.node_spec("hv3")).scheduling == "ready")
+    site.until(lambda: site.cluster.world.running(vm) == ["hv3"], 120.0)
+
+
+def test_a_node_that_an_operator_had_flushed_is_not_put_back(site):
+    site.change(keys.CLUSTER, return_after_fence=True)
+    site.change(keys.node_spec("hv3"), scheduling="drain")
+    site.cluster.run(30.0)
+    site.lost("hv3")
+    site.until(lambda: site.stage() is FenceStage.RECOVERED)
+    site.returns("hv3")
+    site.cluster.run(60.0)
+    assert site.read(keys.node_spec("hv3")).scheduling == "drain"
+
+
+def test_a_node_that_returns_ends_the_domains_whose_claims_it_lost_before_anything_else(site):
+    vm = site.vm("web")
+    site.power.stuck.add("hv3")
+    site.isolated("hv3")
+    lease = site.read(keys.generation("hv3")).generation
+    entry = documents.read(site.cluster.operator, keys.fence("hv3"))
+    proof = Proof(kind=ProofKind.OPERATOR, evidence="it is off, surely", by="me@desk")
+    record = plan.with_event(plan.with_proof(entry.value, proof), FenceStage.PROVEN, "so", "me@desk", 1.0)
+    assert record.lease == lease
+    # The network driver of the other nodes is of no use to the test: they shall not start it yet.
+    for name in ("hv1", "hv2"):
+        site.change(keys.node_spec(name), scheduling="drain")
+    site.cluster.settle()
+    entry = documents.read(site.cluster.operator, keys.fence("hv3"))
+    site.cluster.operator.commit(entry.put(record))
+    site.until(lambda: site.read(keys.claim(vm)).node == "")
+    assert site.cluster.world.running(vm) == ["hv3"]
+    site.cluster.nodes["hv3"].store.resume()
+    site.cluster.nodes["hv3"].store.reconnect()
+    site.until(lambda: site.stage() is FenceStage.RETURNED)
+    assert site.cluster.world.running(vm) == []
+    assert not site.record().dirty
+
+
+def test_each_stage_is_told_to_the_plugins(site):
+    site.lost("hv3")
+    site.until(lambda: site.stage() is FenceStage.RECOVERED)
+    site.cluster.settle()
+    told = [(name, a.get("stage")) for name, a in site.cluster.nodes["hv1"].drivers.events if "fence" in name]
+    assert told == [
+        ("fence_stage", "suspected"),
+        ("fence_stage", "fencing"),
+        ("fence_stage", "proven"),
+        ("node_fenced", None),
+        ("fence_stage", "recovered"),
+    ]
+
+
+def test_a_claim_that_is_handed_to_a_node_proven_dead_is_taken_too(site):
+    vm = site.vm("web", node="hv2")
+    site.lost("hv3")
+    site.until(lambda: site.stage() is FenceStage.RECOVERED)
+    site.cluster.nodes["hv2"].kill()
+    entry = documents.read(site.cluster.operator, keys.claim(vm))
+    handed = VmClaim(vm=vm, node="hv3", lease=1, epoch=entry.value.epoch + 1)
+    site.cluster.operator.commit(entry.put(handed))
+    site.until(lambda: site.read(keys.claim(vm)).node == "", 120.0)
