@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 ANY_OTHER: Final = "*"
 
 _DUTY_RETRY_S: Final = 15.0
+_SOON_S: Final = 0.01
 
 
 class Election:
@@ -230,4 +231,6 @@ class Duties:
                 log.exception("duty-defect duty=%s", name)
                 pause = _DUTY_RETRY_S
             pauses.append(pause)
-        return least(*pauses)
+        pause = least(*pauses)
+        # What is left of a time may be too little to move a clock by.
+        return None if pause is None else max(pause, _SOON_S)
