@@ -11,7 +11,6 @@ All methods work from whatever state an earlier process, killed at any moment, l
 
 import contextlib
 import hashlib
-import contextlib
 import os
 import re
 import shlex
@@ -160,7 +159,6 @@ class Bmc:
             process = living(self._pid_file)
             if process is not None:
                 with contextlib.suppress(ProcessLookupError):
-                    with contextlib.suppress(ProcessLookupError):
                     os.killpg(os.getpgid(process.pid), signal.SIGKILL)
                 kill(process)
             self._pid_file.unlink(missing_ok=True)
