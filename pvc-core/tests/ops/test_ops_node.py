@@ -4,6 +4,7 @@ import pytest
 
 from pvc_core.model.base import Condition
 from pvc_core.model.errors import InUse, InvalidRequest, NoNodeFits, NotFound
+from pvc_core.model.fence import FenceHealth, FenceRecord
 from pvc_core.model.node import LeaseGeneration, Memory, PluginStatus, Primary
 from pvc_core.ops.node import NodeList, NodeQuery, node_info, node_list
 from pvc_core.ops.node_service import (
@@ -22,7 +23,7 @@ from pvc_core.ops.node_service import (
 from pvc_core.ops.vm_define import vm_define
 from pvc_core.ops.vm_definition import VmDefine
 from pvc_core.store import keys
-from pvc_core.store.documents import read
+from pvc_core.store.documents import create, read
 
 
 def rows(small, **request):
@@ -192,6 +193,10 @@ def test_node_is_removed_with_all_it_left_and_its_vms_lose_their_place(equipped)
     away = equipped.run("away", node="hv1")
     equipped.write_spec(away, home="hv4")
     equipped.report_network(equipped.ids("network")[0], "hv4")
+    equipped.ops.store.commit(
+        create(keys.fence("hv4"), FenceRecord(node="hv4", lease=1)),
+        create(keys.fence_health("hv4"), FenceHealth(coordinator="hv4")),
+    )
     equipped.kill("hv4")
     removed = node_remove(equipped.ops, NodeQuery(node="hv4"))
     assert removed.displaced == ("away", "placed")

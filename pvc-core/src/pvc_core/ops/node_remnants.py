@@ -62,6 +62,9 @@ def leftovers(ops: Ops, node: str) -> list[Operation]:
         keys.node_status(node).path,
         keys.generation(node).path,
         keys.usage(node).path,
+        # A new node of this name begins with lease 1 again: no record of an old one may count for it.
+        keys.fence(node).path,
+        keys.fence_health(node).path,
         *[keys.network_status(network, node).path for network in ops.store.children(f"{keys.SPEC}/network")],
     ]
     found = ops.store.get_many(paths)
