@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from msgspec.structs import replace
+
 from pvc_core.model.errors import PvcError
 from pvc_core.model.fence import DeviceHealth, FenceHealth, FenceLevel, FenceStage
 from pvc_core.node.context import NodeContext
@@ -230,20 +232,26 @@ class FenceHealthCheck:
 
     def _publish(self, before: FenceHealth | None) -> tuple[float, ...]:
         """Write what is known if it says something new; returns after how long that is to be looked at again."""
-        now = self._context.clock.monotonic()
+        now, timing = self._context.clock.monotonic(), self._context.timing
         with self._lock:
-            health = {name: node.health for name, node in sorted(self._nodes.items()) if node.health}
+            nodes = {name: node.health for name, node in sorted(self._nodes.items()) if node.health}
             busy = self._threads > 0
-        if _essence(health) == _essence(before.nodes if before is not None else {}):
+        document = FenceHealth(
+            coordinator=self._context.name,
+            nodes=nodes,
+            lease_s=timing.lease,
+            grace_s=timing.grace,
+            published=self._context.clock.wall(),
+        )
+        if before is not None and _essence(document) == _essence(before):
             self._changed = None
-            if not health or now - self._written < _REFRESH * self._context.timing.fence_check:
+            if not nodes or now - self._written < _REFRESH * timing.fence_check:
                 return ()
         else:
             self._changed = now if self._changed is None else self._changed
             left = self._changed + _SETTLE_S - now
             if busy and left > 0:
                 return (left,)
-        document = FenceHealth(coordinator=self._context.name, nodes=health, published=self._context.clock.wall())
         self._document.write(document)
         self._written, self._changed = now, None
         return ()
@@ -262,6 +270,10 @@ def _fits(health: Health, levels: Levels) -> bool:
     return [((found.level, found.device), found.driver) for found in health] == _devices(levels)
 
 
-def _essence(nodes: Mapping[str, Health]) -> dict[str, list[tuple[int, int, str, str, str]]]:
-    """Return what is worth a write: not how long it took, nor when it was."""
-    return {name: [(d.level, d.device, d.driver, d.power, d.error) for d in found] for name, found in nodes.items()}
+def _essence(found: FenceHealth) -> FenceHealth:
+    """Return what is worth a write: not how long the answers took, nor when they came."""
+    nodes = {
+        name: tuple(replace(device, took_s=0.0, checked=0.0) for device in health)
+        for name, health in found.nodes.items()
+    }
+    return replace(found, nodes=nodes, published=0.0)
