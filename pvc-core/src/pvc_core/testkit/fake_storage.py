@@ -64,6 +64,7 @@ class FakeBackend:
         self.epochs: Final[dict[tuple[str, str], tuple[str, int]]] = {}
         """Highest epoch seen per volume, with the VM it is of."""
         self.blocked: Final[set[str]] = set()
+        """Clients that cannot write."""
 
     def get(self, volume: VolumeRef) -> _Volume:
         """Return a volume; raise ObjectMissing."""
@@ -90,7 +91,10 @@ def _key(volume: VolumeRef) -> tuple[str, str]:
 
 
 class FakeStorage(StorageDriver):
-    """The driver of one node over a shared ``FakeBackend``.  ``faults`` says what goes wrong."""
+    """The driver of one node over a shared ``FakeBackend``.  ``faults`` says what goes wrong.
+
+    The backend knows the node as ``client``: its name, unless a test changes that.
+    """
 
     def __init__(
         self,
@@ -103,6 +107,7 @@ class FakeStorage(StorageDriver):
     ) -> None:
         self.backend: Final = backend
         self.node: Final = node
+        self.client = node
         self.faults: Final = faults or Faults()
         self._capabilities: Final = capabilities or _ALL
         self._wall: Final = wall
@@ -319,7 +324,7 @@ class FakeStorage(StorageDriver):
     def disk_attach(self, volume: VolumeRef, vm: str, epoch: int, incoming: bool) -> DiskSource:
         with self.backend.lock:
             self.backend.get(volume)
-            if self.node in self.backend.blocked:
+            if self.client in self.backend.blocked:
                 raise ObjectBusy(f"node {self.node} is blocked: it was fenced and has not been let in again")
             holders = self.backend.holders.get(_key(volume), [])
             self._check_holders(volume, holders, vm, epoch, incoming=incoming)
@@ -351,20 +356,25 @@ class FakeStorage(StorageDriver):
 
     @faulty
     def node_identity(self) -> dict[str, str]:
-        return {"client": self.node}
+        return {"client": self.client}
 
     @faulty
     def node_block(self, node: str, identity: dict[str, str], volumes: list[VolumeRef], epoch: int) -> BlockResult:
         self._require(able=self._capabilities.blocks_nodes, what="way to block a node")
-        del identity, volumes, epoch
-        self.backend.blocked.add(node)
-        return BlockResult(blocked=True, evidence=f"the fake backend refuses {node}")
+        del volumes
+        client = identity.get("client", "")
+        if not client:
+            return BlockResult(blocked=False, evidence=f"no client of node {node} is known")
+        with self.backend.lock:
+            self.backend.blocked.add(client)
+        return BlockResult(blocked=True, evidence=f"client {client} of node {node} is refused since epoch {epoch}")
 
     @faulty
     def node_unblock(self, node: str, identity: dict[str, str]) -> bool:
         self._require(able=self._capabilities.blocks_nodes, what="way to block a node")
-        del identity
-        self.backend.blocked.discard(node)
+        del node
+        with self.backend.lock:
+            self.backend.blocked.discard(identity.get("client", ""))
         return True
 
     def _check_holders(self, volume: VolumeRef, holders: list[_Holder], vm: str, epoch: int, *, incoming: bool) -> None:

@@ -263,7 +263,8 @@ class StorageDriver(abc.ABC):
     def node_identity(self) -> dict[str, str]:
         """Return what ``node_block`` must know to block this node; recorded while it is healthy.  Deadline 5 s.
 
-        Such as its storage address and client instances.
+        Such as its address in the storage network.  It must hold for every client of the node, also for those of guests
+        that start after it was recorded.  Asked every few seconds, only with capability ``blocks_nodes``.
         """
         return {}
 
@@ -271,11 +272,17 @@ class StorageDriver(abc.ABC):
     def node_block(self, node: str, identity: dict[str, str], volumes: list[VolumeRef], epoch: int) -> BlockResult:
         """Keep every client of a dead node from writing, and confirm it.  Deadline 30 s; runs on a coordinator.
 
-        Only with capability ``blocks_nodes``.  ``identity`` is the recorded ``node_identity``.
+        Only with capability ``blocks_nodes``.  ``identity`` is the recorded ``node_identity``; ``volumes`` are those that
+        guests of the node may be writing to, of all pools of this driver; ``epoch`` is the generation of the lease that
+        the node lost, the same for every try.  It holds until ``node_unblock``, also for clients that the node starts
+        later.  After an exception or ``blocked`` false the node may be blocked all the same: it is unblocked too.
         """
         raise Unsupported("this storage driver cannot block a node")
 
     @hookspec(firstresult=True)
     def node_unblock(self, node: str, identity: dict[str, str]) -> bool:
-        """Let a node that returned clean write again.  Deadline 30 s."""
+        """Let a node that returned clean write again; one that is not blocked is success.  Deadline 30 s.
+
+        ``identity`` is the one that ``node_block`` was given, whatever the node reports now.
+        """
         raise Unsupported("this storage driver cannot block a node")

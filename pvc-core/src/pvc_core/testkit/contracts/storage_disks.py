@@ -193,6 +193,22 @@ class DiskRules(StorageSuite):
         assert bench.second.node_unblock("node1", identity)
         assert bench.first.disk_attach(volume, VM, epoch=3, incoming=False)
 
+    def test_a_block_concerns_one_node_and_outlives_its_daemon(self, bench: Workbench) -> None:
+        if not bench.capabilities.blocks_nodes:
+            return
+        volume, other = bench.make("web1"), bench.make("web2")
+        identity = bench.first.node_identity()
+        bench.second.disk_attach(other, OTHER, epoch=1, incoming=False)
+        for _ in range(2):
+            assert bench.second.node_block("node1", identity, [volume], 2).blocked
+        with pytest.raises(DriverError):
+            bench.backend.driver("node1").disk_attach(volume, VM, epoch=1, incoming=False)
+        assert bench.second.disk_attach(other, OTHER, epoch=1, incoming=False)
+        assert [a.volume for a in bench.second.disk_attachments()] == ["web2"]
+        for _ in range(2):
+            assert bench.second.node_unblock("node1", identity)
+        assert bench.backend.driver("node1").disk_attach(volume, VM, epoch=1, incoming=False)
+
     def _two_nodes(self, bench: Workbench) -> bool:
         return self.locks and bench.capabilities.shared
 
