@@ -57,8 +57,8 @@ class Agents:
             found = path.stat()
         except OSError as error:
             raise NotReady(
-                f"there is no {path} on this node ({error.strerror}){did_you_mean(name, self.names())}; "
-                "agents are in Debian's package fence-agents"
+                f"this node has no agent {path} ({error.strerror}){did_you_mean(name, self.names())} "
+                "(agents are in Debian's package fence-agents)"
             ) from None
         version = _Version(found.st_ino, found.st_size, found.st_mtime_ns)
         with self._lock:

@@ -17,8 +17,10 @@ Mask = Callable[[str], str]
 
 _STATES: Final = {0: PowerState.ON, 2: PowerState.OFF}
 _SAID: Final = re.compile(r"^status:\s*(\S+)\s*$", re.IGNORECASE | re.MULTILINE)
-_STAMP: Final = re.compile(r"^(\d{4}-\d\d-\d\d [\d:,]+ )?(ERROR|WARNING|CRITICAL)(:root)?:\s*")
+_STAMP: Final = re.compile(r"^(\d{4}-\d\d-\d\d [\d:,]+ )?(ERROR|WARNING|CRITICAL)(:root)?:\s*(Failed:\s+)?")
 _WARNING: Final = re.compile(r"^\S+:\d+: \w*Warning: ")
+_ADDRESS: Final = re.compile(r" object at 0x[0-9a-f]+")
+"""Another one each time, so that the same failure would look new."""
 _NOISE: Final = ("Please use '-h' for usage",)
 _LINES: Final = 3
 _LENGTH: Final = 300
@@ -90,7 +92,7 @@ def _worth_telling(text: str) -> Iterator[str]:
     for line in lines:
         quoted_source = after_warning and line.startswith(" ")
         after_warning = bool(_WARNING.match(line))
-        words = _STAMP.sub("", line).strip()
+        words = _ADDRESS.sub("", _STAMP.sub("", line)).strip()
         if words and words not in _NOISE and not after_warning and not quoted_source:
             yield "".join(letter if letter.isprintable() else "?" for letter in words)
 

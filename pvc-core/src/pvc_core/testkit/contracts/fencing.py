@@ -165,5 +165,5 @@ class FencingContract:
     def _off(self, driver: FenceDriver, target: FenceTarget) -> PowerState:
         try:
             return driver.power_off(target)
-        except DriverError:
+        except PvcError:
             return PowerState.UNKNOWN
