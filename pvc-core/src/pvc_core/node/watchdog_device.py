@@ -177,9 +177,9 @@ def _nowayout(file: int, identity: str) -> bool:
 class SocketDevice:
     """A program that stands in for a watchdog, behind a Unix stream socket.
 
-    We send ``timeout SECONDS``, which starts the countdown and is answered with the time-out that it uses, in the same
-    words; ``feed``, which is not answered; and ``disarm``, which is answered ``disarmed``.  Each is a line.  The end
-    of a connection changes nothing; the next one goes on.
+    We send ``timeout SECONDS``, which starts the countdown anew and is answered with the time-out that it uses, in the
+    same words; ``feed``, which starts it anew and is not answered; and ``disarm``, which is answered ``disarmed``.  Each
+    is a line.  The end of a connection changes nothing; the next one goes on.
     """
 
     def __init__(self, path: str, timeout_s: float) -> None:

@@ -137,8 +137,8 @@ class ZooKeeperStore:
     def last_heard(self) -> float:
         """Return when the last request that was answered had been sent, on ``time.monotonic``.
 
-        The servers keep the session at least its time-out longer than this.  Before the first
-        connection: when this object was made.
+        The servers keep the session at least its time-out longer than this, but for a server that is cut off from
+        the others: it answers pings until it notices.  Before the first connection: when this object was made.
         """
         return self._client.connection.last_heard
 

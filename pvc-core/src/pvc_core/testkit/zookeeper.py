@@ -44,6 +44,7 @@ class ZooKeeperEnsemble:
         servers: int = 1,
         *,
         tick_ms: int = 250,
+        sync_ticks: int = 6,
         heap_mib: int = 64,
         login: Login | None = None,
         login_required: bool = False,
@@ -56,7 +57,9 @@ class ZooKeeperEnsemble:
         self.authority = Authority(directory / "tls") if tls else None
         self._address = _own_address()
         self._login = login
-        self._options = ServerOptions(tick_ms=tick_ms, heap_mib=heap_mib, login=login, login_required=login_required)
+        self._options = ServerOptions(
+            tick_ms=tick_ms, sync_ticks=sync_ticks, heap_mib=heap_mib, login=login, login_required=login_required
+        )
         self.members = [self._member(number) for number in range(1, servers + 1)]
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._client_tls = self.authority.issue("client", "127.0.0.1") if self.authority else None
