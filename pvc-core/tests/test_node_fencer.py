@@ -12,14 +12,18 @@ from pvc_core.model.fence import (
     ProofKind,
 )
 from pvc_core.model.vm import MigrationPhase, MigrationRecord, VmClaim, VmState
-from pvc_core.node.reconcile.vm import VmReconciler
+from pvc_core.node.reconcilers import core
+from pvc_core.ops.pool import PoolAdd, pool_add
 from pvc_core.ops.vm_define import vm_define
-from pvc_core.ops.vm_definition import VmDefine
+from pvc_core.ops.vm_definition import DiskDefinition, VmDefine
+from pvc_core.ops.volume import VolumeAdd, volume_add
 from pvc_core.plan import fencing as plan
 from pvc_core.plugin.specs.fencing import PowerState
+from pvc_core.plugin.specs.storage import StorageCapabilities
 from pvc_core.store import documents, keys
 from pvc_core.testkit.drivers import DirectDrivers
 from pvc_core.testkit.fake_fence import FakeFence, FakePower
+from pvc_core.testkit.fakes import FakeBackend, FakeStorage
 from pvc_core.testkit.stepped import SteppedCluster
 
 COORDINATORS = ("hv1", "hv2", "hv3")
@@ -47,12 +51,14 @@ class Site:
             self.change(keys.node_spec(name), fence_levels=(LEVEL,))
         self.cluster.settle()
 
+    def _drivers(self, name):
+        return DirectDrivers(fencing={"fake": FakeFence(self.power), "other": FakeFence(self.other)})
+
     def _add(self, name):
         def reconcilers(context, node):
-            return {"vm": VmReconciler(context, parked=node.parked)}
+            return core(context, self.cluster.ops).reconcilers(node)
 
-        drivers = DirectDrivers(fencing={"fake": FakeFence(self.power), "other": FakeFence(self.other)})
-        self.cluster.add(name, drivers=drivers, reconcilers=reconcilers, spawn=self._spawn)
+        self.cluster.add(name, drivers=self._drivers(name), reconcilers=reconcilers, spawn=self._spawn)
 
     def _spawn(self, name, function):
         if self.held and name.startswith("fence-"):
@@ -492,3 +498,106 @@ def test_a_claim_that_is_handed_to_a_node_proven_dead_is_taken_too(site):
     handed = VmClaim(vm=vm, node="hv3", lease=1, epoch=entry.value.epoch + 1)
     site.cluster.operator.commit(entry.put(handed))
     site.until(lambda: site.read(keys.claim(vm)).node == "", 120.0)
+
+
+class Stored(Site):
+    """The same with storage that can be closed to a node, and no power controller that answers for hv3."""
+
+    def __init__(self):
+        self.backend, self.plain = FakeBackend(), FakeBackend()
+        super().__init__()
+        self.power.silent.add("hv3")
+        pool_add(self.cluster.ops, PoolAdd(name="shared", driver="fake"))
+        pool_add(self.cluster.ops, PoolAdd(name="plain", driver="plain"))
+        self.cluster.run(30.0)
+
+    def _drivers(self, name):
+        plain = FakeStorage(self.plain, name, capabilities=StorageCapabilities(formats=("raw",)))
+        drivers = super()._drivers(name)
+        return DirectDrivers(
+            fencing={kind: drivers.fencing(kind) for kind in ("fake", "other")},
+            storage={"fake": FakeStorage(self.backend, name), "plain": plain},
+        )
+
+    def vm_on(self, name, *pools):
+        """Start a VM on hv3 with a disk on each of some pools."""
+        for pool in pools:
+            volume_add(self.cluster.ops, VolumeAdd(pool=pool, name=name, size="4M"))
+        self.cluster.run(10.0)
+        return self.vm(name, disks=tuple(DiskDefinition(pool=pool, volume=name) for pool in pools))
+
+
+@pytest.fixture
+def stored():
+    return Stored()
+
+
+def test_a_node_whose_storage_is_closed_loses_the_vms_on_it_and_only_those(stored):
+    covered, mixed, bare = stored.vm_on("a", "shared"), stored.vm_on("b", "shared", "plain"), stored.vm("c")
+    stored.isolated("hv3")
+    stored.until(lambda: stored.read(keys.claim(covered)).node in ("hv1", "hv2"))
+    stored.cluster.run(30.0)
+    record = stored.record()
+    assert [proof.kind for proof in record.proofs] == [ProofKind.STORAGE]
+    assert (record.stage, [vm.vm for vm in record.vms]) == (FenceStage.PROVEN, [covered])
+    assert {stored.read(keys.claim(vm)).node for vm in (mixed, bare)} == {"hv3"}
+    assert record.waits_for
+
+
+def test_the_rest_follows_when_there_is_a_proof_for_the_whole_node(stored):
+    covered, mixed = stored.vm_on("a", "shared"), stored.vm_on("b", "shared", "plain")
+    stored.isolated("hv3")
+    stored.until(lambda: stored.read(keys.claim(covered)).node in ("hv1", "hv2"))
+    stored.power.silent.clear()
+    stored.until(lambda: stored.read(keys.claim(mixed)).node in ("hv1", "hv2"), 120.0)
+    stored.until(lambda: stored.stage() is FenceStage.RECOVERED)
+    assert stored.record().whole_node().kind is ProofKind.POWER
+
+
+def test_what_is_to_be_closed_is_in_the_record_before_it_is_closed(stored):
+    stored.vm_on("a", "shared")
+    stored.held = True
+    stored.isolated("hv3")
+    stored.until(lambda: stored.pending)
+    stored.answer()  # power: silent
+    stored.until(lambda: stored.pending)
+    stored.answer()  # what can be closed
+    stored.until(lambda: stored.pending)
+    assert [block.driver for block in stored.record().blocked] == ["fake"]
+    assert stored.backend.blocked == set()
+    stored.answer()
+    assert len(stored.backend.blocked) == 1
+
+
+def test_a_node_whose_storage_was_closed_ends_all_guests_and_gets_it_back(stored):
+    covered, bare = stored.vm_on("a", "shared"), stored.vm("c")
+    stored.isolated("hv3")
+    stored.until(lambda: stored.read(keys.claim(covered)).node in ("hv1", "hv2"))
+    node = stored.cluster.nodes["hv3"]
+    node.store.resume()
+    node.store.reconnect()
+    stored.until(lambda: stored.stage() is FenceStage.RETURNED)
+    assert stored.cluster.world.running(covered) != ["hv3"]
+    stored.until(lambda: stored.record().blocked == ())
+    assert stored.backend.blocked == set()
+    stored.until(lambda: stored.cluster.world.running(bare) in (["hv1"], ["hv2"]), 120.0)
+
+
+def test_storage_that_cannot_be_opened_keeps_the_node_from_running_vms(stored):
+    vm = stored.vm_on("a", "shared")
+    stored.isolated("hv3")
+    stored.until(lambda: stored.read(keys.claim(vm)).node in ("hv1", "hv2"))
+    for name in ("hv1", "hv2"):
+        stored.cluster.nodes[name].drivers.break_driver("fake", "gone")
+    node = stored.cluster.nodes["hv3"]
+    node.store.resume()
+    node.store.reconnect()
+    stored.until(lambda: stored.stage() is FenceStage.RETURNED)
+    stored.change(keys.node_spec("hv3"), scheduling="ready")
+    new = vm_define(stored.cluster.ops, VmDefine(name="new", memory=512, node="hv3", start=True)).id
+    stored.cluster.run(60.0)
+    assert stored.cluster.world.running(new) == []
+    assert stored.read(keys.vm_status(new)).reason == "node hv3 was fenced, and storage is still closed to it"
+    for name in ("hv1", "hv2"):
+        stored.cluster.nodes[name].drivers.mend_driver("fake")
+    stored.until(lambda: stored.cluster.world.running(new) == ["hv3"], 180.0)

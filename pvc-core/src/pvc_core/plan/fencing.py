@@ -339,9 +339,12 @@ def with_proof(record: FenceRecord, proof: Proof) -> FenceRecord:
 def closing(record: FenceRecord, blocks: tuple[StorageBlock, ...]) -> FenceRecord:
     """Return the record that says what is about to be closed to the node: written before any driver is asked.
 
-    So what a primary that died meanwhile has closed, or a driver that did not answer, is opened again too.
+    So what a primary that died meanwhile has closed, or a driver that did not answer, is opened again too, and the
+    node's guests, whose writes may have failed, are ended when it returns.
     """
-    return replace(record, blocked=(*record.blocked, *(block for block in blocks if block not in record.blocked)))
+    return replace(
+        record, dirty=True, blocked=(*record.blocked, *(block for block in blocks if block not in record.blocked))
+    )
 
 
 def _enter(s: Situation, record: FenceRecord, stage: FenceStage, message: str) -> Write:

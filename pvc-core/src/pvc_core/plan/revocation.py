@@ -40,21 +40,22 @@ def revoke(
     dead: str, claim: VmClaim, vm: VmSpec | None, status: VmStatus | None, proof: Proof, wall: float
 ) -> Revocation:
     """Take a claim from the dead node that holds it."""
-    record = claim.migration
-    name = vm.name if vm is not None else ""
-    if record is not None and record.phase in MAY_EXECUTE_ON_TARGET and record.target != dead:
-        new = VmClaim(vm=claim.vm, node=record.target, lease=record.target_lease, epoch=claim.epoch + 1)
-        to_target = VmRecovery(
-            vm=claim.vm, name=name, outcome="handed-over", target=record.target, proof=proof.kind, at=wall
-        )
-        return Revocation(new, None, to_target)
-    vacant = VmClaim(vm=claim.vm, node="", lease=0, epoch=claim.epoch)
-    after = _status(dead, vm, status, proof) if vm is not None else None
+    new, after = _without(dead, claim, vm, status, proof.kind)
     restarted = after is not None and after.state is VmState.WAITING
     outcome = VmRecovery(
-        vm=claim.vm, name=name, outcome="freed" if restarted else "not-restarted", proof=proof.kind, at=wall
+        vm=claim.vm,
+        name=vm.name if vm is not None else "",
+        outcome="handed-over" if new.node else "freed" if restarted else "not-restarted",
+        target=new.node,
+        proof=proof.kind,
+        at=wall,
     )
-    return Revocation(vacant, after, outcome)
+    return Revocation(new, after, outcome)
+
+
+def given_up(node: str, claim: VmClaim, vm: VmSpec | None, status: VmStatus | None) -> tuple[VmClaim, VmStatus | None]:
+    """Return the claim and status of a VM whose node gives the claim up: it has ended the guest, whose writes failed."""
+    return _without(node, claim, vm, status, "its storage was closed")
 
 
 def refused_by_the_dead(dead: str, claim: VmClaim) -> VmClaim | None:
@@ -69,7 +70,17 @@ def refused_by_the_dead(dead: str, claim: VmClaim) -> VmClaim | None:
     return replace(claim, migration=replace(record, phase=MigrationPhase.REFUSED, message=message))
 
 
-def _status(dead: str, vm: VmSpec, status: VmStatus | None, proof: Proof) -> VmStatus:
+def _without(
+    node: str, claim: VmClaim, vm: VmSpec | None, status: VmStatus | None, why: str
+) -> tuple[VmClaim, VmStatus | None]:
+    record = claim.migration
+    if record is not None and record.phase in MAY_EXECUTE_ON_TARGET and record.target != node:
+        return VmClaim(vm=claim.vm, node=record.target, lease=record.target_lease, epoch=claim.epoch + 1), None
+    vacant = VmClaim(vm=claim.vm, node="", lease=0, epoch=claim.epoch)
+    return vacant, _status(node, vm, status, why) if vm is not None else None
+
+
+def _status(dead: str, vm: VmSpec, status: VmStatus | None, why: str) -> VmStatus:
     old = status or VmStatus(id=vm.id)
     here = replace(old, node=None, observed_generation=vm.generation, vnc="", failed_moves=0, failed_target=None)
     if vm.power != "running":
@@ -80,4 +91,4 @@ def _status(dead: str, vm: VmSpec, status: VmStatus | None, proof: Proof) -> VmS
     if vm.restart == "never":
         why = f"node {dead} failed under it, and it is not to be restarted"
         return replace(here, state=VmState.STOPPED, reason=why, halted=vm.generation)
-    return replace(here, state=VmState.WAITING, reason=f"node {dead} failed ({proof.kind}); it waits for a place")
+    return replace(here, state=VmState.WAITING, reason=f"node {dead} failed ({why}); it waits for a place")

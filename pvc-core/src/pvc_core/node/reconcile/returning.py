@@ -13,7 +13,9 @@ from pvc_core.model.errors import PvcError
 from pvc_core.model.fence import FenceRecord, FenceStage
 from pvc_core.node.context import NodeContext
 from pvc_core.plan.fencing import with_event
+from pvc_core.plan.revocation import given_up
 from pvc_core.store import documents, keys
+from pvc_core.store.api import Operation
 from pvc_core.store.documents import Entry
 
 log = logging.getLogger(__name__)
@@ -28,32 +30,56 @@ class NotClean(PvcError):
 def clean_up(context: NodeContext) -> bool:
     """End what this node has lost, if its fence record says that it may have lost something; return whether it did.
 
+    Where storage was closed to it, that is everything: writes have failed, so the claims it still has are given up
+    too, and the guests start afresh where there is a place for them.
+
     Raises NotClean when a domain could not be ended, StoreUnavailable, Conflict, HypervisorUnavailable: call it again.
     """
     me = context.name
     entry = documents.read(context.store, keys.fence(me))
     if entry is None or not entry.value.dirty:
         return False
-    lost = _lost(context, blocked=bool(entry.value.blocked))
+    closed = bool(entry.value.blocked)
+    lost = _lost(context, closed=closed)
     for vm in lost:
         log.warning("domain-ended vm=%s node=%s reason=claim-lost-while-fenced", vm, me)
         context.hypervisor.destroy(vm)
-    left = _lost(context, blocked=bool(entry.value.blocked))
+    left = _lost(context, closed=closed)
     if left:
         raise NotClean(f"node {me} was fenced and still has domains that it may not run: {', '.join(left)}")
+    if closed:
+        _give_up_claims(context)
     _record(context, entry, len(lost))
     return True
 
 
-def _lost(context: NodeContext, *, blocked: bool) -> list[str]:
-    """Return the VMs whose domains are here without right; where storage was closed none has a right: its writes failed."""
+def _lost(context: NodeContext, *, closed: bool) -> list[str]:
+    """Return the VMs whose domains are here without right; where storage was closed none has a right."""
     here = sorted(context.hypervisor.domains())
     claims = documents.read_many(context.store, [keys.claim(vm) for vm in here])
     return [
         vm
         for vm, claim in zip(here, claims, strict=True)
-        if blocked or claim is None or claim.value.node != context.name
+        if closed or claim is None or claim.value.node != context.name
     ]
+
+
+def _give_up_claims(context: NodeContext) -> None:
+    store, me = context.store, context.name
+    claims = documents.read_many(store, [keys.claim(vm) for vm in sorted(store.children(keys.CLAIM))])
+    for claim in claims:
+        if claim is None or claim.value.node != me:
+            continue
+        vm = claim.value.vm
+        spec, status = documents.read(store, keys.vm_spec(vm)), documents.read(store, keys.vm_status(vm))
+        vacant, said = given_up(
+            me, claim.value, spec.value if spec is not None else None, status.value if status is not None else None
+        )
+        operations: list[Operation] = [claim.put(vacant)]
+        if status is not None and said is not None:
+            operations.append(status.put(said))
+        store.commit(*operations, *context.lease.guard())
+        log.warning("claim-given-up vm=%s node=%s reason=storage-was-closed", vm, me)
 
 
 def _record(context: NodeContext, entry: Entry[FenceRecord], ended: int) -> None:
