@@ -11,6 +11,7 @@ from pvc_core.cli.session import Session
 from pvc_sandbox import cli, layout, logs, requirements, sandbox
 from pvc_sandbox.control import ServiceState
 from pvc_sandbox.errors import SandboxError
+from pvc_sandbox.node_bmc import NodeBmc
 from pvc_sandbox.sandbox import NodeState, Sandbox, SandboxState
 
 STATE = SandboxState(
@@ -27,6 +28,7 @@ STATE = SandboxState(
             address="10.77.0.1",
             power="on",
             link="up",
+            bmc="hangs",
             uri="qemu:///x",
             services=(
                 ServiceState(name="libvirtd", wanted=True, pid=2, starts=1),
@@ -51,7 +53,15 @@ def invoke(*arguments):
 
 @pytest.mark.parametrize(
     "arguments",
-    [("status",), ("shell", "hv1"), ("power-cut", "hv1"), ("cut-link", "hv1"), ("logs", "hv1"), ("power-on", "hv1")],
+    [
+        ("status",),
+        ("bmc", "hv1"),
+        ("shell", "hv1"),
+        ("power-cut", "hv1"),
+        ("cut-link", "hv1"),
+        ("logs", "hv1"),
+        ("power-on", "hv1"),
+    ],
 )
 def test_sandbox_that_is_not_there_is_told(arguments):
     error = invoke(*arguments).exception
@@ -90,8 +100,32 @@ def test_every_package_has_a_proof():
 def test_status_as_table_and_as_json(monkeypatch):
     monkeypatch.setattr(Sandbox, "status", lambda _: STATE)
     table = invoke("status").stdout
+    assert " hangs " in table
     assert "pvcnoded DOWN, started 4 times, last end: SIGKILL" in table
     assert '"uri": "qemu:///x"' in invoke("status", "--format", "json").stdout
+
+
+@pytest.mark.parametrize("fault", ["", "sick", "slow", "slow=", "slow=x", "slow=nan", "slow=-1", "slow=601", "dead=1"])
+def test_unknown_fault_is_refused_before_anything_is_done(fault):
+    result = invoke("bmc", "hv1", "--fault", fault)
+    assert result.exit_code == 2
+    assert "none of dead, hang, stuck, none, slow=SECONDS (up to 600)" in result.stderr
+
+
+def test_faults_of_a_bmc(monkeypatch, machine):
+    done = []
+    there = NodeBmc(layout.Layout(name="t", index=3, state=str(machine)), 1)
+    monkeypatch.setattr(Sandbox, "bmc", lambda _, node: done.append(node) or there)
+    for name in ("slow", "dead", "change_password"):
+        monkeypatch.setattr(NodeBmc, name, lambda *_, name=name, **given: done.append((name, given)))
+    monkeypatch.setitem(cli._FAULTS, "dead", NodeBmc.dead)
+    monkeypatch.setattr(NodeBmc, "faults", lambda _: ("slow (2.5 s)", "other password"))
+    result = invoke("bmc", "hv1", "--fault", "slow=2.5", "--password-wrong")
+    assert done == ["hv1", ("slow", {"seconds": 2.5}), ("change_password", {})]
+    assert "10.79.3.101:623" in result.stdout
+    assert "slow (2.5 s), other password" in result.stdout
+    assert '"faults": [' in invoke("bmc", "hv1", "--fault", "dead", "--format", "json").stdout
+    assert done[-1] == ("dead", {})
 
 
 def test_commands_cost_nothing_until_they_are_called():
@@ -108,7 +142,7 @@ def test_manifest_names_a_command_that_is_there():
 
     assert MANIFEST.commands[0].target == "pvc_sandbox.cli:sandbox"
     assert set(cli.sandbox.commands) >= {
-        "up", "down", "status", "shell", "power-cut", "power-on", "cut-link", "heal-link", "logs",
+        "up", "down", "status", "shell", "power-cut", "power-on", "cut-link", "heal-link", "bmc", "logs",
     }  # fmt: skip
 
 

@@ -8,7 +8,16 @@ import yaml
 
 from pvc_core.config.schema import ClientConfig, NodeConfig
 from pvc_sandbox import cluster
-from pvc_sandbox.cluster import ClusterPlan, coordinators_for, load_plan, make_plan, node_config, node_services
+from pvc_sandbox.cluster import (
+    ClusterPlan,
+    coordinators_for,
+    load_plan,
+    make_plan,
+    node_config,
+    node_is_configured,
+    node_services,
+    node_watchdog,
+)
 from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.layout import Layout
 
@@ -69,6 +78,36 @@ def test_node_configuration_is_one_that_the_daemon_takes(layout):
     assert (config.node.name, config.node.address, config.node.memory_mib) == ("hv2", "10.77.7.2", 2048)
     assert config.timing.lease == 4
     assert config.plugins == {"bridge": {}}
+
+
+def test_node_without_a_bmc_has_no_plugin_for_it(layout):
+    node_services(layout, ClusterPlan(bmc=False), 1)
+    config = read(node_config(layout, 1), NodeConfig)
+    assert "fence-ipmi" not in config.plugins
+    assert config.watchdog.device == ""
+
+
+def test_node_with_a_bmc_and_a_watchdog_has_what_uses_them(layout):
+    plan = ClusterPlan(bmc=True, watchdog=True, watchdog_timeout_s=5, watchdog_reboot_s=-1, plugins={"dir": {}})
+    node_services(layout, plan, 1)
+    config = read(node_config(layout, 1), NodeConfig)
+    assert config.plugins == {"fence-ipmi": {}, "dir": {}}
+    assert (config.watchdog.device, config.watchdog.timeout) == ("/run/watchdog.sock", 5)
+    assert node_watchdog(plan).reboot_s == -1
+    assert node_watchdog(ClusterPlan()) is None
+
+
+def test_section_of_the_fence_plugin_is_kept(layout):
+    node_services(layout, ClusterPlan(bmc=True, plugins={"fence-ipmi": {"x": 1}}), 1)
+    assert read(node_config(layout, 1), NodeConfig).plugins == {"fence-ipmi": {"x": 1}}
+
+
+def test_changed_configuration_is_seen(layout):
+    plan = ClusterPlan()
+    assert not node_is_configured(layout, plan, 1)
+    node_services(layout, plan, 1)
+    assert node_is_configured(layout, plan, 1)
+    assert not node_is_configured(layout, ClusterPlan(timing={"lease": 4}), 1)
 
 
 def test_hypervisor_runs_no_state_store(layout):

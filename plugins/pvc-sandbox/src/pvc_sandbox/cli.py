@@ -1,9 +1,11 @@
 """``pvc sandbox``: imported only when it is called."""
 
+import functools
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 from click.shell_completion import CompletionItem
@@ -14,6 +16,7 @@ from pvc_sandbox import logs as log_files
 from pvc_sandbox.control import ServiceState
 from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.layout import sandboxes
+from pvc_sandbox.node_bmc import NodeBmc
 from pvc_sandbox.sandbox import DEFAULT_NAME, NodeState, Sandbox
 
 
@@ -33,8 +36,18 @@ _NODE_COLUMNS: Final = (
     Column("ADDRESS", lambda node: node.address),
     Column("POWER", lambda node: node.power),
     Column("LINK", lambda node: node.link),
+    Column("BMC", lambda node: node.bmc or "none"),
     Column("SERVICES", _services),
 )
+
+_BMC_COLUMNS: Final = (
+    Column("NODE", lambda bmc: bmc.node),
+    Column("ADDRESS", lambda bmc: f"{bmc.address}:{bmc.port}"),
+    Column("USER", lambda bmc: bmc.user),
+    Column("PASSWORD", lambda bmc: bmc.password_file),
+    Column("BMC", lambda bmc: ", ".join(bmc.faults) or "works"),
+)
+_SLOWEST_S: Final = 600.0
 
 
 def _complete_node(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -72,13 +85,26 @@ def sandbox() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help=f"Directory of its files, when it is made [/var/lib/pvc-sandbox/{DEFAULT_NAME}].",
 )
+@click.option(
+    "--bmc/--no-bmc", default=None, help="Give every node a BMC, through which a lost node is fenced [--bmc]."
+)
+@click.option(
+    "--watchdog/--no-watchdog", default=None, help="Give every node a watchdog, which its daemon feeds [--no-watchdog]."
+)
 @pass_output
 def up(
-    out: Output, name: str, nodes: int | None, memory: int | None, accelerator: str | None, state: Path | None
+    out: Output,
+    name: str,
+    nodes: int | None,
+    memory: int | None,
+    accelerator: str | None,
+    state: Path | None,
+    bmc: bool | None,
+    watchdog: bool | None,
 ) -> None:
     """Make the cluster, or what is missing of it; may be repeated, also after it was killed."""
     made = Sandbox(name, state)
-    made.up(nodes, report=out.note, memory_mib=memory, accelerator=accelerator)
+    made.up(nodes, report=out.note, memory_mib=memory, accelerator=accelerator, bmc=bmc, watchdog=watchdog)
     config = str(made.client_config)
     out.done(f"sandbox {name!r} is up; to use it: export PVC_CONFIG={config}", name=name, config=config)
 
@@ -141,14 +167,91 @@ def _acts(name: str, help_: str, act: Callable[[Sandbox, str], None], said: str)
         out.done(f"{node}: {said}", node=node)
 
 
-_acts(
-    "power-cut", "Cut NODE's power: guests and daemons end at once, its disks stay.", Sandbox.power_cut, "power is off"
-)
+@sandbox.command()
+@_name_option
+@_node_argument
+@click.option("--bmc", is_flag=True, help="That of its BMC too, as when a power strip fails.")
+@pass_output
+def power_cut(out: Output, name: str, node: str, bmc: bool) -> None:
+    """Cut NODE's power: guests and daemons end at once, its disks stay."""
+    Sandbox(name).power_cut(node, bmc=bmc)
+    out.done(f"{node}: power is off", node=node)
+
+
+@sandbox.command()
+@_name_option
+@_node_argument
+@click.option("--management", is_flag=True, help="That to the BMCs too.")
+@pass_output
+def cut_link(out: Output, name: str, node: str, management: bool) -> None:
+    """Pull NODE's network cables: it lives on, unreachable, but can still reach the BMCs."""
+    Sandbox(name).cut_link(node, management=management)
+    out.done(f"{node}: cables are pulled", node=node)
+
+
 _acts("power-on", "Switch NODE on.", Sandbox.power_on, "power is on")
-_acts("cut-link", "Pull NODE's network cables: it lives on, unreachable.", Sandbox.cut_link, "cables are pulled")
 _acts("heal-link", "Put NODE's network cables back.", Sandbox.heal_link, "cables are back")
 _acts("freeze", "Make NODE hang: connections stay open, nothing answers.", Sandbox.freeze, "hangs")
 _acts("thaw", "Let a frozen NODE go on.", Sandbox.thaw, "goes on")
+
+
+_FAULTS: Final[dict[str, Callable[[NodeBmc], None]]] = {
+    "dead": NodeBmc.dead,
+    "hang": NodeBmc.hang,
+    "stuck": NodeBmc.stuck,
+    "none": NodeBmc.mend,
+}
+
+
+class _Fault(click.ParamType[Callable[[NodeBmc], None]]):
+    """A word for what a BMC is to suffer from; its value brings that about."""
+
+    name = "fault"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Callable[[NodeBmc], None]:
+        """Return what brings the fault about."""
+        word, _, seconds = str(value).partition("=")
+        if word in _FAULTS and not seconds:
+            return _FAULTS[word]
+        if word == "slow" and 0 < (delay_s := _number(seconds)) <= _SLOWEST_S:
+            return functools.partial(NodeBmc.slow, seconds=delay_s)
+        return self.fail(f"{value!r} is none of {', '.join(_FAULTS)}, slow=SECONDS (up to {_SLOWEST_S:g})", param, ctx)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+@sandbox.command()
+@_name_option
+@_node_argument
+@click.option(
+    "--fault",
+    type=_Fault(),
+    metavar="FAULT",
+    help="dead: nothing is at its address; hang: it does not answer; stuck: it says yes and does nothing; "
+    "slow=SECONDS: it says yes and does it later; none: it is mended.",
+)
+@click.option("--password-wrong", is_flag=True, help="Give it another password than the one the cluster knows.")
+@format_option
+@pass_output
+def bmc(out: Output, name: str, node: str, fault: Callable[[NodeBmc], None] | None, password_wrong: bool) -> None:
+    """Show NODE's BMC, or break it; faults add up until `--fault none`."""
+    found = Sandbox(name).bmc(node)
+    if fault is not None:
+        fault(found)
+    if password_wrong:
+        found.change_password()
+    state = found.state()
+    if out.format == "table":
+        out.listing([state], _BMC_COLUMNS, empty="no BMC")
+    else:
+        out.data(state)
 
 
 @sandbox.command()

@@ -9,11 +9,14 @@ from typing import Any, Final
 import msgspec
 import yaml
 
-from pvc_sandbox import libvirtd, zookeeper
+from pvc_sandbox import fencing, libvirtd, zookeeper
+from pvc_sandbox.boot import Watchdog
 from pvc_sandbox.control import Service
 from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.files import write_atomically
+from pvc_sandbox.host import WATCHDOG_SOCKET
 from pvc_sandbox.layout import MAX_NODES, PLAN_FILE, Layout
+from pvc_sandbox.node_bmc import make_password
 
 DAEMON: Final = "pvcnoded"
 DEFAULT_NODES: Final = 3
@@ -36,7 +39,15 @@ class ClusterPlan(msgspec.Struct, frozen=True, kw_only=True):
     timing: dict[str, float | int] = {}
     """Section ``timing`` of every node; what is not here has its default."""
     plugins: dict[str, dict[str, Any]] = msgspec.field(default_factory=lambda: {"dir": {}, "bridge": {}})
-    """Section ``plugins`` of every node."""
+    """Section ``plugins`` of every node; the one that fences through BMCs comes by itself."""
+    bmc: bool = False
+    """Every node has a BMC, and is fenced through it."""
+    watchdog: bool = False
+    """Every node has a watchdog, and a daemon that feeds it."""
+    watchdog_timeout_s: float = 10.0
+    """For which the daemon asks."""
+    watchdog_reboot_s: float = 1.0
+    """After a reset by its watchdog a node is on again after so many seconds; below 0: it stays off."""
 
     def coordinator_numbers(self) -> range:
         """Return the numbers of the coordinators."""
@@ -90,6 +101,7 @@ def make_plan(layout: Layout, nodes: int | None, **changes: Any) -> ClusterPlan:
 def configure(layout: Layout, plan: ClusterPlan) -> None:
     """Write what all nodes and clients have in common: the client's configuration, the services' token."""
     layout.shared.mkdir(parents=True, exist_ok=True)
+    make_password(layout)
     token = Path(layout.state) / "token"
     if not token.exists():
         write_atomically(token, secrets.token_hex(16) + "\n", mode=0o600)
@@ -98,7 +110,8 @@ def configure(layout: Layout, plan: ClusterPlan) -> None:
         "service": _service_section(layout),
         "network_namespace": layout.switch,
     }
-    _write_yaml(layout.client_config, f"# How pvc reaches the sandbox {layout.name!r} from this machine.\n", client)
+    heading = f"# How pvc reaches the sandbox {layout.name!r} from this machine.\n"
+    write_atomically(layout.client_config, _yaml(heading, client))
 
 
 def node_config(layout: Layout, number: int) -> Path:
@@ -106,27 +119,20 @@ def node_config(layout: Layout, number: int) -> Path:
     return layout.node_state(number) / "pvcnoded.yml"
 
 
+def node_is_configured(layout: Layout, plan: ClusterPlan, number: int) -> bool:
+    """Return whether a node's configuration is what ``node_services`` would write."""
+    path = node_config(layout, number)
+    return path.exists() and path.read_text() == _node_yaml(layout, plan, number)
+
+
+def node_watchdog(plan: ClusterPlan) -> Watchdog | None:
+    """Return what every node has for a watchdog."""
+    return Watchdog(reboot_s=plan.watchdog_reboot_s) if plan.watchdog else None
+
+
 def node_services(layout: Layout, plan: ClusterPlan, number: int) -> list[Service]:
     """Write a node's configuration and return its daemons, beside libvirtd, in the order of their start."""
-    state = layout.node_state(number)
-    section: dict[str, Any] = {
-        "cluster": _cluster_section(layout, plan),
-        "node": {
-            "name": layout.node_name(number),
-            "address": layout.cluster_address(number),
-            "memory_mib": plan.memory_mib,
-            "reserved_memory_mib": plan.reserved_memory_mib,
-            "accelerator": plan.accelerator,
-            "state_directory": str(state / "pvc"),
-            # The same path on every node, as it must be: a guest that moves takes it along.
-            "console_directory": libvirtd.CONSOLES,
-        },
-        "service": _service_section(layout),
-        "plugins": plan.plugins,
-    }
-    if plan.timing:
-        section["timing"] = dict(plan.timing)
-    _write_yaml(node_config(layout, number), f"# Node {layout.node_name(number)} of a sandbox.\n", section)
+    write_atomically(node_config(layout, number), _node_yaml(layout, plan, number))
     services = []
     if number in plan.coordinator_numbers():
         services.append(zookeeper.configure(layout, number, plan.coordinator_numbers()))
@@ -134,7 +140,7 @@ def node_services(layout: Layout, plan: ClusterPlan, number: int) -> list[Servic
         Service(
             name=DAEMON,
             argv=(sys.executable, "-m", "pvc_core.node.main", "--config", str(node_config(layout, number))),
-            log=str(state / "log/pvcnoded.log"),
+            log=str(layout.node_state(number) / "log/pvcnoded.log"),
             env={"PYTHONUNBUFFERED": "1"},
             stop_timeout_s=30.0,
             notifies=True,
@@ -143,6 +149,29 @@ def node_services(layout: Layout, plan: ClusterPlan, number: int) -> list[Servic
         )
     )
     return services
+
+
+def _node_yaml(layout: Layout, plan: ClusterPlan, number: int) -> str:
+    section: dict[str, Any] = {
+        "cluster": _cluster_section(layout, plan),
+        "node": {
+            "name": layout.node_name(number),
+            "address": layout.cluster_address(number),
+            "memory_mib": plan.memory_mib,
+            "reserved_memory_mib": plan.reserved_memory_mib,
+            "accelerator": plan.accelerator,
+            "state_directory": str(layout.node_state(number) / "pvc"),
+            # The same path on every node, as it must be: a guest that moves takes it along.
+            "console_directory": libvirtd.CONSOLES,
+        },
+        "service": _service_section(layout),
+        "plugins": {**({fencing.PLUGIN: {}} if plan.bmc else {}), **plan.plugins},
+    }
+    if plan.watchdog:
+        section["watchdog"] = {"device": f"/run/{WATCHDOG_SOCKET}", "timeout": plan.watchdog_timeout_s}
+    if plan.timing:
+        section["timing"] = dict(plan.timing)
+    return _yaml(f"# Node {layout.node_name(number)} of a sandbox.\n", section)
 
 
 def shell_environment(layout: Layout, number: int) -> list[str]:
@@ -167,5 +196,5 @@ def _service_section(layout: Layout) -> dict[str, Any]:
     return {"token_file": str(Path(layout.state) / "token")}
 
 
-def _write_yaml(path: Path, heading: str, content: Mapping[str, Any]) -> None:
-    write_atomically(path, heading + yaml.safe_dump(dict(content), sort_keys=False))
+def _yaml(heading: str, content: Mapping[str, Any]) -> str:
+    return heading + yaml.safe_dump(dict(content), sort_keys=False)

@@ -110,6 +110,10 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         """Return the directory that a node sees as /run."""
         return self.run / self.node_name(number)
 
+    def bmc_run(self, number: int) -> Path:
+        """Return the directory of a node's BMC."""
+        return self.run / "bmc" / self.node_name(number)
+
     def watchdog_record(self, number: int) -> Path:
         """Return the file that says which process is a node's watchdog."""
         return self.run / f"{self.node_name(number)}.watchdog"

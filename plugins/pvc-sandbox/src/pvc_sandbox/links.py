@@ -98,6 +98,9 @@ def make_switch(layout: Layout) -> None:
         for network, bridge in _BRIDGES.items():
             with _ignoring(errno.EEXIST):
                 links.link("add", ifname=bridge, kind="bridge", br_stp_state=0, br_forward_delay=0, br_mcast_snooping=0)
+            # A bridge without an address of its own takes one of its ports', and another when that one goes: whoever
+            # knows it would then send into the void for a while.
+            links.link("set", index=_index(links, bridge), address=layout.mac(SWITCH_HOST, network))
             _address(links, bridge, addresses[network])
             _up(links, bridge)
 
@@ -151,6 +154,19 @@ def set_carriers(layout: Layout, number: int, *, pulled: Collection[int]) -> Non
             index = _index(switch, port(layout, number, network))
             if index is not None:
                 switch.link("set", index=index, state="down" if network in pulled else "up")
+
+
+def set_bmc_address(layout: Layout, number: int, *, present: bool) -> None:
+    """Let the address of a node's BMC be there, or not: who asks it then waits in vain, as when it has no power."""
+    if not switch_exists(layout):
+        return
+    with _open(_switch(layout)) as switch:
+        if present:
+            _address(switch, _BRIDGES[MANAGEMENT], layout.bmc_address(number))
+        else:
+            with _ignoring(errno.EADDRNOTAVAIL, errno.ENODEV):
+                bridge = _index(switch, _BRIDGES[MANAGEMENT])
+                switch.addr("del", index=bridge, address=layout.bmc_address(number), prefixlen=24)
 
 
 def carriers(layout: Layout) -> dict[str, bool]:

@@ -75,6 +75,7 @@ def _boot_apart(host: Host, log: Path) -> None:
 def main() -> None:
     """Press the button; exit status 1 and one line when that did not work."""
     state, node, button = sys.argv[1:]
+    os.setpgid(0, 0)  # a BMC that loses its own power in the midst of it must not leave a host half cut
     try:
         layout = load_layout(Path(state))
         if layout is None:

@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from pvc_core.model.units import format_duration
 from pvc_core.plugin.process import Completed
-from pvc_sandbox import cluster, libvirtd, links, zookeeper
+from pvc_sandbox import cluster, fencing, libvirtd, links, zookeeper
 from pvc_sandbox.client import PvcCommand
 from pvc_sandbox.cluster import ClusterPlan
 from pvc_sandbox.control import NoAnswer, ServiceState
@@ -32,15 +32,17 @@ from pvc_sandbox.layout import (
     forget_empty_directories,
     load_layout,
 )
+from pvc_sandbox.node_bmc import NodeBmc
 from pvc_sandbox.requirements import check_requirements
 from pvc_sandbox.waiting import wait_until
 
 DEFAULT_NAME: Final = "default"
 READY_DEADLINE_S: Final = 120.0
 _AT_ONCE: Final = 4
-"""Hosts that are started at the same time."""
+"""Hosts that are started, or removed, at the same time."""
 
 Report = Callable[[str], None]
+T = TypeVar("T")
 
 
 class NodeState(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +55,8 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     """on, off or frozen."""
     link: str
     """up or down; down too while the power is off."""
+    bmc: str = ""
+    """works, or what is wrong with it; empty: it has none."""
     uri: str
     services: tuple[ServiceState, ...] = ()
 
@@ -67,6 +71,7 @@ class SandboxState(msgspec.Struct, frozen=True, kw_only=True):
     """Network namespace of the switch: ``ip netns exec`` it to reach nodes and guests."""
     cluster_network: str
     guest_network: str
+    management_network: str = ""
     nodes: tuple[NodeState, ...] = ()
 
 
@@ -118,8 +123,8 @@ class Sandbox:
         """Make the cluster, or what is missing of it, and return when every node's daemon works.
 
         ``nodes``: how many (default: those there are, else 3); hypervisors are added to a cluster that is
-        there.  ``changes`` are other fields of ``ClusterPlan``; a running daemon takes them at its next
-        start.  ``report`` gets a line for each step.  Raises SandboxError.
+        there.  ``changes`` are other fields of ``ClusterPlan``; a daemon that they concern is started again.
+        ``report`` gets a line for each step.  Raises SandboxError.
         """
         check_requirements()
         begun = time.monotonic()
@@ -130,8 +135,13 @@ class Sandbox:
             links.make_switch(layout)
             report(f"switch {layout.switch}: cluster {layout.cluster_network}, guests {layout.guest_network}")
             self._power_on(plan, plan.node_numbers(), report)
+            bmcs = [NodeBmc(layout, number) for number in plan.node_numbers()]
+            if plan.bmc:
+                self._each(bmcs, NodeBmc.mend)
             self._wait_for_ensemble(plan, report)
         self.wait_ready(report=report)
+        with self._lock():
+            self._set_fencing(plan, bmcs, report)
         report(f"cluster of {plan.nodes} nodes is up after {format_duration(time.monotonic() - begun)}")
 
     def down(self, *, report: Report = lambda _: None) -> None:
@@ -142,7 +152,9 @@ class Sandbox:
             return
         self._known = layout
         with self._lock() as lock:
-            hosts = [Host(layout, layout.node_number(name)) for name in _node_names(layout)]
+            numbers = [layout.node_number(name) for name in _node_names(layout)]
+            self._each([NodeBmc(layout, number) for number in numbers], NodeBmc.remove)  # they could switch nodes on
+            hosts = [Host(layout, number) for number in numbers]
             self._each(hosts, Host.destroy)
             links.remove_switch(layout)
             shutil.rmtree(layout.state, ignore_errors=True)
@@ -164,6 +176,7 @@ class Sandbox:
             switch=layout.switch,
             cluster_network=layout.cluster_network,
             guest_network=layout.guest_network,
+            management_network=layout.management_network,
             nodes=tuple(
                 self._node_state(plan, number, carrier=carriers.get(layout.node_name(number), False))
                 for number in plan.node_numbers()
@@ -181,15 +194,29 @@ class Sandbox:
             raise SandboxError(f"sandbox {self.name!r} has no node {node!r}; it has: {', '.join(self.nodes())}")
         return Host(self.layout, number)
 
+    def bmc(self, node: str) -> NodeBmc:
+        """Return a node's BMC, to break and mend it; raises SandboxError when there is none."""
+        number = self.host(node).number
+        if not self.plan.bmc:
+            raise SandboxError(
+                f"the nodes of sandbox {self.name!r} have no BMC; give them one: pvc sandbox up --bmc --name {self.name}"
+            )
+        return NodeBmc(self.layout, number)
+
     def power_on(self, node: str, *, report: Report = lambda _: None) -> None:
         """Switch a node on and return when its libvirtd answers; its daemon joins the cluster by itself.
 
-        ``wait_ready`` waits for that too.  On a node that is on, daemons that were stopped are started again.
+        ``wait_ready`` waits for that too.  On a node that is on, daemons that were stopped are started again.  Its BMC
+        has power then too.
         """
         self._power_on(self.plan, [self.host(node).number], report)
+        if self.plan.bmc:
+            self.bmc(node).power_on()
 
-    def power_cut(self, node: str) -> None:
-        """Cut a node's power: its guests and daemons end at once, its disks stay."""
+    def power_cut(self, node: str, *, bmc: bool = False) -> None:
+        """Cut a node's power: its guests and daemons end at once, its disks stay.  ``bmc``: that of its BMC too."""
+        if bmc:
+            self.bmc(node).power_cut()
         self.host(node).power_cut()
 
     def cut_link(self, node: str, *, management: bool = False) -> None:
@@ -233,6 +260,9 @@ class Sandbox:
         state, consoles = host.state, libvirtd.console_logs(self.layout, host.number)
         files = {path.stem: path for path in sorted((state / "log").glob("*.log"))}
         guests = {f"console/{path.stem}": path for path in sorted(consoles.glob("*.log"))}
+        bmc = NodeBmc(self.layout, host.number).log()
+        if bmc.exists():
+            files["bmc"] = bmc
         return files | {"libvirtd": state / "libvirt/log/libvirtd.log"} | guests
 
     def wait_ready(self, nodes: Iterable[str] | None = None, *, report: Report = lambda _: None) -> None:
@@ -279,11 +309,29 @@ class Sandbox:
         def start(host: Host) -> None:
             begun = time.monotonic()
             was_on = host.running
-            host.start(cluster.node_services(self.layout, plan, host.number))
+            if was_on and not cluster.node_is_configured(self.layout, plan, host.number):
+                host.thaw()
+                host.stop_service(cluster.DAEMON)
+            services = cluster.node_services(self.layout, plan, host.number)
+            host.start(services, watchdog=cluster.node_watchdog(plan))
             after = f"on after {format_duration(time.monotonic() - begun)}"
             report(f"{host.name}: {'is on' if was_on else after} ({host.address})")
 
         self._each([Host(self.layout, number) for number in numbers], start)
+
+    def _set_fencing(self, plan: ClusterPlan, bmcs: Sequence[NodeBmc], report: Report) -> None:
+        if not plan.bmc and not any(bmc.exists for bmc in bmcs):
+            return
+        begun = time.monotonic()
+        for node in fencing.set_levels(self.pvc, bmcs, wanted=plan.bmc):
+            how = (
+                f"fenced through its BMC ({self.bmc(node).address})"
+                if plan.bmc
+                else "not fenced through a BMC any more"
+            )
+            report(f"{node}: is {how} after {format_duration(time.monotonic() - begun)}")
+        if not plan.bmc:
+            self._each(bmcs, NodeBmc.remove)
 
     def _wait_for_ensemble(self, plan: ClusterPlan, report: Report) -> None:
         begun = time.monotonic()
@@ -317,14 +365,15 @@ class Sandbox:
             address=host.address,
             power=power,
             link="up" if carrier else "down",
+            bmc=", ".join(NodeBmc(self.layout, number).faults()) or "works" if plan.bmc else "",
             uri=host.uri,
             services=services,
         )
 
-    def _each(self, hosts: Sequence[Host], act: Callable[[Host], None]) -> None:
-        """Act on several hosts at once; the first error is raised after all have ended."""
+    def _each(self, items: Sequence[T], act: Callable[[T], None]) -> None:
+        """Act on several at once; the first error is raised after all have ended."""
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for result in [pool.submit(act, host) for host in hosts]:
+            for result in [pool.submit(act, item) for item in items]:
                 result.result()
 
     def _lock(self) -> Lock:
