@@ -241,7 +241,7 @@ def _random(rng):
     kinds = rng.sample(list(ProofKind), rng.choice((0, 0, 1, 2)))
     stages = [stage for stage in FenceStage if (stage in AFTER_PROOF) is bool(kinds)]
     lease = rng.choice((6, 7, 7, 7))
-    found = record(rng.choice(stages), *kinds, lease=lease, round=rng.randrange(4), dirty=rng.random() < 0.5)
+    found = record(rng.choice(stages), *kinds, lease=lease, dirty=rng.random() < 0.5, drained=rng.random() < 0.5)
     leased = rng.random() < 0.3
     flights = frozenset(rng.sample(["power", "storage", "switch-on", "open-storage"], rng.choice((0, 0, 1))))
     return situation(
