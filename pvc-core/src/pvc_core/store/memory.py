@@ -121,6 +121,10 @@ class MemoryTree:
         """Return a node as the servers hold it, without any session: for checks."""
         return self._records.get(path)
 
+    def names(self, path: str) -> list[str]:
+        """Return the names of a node's children as the servers hold them: for checks."""
+        return self._records.children(path)
+
     def dump(self) -> dict[str, Node]:
         """Return every node but the root, by path, at one instant."""
         with self._lock:

@@ -3,112 +3,129 @@
 import heapq
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from pvc_core.config.schema import Timing
 from pvc_core.hypervisor.memory import MemoryWorld, Pace
-from pvc_core.node.agent import Agent
-from pvc_core.node.assemble import assemble
+from pvc_core.node.context import Reconciler
+from pvc_core.node.reconcile.node import NodeReconciler
 from pvc_core.node.reconcile.vm import VmReconciler
+from pvc_core.node.workqueue import WorkKey
 from pvc_core.ops.context import Ops
-from pvc_core.store import schema
+from pvc_core.store import documents, keys, schema
 from pvc_core.store.api import Operation
 from pvc_core.store.memory import MemoryStore, MemoryTree, Moment
 from pvc_core.testkit.drivers import DirectDrivers
 from pvc_core.testkit.fakes import FakeBackend, FakeNetwork, FakeStorage
-from pvc_core.testkit.simulator.clock import VirtualClock
+from pvc_core.testkit.simulator.clock import NodeClock, VirtualClock
+from pvc_core.testkit.simulator.daemon import SimDaemon
+from pvc_core.testkit.simulator.ensemble import Ensemble
+from pvc_core.testkit.simulator.fence_driver import NAME, SimFence, Site
+from pvc_core.testkit.simulator.fibres import Fibres
 from pvc_core.testkit.simulator.invariants import Invariants
-from pvc_core.testkit.simulator.node import DaemonDied, SimHost, SimNode
+from pvc_core.testkit.simulator.node import NodeSetup, SimNode
+from pvc_core.testkit.simulator.power import BMC, Controller, Power
+from pvc_core.testkit.simulator.trace import Trace
+from pvc_core.testkit.simulator.truth import Truth
+from pvc_core.testkit.simulator.watchdog import WatchdogTimer, start_feeding
 
 TIMING: Final = Timing(restart_give_up=1_000_000, prepare=20.0, migration=60.0)
 """Of simulated clusters: the defaults, but a guest is never given up, so that at the end all must run."""
 
+Work = tuple[SimDaemon | MemoryStore, WorkKey]
+_DELIVERY: Final = ("", "")
+
 
 class Cluster:
-    """Nodes ``n1``..``nN`` over one state tree and one world.  Everything random comes from ``rng``."""
+    """Nodes over one state tree and one world.  Everything random comes from ``rng``."""
 
     def __init__(
-        self,
-        seed: int,
-        nodes: int,
-        *,
-        timing: Timing = TIMING,
-        memory_mib: int = 65536,
+        self, seed: int, nodes: Iterable[NodeSetup], *, timing: Timing = TIMING, verbose: bool = False
     ) -> None:
         self.rng = random.Random(seed)  # noqa: S311  (a seeded run, not a secret)
         self.clock = VirtualClock()
         self.timing = timing
-        self.tree = MemoryTree(hold=True, fault=self._store_effect)
-        self.world = MemoryWorld(self.clock, Pace(boot_s=1.0, shutdown_s=2.0, migration_s=3.0, keepalive_s=10.0))
-        self.invariants = Invariants(self.tree, self.world)
+        self.trace = Trace(self.clock, verbose=verbose)
+        self.fibres = Fibres()
+        self.backend = FakeBackend()
         self.nodes: dict[str, SimNode] = {}
-        self.trace: list[str] = []
+        self.controllers: dict[tuple[str, str], Controller] = {}
+        self._soon: list[Callable[[], None]] = []
         self._agenda: list[tuple[float, int, str, Callable[[], None]]] = []
         self._sequence = 0
+        self.world = MemoryWorld(self.clock, Pace(boot_s=1.0, shutdown_s=2.0, migration_s=3.0, keepalive_s=10.0))
+        self.truth = Truth(self.clock, self.nodes, self.backend)
+        self.tree = MemoryTree(hold=True, fault=self._store_effect, changed=self._changed)
+        self.invariants = Invariants(self.tree, self.world, self.truth, self.note)
+        self.ensemble = Ensemble(self.tree, self.nodes, self.later, self.rng, timing.lease)
+        self.ensemble.told = self.note
+        self.on_change: list[Callable[[str, list[str]], None]] = []
+        """Called with each change of the tree, at once: who made it, and the paths."""
         self.operator = self.tree.connect(name="operator", clock=self.clock)
         schema.initialise(self.operator)
-        self.ops = Ops(self.operator, wall=self.clock.wall, monotonic=self.clock.monotonic)
-        backend = FakeBackend()
-        for number in range(1, nodes + 1):
-            name = f"n{number}"
-            self.nodes[name] = SimNode(
-                name,
-                f"10.0.0.{number}",
-                coordinator=number <= min(nodes, 3),
-                tree=self.tree,
-                world=self.world,
-                clock=self.clock,
-                drivers=DirectDrivers(
-                    storage={"fake": FakeStorage(backend, name)}, network={"fake": FakeNetwork(name)}
-                ),
-                timing=timing,
-                assemble=self._assemble,
-                memory_mib=memory_mib,
-            )
-        for node in self.nodes.values():
-            node.start_daemon()
-
-    def _assemble(self, node: SimNode, agent: Agent) -> None:
-        """Put a daemon together as its own start does, with nothing that needs a thread."""
-        ops = Ops(agent.context.store, wall=self.clock.wall, monotonic=self.clock.monotonic)
-        assemble(
-            agent,
-            ops=ops,
-            host=SimHost(node),
-            coordinators=tuple(other.name for other in self.nodes.values() if other.coordinator),
-            reconcilers=lambda own: {
-                "vm": VmReconciler(agent.context, parked=own.parked, new_id=lambda: f"{self.rng.getrandbits(64):x}")
-            },
-            spawn=lambda _, function: function(),
-            call=lambda _, function, __: function(),
+        self.ops = Ops(
+            self.operator, wall=self.clock.wall, monotonic=self.clock.monotonic, new_id=self.new_id
         )
+        self._site = Site(self.controllers, self.rng, self.truth.fencing)
+        for setup in nodes:
+            self._add(setup)
+        for node in self.nodes.values():
+            self.start_daemon(node)
 
-    # --- time and steps -----------------------------------------------------------------------------
+    def _add(self, setup: NodeSetup) -> None:
+        power = Power(lambda on: self._power_changed(node, on=on))
+        address = f"10.0.0.{len(self.nodes) + 1}"
+        node = SimNode(setup, address, NodeClock(self.clock, rate=setup.clock_rate), power)
+        self.nodes[setup.name] = node
+        for device in (device for level in setup.levels for device in level):
+            self.controllers[setup.name, device] = Controller(power, device, own_power=setup.bmc_own_power or device != BMC)
+            if device != BMC:
+                power.outlets[device] = True
+        if setup.watchdog_s:
+            node.watchdog = WatchdogTimer(self, node, setup.watchdog_s)
+        self.world.host(setup.name, address, memory_mib=setup.memory_mib).close()
+
+    # --- time and steps -------------------------------------------------------------------------------
 
     def note(self, what: str) -> None:
         """Add a line to the trace."""
-        self.trace.append(f"{self.clock.monotonic() - 1000:9.3f}  {what}")
+        self.trace.note(what)
+
+    @property
+    def elapsed(self) -> float:
+        """Virtual seconds since the beginning."""
+        return self.clock.monotonic() - 1000.0
 
     def later(self, delay_s: float, what: str, call: Callable[[], None]) -> None:
         """Have something happen after a delay."""
         self._sequence += 1
         heapq.heappush(self._agenda, (self.clock.monotonic() + delay_s, self._sequence, what, call))
 
+    def at_once(self, call: Callable[[], None]) -> None:
+        """Have something happen as soon as the transaction in progress is through, before its writer hears of it."""
+        self._soon.append(call)
+
     def step(self) -> None:
         """Let one thing happen that is due, chosen at random; when nothing is, move the clock to the next thing."""
-        choices: list[Callable[[], None]] = []
+        work: list[Work] = [(session, _DELIVERY) for session in self.tree.waiting()]
         for node in self.nodes.values():
-            choices.extend([lambda n=node, k=key: self._work(n, k) for key in node.ready()])  # type: ignore[misc]
-        if self.tree.pending():
-            choices.append(self._deliver)
-        if choices:
-            self.rng.choice(choices)()
+            daemon = node.daemon
+            if daemon is not None and not node.frozen:
+                work += [(daemon, key) for key in daemon.agent.queue.ready(node.clock.monotonic())]
+        if work:
+            who, key = work[int(self.rng.random() * len(work))]
+            if isinstance(who, SimDaemon):
+                who.step(key)
+            else:
+                self.tree.deliver(who)
         else:
             self._move_on()
         self.invariants.check()
+        if self.trace.defects:
+            raise AssertionError(f"a defect of the code: {self.trace.defects[0]}")
 
-    def run(self, seconds: float, max_steps: int = 200_000) -> int:
+    def run(self, seconds: float, max_steps: int = 400_000) -> int:
         """Step until so much virtual time has passed; return the number of steps."""
         end = self.clock.monotonic() + seconds
         self.later(seconds, "", lambda: None)
@@ -117,32 +134,21 @@ class Cluster:
             self.step()
             steps += 1
             if steps > max_steps:
-                ready = {node.name: node.ready() for node in self.nodes.values()}
+                ready = {n.name: n.daemon.agent.queue.ready(n.clock.monotonic()) for n in self.nodes.values() if n.daemon}
                 raise AssertionError(f"no end after {max_steps} steps: a livelock; ready are {ready}")
         return steps
 
-    def _work(self, node: SimNode, key: tuple[str, str]) -> None:
-        try:
-            node.step(key)
-        except DaemonDied as death:
-            self.note(f"daemon dies in mid-action: {death}")
-            self.daemon_gone(node, self.rng.uniform(0.5, 20.0))
-
-    def _deliver(self) -> None:
-        try:
-            self.tree.deliver(self.rng.choice([None, *self._sessions()]))
-        except DaemonDied as death:
-            raise AssertionError("a watch callback had an effect on the store or a guest") from death
-
-    def _sessions(self) -> list[MemoryStore]:
-        return [node.store for node in self.nodes.values() if node.store is not None]
+    def close(self) -> None:
+        """End what still waits."""
+        self.fibres.close()
 
     def _move_on(self) -> None:
         times = [self._agenda[0][0]] if self._agenda else []
         for node in self.nodes.values():
-            due = node.agent.queue.next_due() if node.agent is not None else None
+            daemon = node.daemon
+            due = daemon.agent.queue.next_due() if daemon is not None and not node.frozen else None
             if due is not None:
-                times.append(due)
+                times.append(node.clock.when(due))
         event = self.world.next_event_time()
         if event is not None:
             times.append(event)
@@ -154,73 +160,103 @@ class Cluster:
                 self.note(what)
             call()
 
-    def _store_effect(self, moment: Moment, session: MemoryStore, operations: tuple[Operation, ...]) -> None:
-        node = self.nodes.get(session.name)
-        if node is not None and moment is not Moment.READ and operations:
-            node.effect(f"{moment.value} {type(operations[0]).__name__} {operations[0].path}")
+    # --- what the parts of a cluster need of it -------------------------------------------------------
+
+    def reconcilers(self, daemon: SimDaemon, own: NodeReconciler) -> Mapping[str, Reconciler]:
+        """Return what takes care of VMs in a daemon."""
+        new_id = lambda: f"{self.rng.getrandbits(64):x}"  # noqa: E731
+        return {"vm": VmReconciler(daemon.agent.context, parked=own.parked, new_id=new_id)}
 
     def new_id(self) -> str:
         """Return a UUID that the seed determines."""
         return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
 
-    # --- what befalls nodes -------------------------------------------------------------------------
+    def primary(self) -> SimNode | None:
+        """Return the node that has the primary role."""
+        found = documents.maybe(keys.PRIMARY, self.tree.peek(keys.PRIMARY.path))
+        return self.nodes.get(found.value.node or "") if found is not None else None
+
+    def start_daemon(self, node: SimNode) -> None:
+        """Start a node's daemon, as its supervisor does after a crash or at boot."""
+        if node.alive or not node.power.on or node.hung:
+            return
+        node.starts += 1
+        node.frozen = False
+        store = self.ensemble.connect(node)
+        daemon = node.daemon = SimDaemon(self, node, store, self.world.connect(node.name), self._drivers)
+        daemon.agent.start()
+        if node.watchdog is not None:
+            start_feeding(self, daemon, node.watchdog)
+        self.ensemble.look()
+
+    def _drivers(self, daemon: SimDaemon) -> DirectDrivers:
+        name = daemon.node.name
+        fencing = {NAME: SimFence(self._site, name, daemon)} if daemon.node.coordinator else {}
+        return DirectDrivers(
+            storage={"fake": FakeStorage(self.backend, name)}, network={"fake": FakeNetwork(name)}, fencing=fencing
+        )
+
+    def _store_effect(self, moment: Moment, session: MemoryStore, operations: tuple[Operation, ...]) -> None:
+        if moment is Moment.READ or not operations:
+            return
+        if moment is Moment.AFTER:
+            while self._soon:
+                self._soon.pop(0)()
+        node = self.nodes.get(session.name)
+        if node is not None and node.daemon is not None and node.daemon.store is session:
+            node.daemon.effect(f"{moment.value} {type(operations[0]).__name__} {operations[0].path}")
+
+    def _changed(self, by: str, paths: list[str]) -> None:
+        self.invariants.changed(by, paths)
+        for call in self.on_change:
+            call(by, paths)
+
+    # --- what befalls nodes -----------------------------------------------------------------------------
 
     def daemon_gone(self, node: SimNode, back_after_s: float | None) -> None:
-        """End a daemon; the servers drop its session a lease time later; its supervisor starts it again."""
-        session = node.kill_daemon()
-        if session is not None:
-            self.later(self.timing.lease, "", session.expire)
+        """End a daemon; its supervisor starts it again after a while, or not."""
+        daemon, node.daemon = node.daemon, None
+        node.frozen = False
+        if daemon is not None:
+            if node.watchdog is not None and node.watchdog.armed:
+                node.watchdog.feed()  # as Linux does when a process dies that has it open
+            daemon.kill()
+        self.ensemble.look()
         if back_after_s is not None:
-            self.later(back_after_s, f"{node.name}: daemon starts", node.start_daemon)
+            self.later(back_after_s, f"{node.name}: daemon starts", lambda: self.start_daemon(node))
 
-    def power_cut(self, node: SimNode, back_after_s: float) -> None:
-        """Cut a node's power; it comes back with an empty memory."""
-        if not node.powered:
-            return
-        node.powered = False
+    def reset(self, node: SimNode, why: str) -> None:
+        """Have a node start anew, as its watchdog does: its guests are gone at once."""
+        self.note(f"{node.name}: reset, {why}")
+        self._power_lost(node)
+        self._power_back(node)
+
+    def _power_changed(self, node: SimNode, *, on: bool) -> None:
+        self.note(f"{node.name}: power is {'on' if on else 'off'}")
+        if on:
+            self._power_back(node)
+        else:
+            self._power_lost(node)
+
+    def _power_lost(self, node: SimNode) -> None:
+        self.truth.power_lost(node.name)
+        if node.watchdog is not None:
+            node.watchdog.disarm()
         self.world.power_off(node.name)
+        node.hung = False
         self.daemon_gone(node, None)
 
-        def back() -> None:
-            node.powered = True
-            node.boots += 1
-            self.world.power_on(node.name)
-            node.start_daemon()
+    def _power_back(self, node: SimNode) -> None:
+        node.boots += 1
+        node.first_start = node.starts + 1
+        self.truth.power_back(node.name)
+        self.world.power_on(node.name)
+        boot = node.boots
 
-        self.later(back_after_s, f"{node.name}: power is back", back)
+        def up() -> None:
+            if node.boots == boot:
+                self.start_daemon(node)
 
-    def cut_store_link(self, node: SimNode, heal_after_s: float) -> None:
-        """Cut a node off from the state store; its session ends there after the lease time, unknown to it."""
-        if not node.link_up:
-            return
-        node.link_up = False
-        session = node.store
-        if session is not None:
-            session.suspend()
+        self.later(self.rng.uniform(1.0, 20.0), f"{node.name}: has booted", up)
+        self.ensemble.look()
 
-            def expire() -> None:
-                if not node.link_up or node.store is not session:
-                    session.expire()
-
-            self.later(self.timing.lease, "", expire)
-
-        def heal() -> None:
-            node.link_up = True
-            if node.store is not None:
-                node.store.resume()
-                node.store.reconnect()
-
-        self.later(heal_after_s, f"{node.name}: store link is back", heal)
-
-    def expire_session(self, node: SimNode) -> None:
-        """Have the servers drop a node's session while its link is up."""
-        session = node.store
-        if session is None or not node.link_up:
-            return
-        session.expire()
-
-        def reconnect() -> None:
-            if node.link_up:
-                session.reconnect()
-
-        self.later(self.rng.uniform(0.0, 2.0), "", reconnect)

@@ -1,10 +1,18 @@
-"""What must hold after every step, and at the end."""
+"""What must hold after every step."""
+
+from collections.abc import Callable
+from typing import TypeVar
 
 from pvc_core.hypervisor.memory import MemoryWorld
-from pvc_core.model.vm import MAY_EXECUTE_ON_TARGET, VmClaim, VmSpec
+from pvc_core.model.base import Document
+from pvc_core.model.fence import FenceRecord
+from pvc_core.model.storage import PoolSpec
+from pvc_core.model.vm import MAY_EXECUTE_ON_TARGET, MigrationPhase, VmClaim
 from pvc_core.store import documents, keys
-from pvc_core.store.api import Node
 from pvc_core.store.memory import MemoryTree
+from pvc_core.testkit.simulator.truth import Truth
+
+T = TypeVar("T", bound=Document)
 
 
 class Violation(AssertionError):
@@ -12,39 +20,53 @@ class Violation(AssertionError):
 
 
 class Invariants:
-    """Checks the hidden truth of the world against the claims."""
+    """Compares the hidden truth with the documents: of each change of them at once, and of guests after each step."""
 
-    def __init__(self, tree: MemoryTree, world: MemoryWorld) -> None:
+    def __init__(self, tree: MemoryTree, world: MemoryWorld, truth: Truth, note: Callable[[str], None]) -> None:
         self._tree = tree
         self._world = world
-        self._reader = tree.connect(name="invariants")
-        self._seen: dict[str, tuple[int, VmClaim]] = {}
-        self.vms: set[str] = set()
+        self._truth = truth
+        self._note = note
+        self._claims: dict[str, VmClaim] = {}
+        self._records: dict[str, FenceRecord] = {}
+        self._found: list[str] = []
+        self.vms: dict[str, None] = {}
+        """All VMs there ever were."""
+        self.revoked = 0
+        """Claims taken from nodes that were proven dead."""
+        self.proofs: dict[str, int] = {}
+        """Proofs recorded, by kind."""
+        truth.violated = self._violated
 
     def check(self) -> None:
-        """Raise Violation unless every guest executes at most once, where its claim allows, and claims move forwards."""
-        for vm in sorted(self.vms):
-            claim = self._claim(vm)
-            executing = self._world.running(vm)
-            if len(executing) > 1:
-                raise Violation(f"VM {vm} executes on {executing} at once; its claim: {claim}")
-            self._check_place(vm, executing, claim)
+        """Raise Violation unless every guest executes at most once, and where its claim allows."""
+        touched = self._world.touched
+        while touched:
+            vm = min(touched)
+            touched.discard(vm)
+            self._check_guest(vm)
+        if self._found:
+            raise Violation(self._found[0])
 
-    def _claim(self, vm: str) -> VmClaim | None:
-        """Return a VM's claim; a new version of it is decoded and compared with the last, once."""
-        node = self._reader.get(keys.claim(vm).path)
-        if node is None:
-            self._seen.pop(vm, None)
-            return None
-        last = self._seen.get(vm)
-        if last is None or last[0] != node.version:
-            claim = documents.decode(keys.claim(vm), node).value
-            self._check_progress(claim, last[1] if last is not None else None)
-            self._seen[vm] = last = (node.version, claim)
-        return last[1]
+    def claim(self, vm: str) -> VmClaim | None:
+        """Return a VM's claim now."""
+        return self._claims.get(vm)
 
-    @staticmethod
-    def _check_place(vm: str, executing: list[str], claim: VmClaim | None) -> None:
+    def records(self) -> dict[str, FenceRecord]:
+        """Return the fence records, by node."""
+        return self._records
+
+    def _violated(self, what: str) -> None:
+        self._found.append(what)
+
+    # --- guests -------------------------------------------------------------------------------------
+
+    def _check_guest(self, vm: str) -> None:
+        everywhere = self._world.running(vm)
+        executing = [host for host in everywhere if not self._harmless(vm, host)]
+        claim = self._claims.get(vm)
+        if len(executing) > 1:
+            self._violated(f"VM {vm} executes on {executing} at once; its claim: {claim}")
         if not executing:
             return
         allowed = {claim.node} if claim is not None else set()
@@ -52,63 +74,134 @@ class Invariants:
         if record is not None and record.phase in MAY_EXECUTE_ON_TARGET:
             allowed.add(record.target)
         if executing[0] not in allowed:
-            raise Violation(f"VM {vm} executes on {executing[0]}, which its claim does not allow: {claim}")
+            self._violated(f"VM {vm} executes on {executing[0]}, which its claim does not allow: {claim}")
 
-    @staticmethod
-    def _check_progress(new: VmClaim, old: VmClaim | None) -> None:
+    def _harmless(self, vm: str, host: str) -> bool:
+        """A copy that cannot write, as all its disks are on storage that is closed to its node."""
+        return self._truth.blocked(host) and bool(self._pools(vm))
+
+    def _pools(self, vm: str) -> set[str]:
+        """Return the ids of the pools of a VM's disks."""
+        spec = self._read(keys.vm_spec(vm))
+        if spec is None or not spec.disks:
+            return set()
+        pools: list[PoolSpec] = [
+            pool for id_ in self._tree.names(f"{keys.SPEC}/pool") if (pool := self._read(keys.pool_spec(id_)))
+        ]
+        ids = {pool.name: pool.id for pool in pools}
+        return {ids.get(disk.pool, disk.pool) for disk in spec.disks}
+
+    # --- documents ----------------------------------------------------------------------------------
+
+    def changed(self, by: str, paths: list[str]) -> None:
+        """Look at documents that were changed just now, by the session of this name."""
+        for path in paths:
+            if not path.startswith(keys.ROOT):
+                continue
+            area, _, rest = path.removeprefix(keys.ROOT + "/").partition("/")
+            if area == "claim":
+                self._claim_changed(by, rest)
+            elif area == "lease":
+                self._lease_changed(rest)
+            elif area == "generation":
+                self._generation_changed(rest)
+            elif area == "fence":
+                self._record_changed(by, rest)
+            elif area == "cluster":
+                settings = self._read(keys.CLUSTER)
+                self._truth.maintenance("", on=settings is not None and settings.maintenance)
+            elif rest.startswith("node/") and area == "spec":
+                node = rest.removeprefix("node/")
+                spec = self._read(keys.node_spec(node))
+                self._truth.maintenance(node, on=spec is not None and spec.maintenance)
+
+    def _read(self, key: keys.Key[T]) -> T | None:
+        entry = documents.maybe(key, self._tree.peek(key.path))
+        return entry.value if entry is not None else None
+
+    def _lease_changed(self, node: str) -> None:
+        lease = self._read(keys.lease(node))
+        self._truth.lease_gone(node)
+        if lease is not None:
+            self._truth.lease_taken(node, lease.generation)
+
+    def _generation_changed(self, node: str) -> None:
+        last = self._read(keys.generation(node))
+        self._truth.released(node, on_purpose=last is not None and last.released)
+
+    def _record_changed(self, by: str, node: str) -> None:
+        new, old = self._read(keys.fence(node)), self._records.get(node)
+        if new is None:
+            self._records.pop(node, None)
+            return
+        self._records[node] = new
+        same = old is not None and old.lease == new.lease
+        known = old.proofs if old is not None and same else ()
+        if not same or (old is not None and old.stage is not new.stage):
+            self._note(f"{by}: {node} (lease {new.lease}) is {new.stage}: {new.events[-1].message}")
+        for proof in new.proofs[len(known) :]:
+            self.proofs[proof.kind] = self.proofs.get(proof.kind, 0) + 1
+            disproof = self._truth.disproof(proof, node, new.lease, proof.pools)
+            if disproof:
+                self._violated(f"{by} records {proof.kind} of {node} (lease {new.lease}), but {disproof}")
+
+    def _claim_changed(self, by: str, vm: str) -> None:
+        new, old = self._read(keys.claim(vm)), self._claims.pop(vm, None)
+        self._world.touched.add(vm)
+        if new is None:
+            if old is not None and old.node:
+                self._violated(f"{by} removes the claim of VM {vm}, which {old.node} holds")
+            return
+        self._claims[vm] = new
         if old is None:
-            return
+            old = VmClaim(vm=vm, node="", lease=0, epoch=0)
         if new.epoch < old.epoch:
-            raise Violation(f"the epoch of the claim of VM {new.vm} ran backwards: {old} then {new}")
-        if new.node and old.node and new.node != old.node:
-            target = old.migration.target if old.migration is not None else None
-            if new.node != target or new.epoch != old.epoch + 1:
-                raise Violation(f"the claim of VM {new.vm} went to a node it was not handed to: {old} then {new}")
+            self._violated(f"the epoch of the claim of VM {vm} ran backwards: {old} then {new}")
+        if old.node and new.node and new.node != old.node:
+            self._handed_over(vm, old, new)
+        if old.node and new.node != old.node and by != old.node:
+            self.revoked += 1
+            self._demand_proof(by, f"takes VM {vm}", vm, old.node, old.lease)
+        elif new.node and not old.node:
+            self._taken(by, vm, new)
+        self._refused(by, vm, old, new)
 
-    def check_settled(self, nodes: set[str]) -> None:
-        """Raise Violation unless every VM is where and as its spec wants it, and nothing is left over."""
-        dump = self._tree.dump()
-        claims = claims_of(dump)
-        specs = specs_of(dump)
-        for vm, claim in claims.items():
-            if claim.node and claim.node not in nodes:
-                raise Violation(f"the claim of VM {vm} is held by {claim.node}, which is no node")
-            if claim.migration is not None:
-                raise Violation(f"the migration of VM {vm} never ended: {claim}")
-            if vm not in specs and claim.node:
-                raise Violation(f"the claim of VM {vm} outlived its VM: {claim}")
-        for vm in sorted(self.vms):
-            self._check_vm(vm, specs.get(vm), claims.get(vm))
+    def _handed_over(self, vm: str, old: VmClaim, new: VmClaim) -> None:
+        target = old.migration.target if old.migration is not None else None
+        if new.node != target or new.epoch != old.epoch + 1:
+            self._violated(f"the claim of VM {vm} went to a node it was not handed to: {old} then {new}")
 
-    def _check_vm(self, vm: str, spec: VmSpec | None, claim: VmClaim | None) -> None:
-        present = self._world.present(vm)
-        executing = self._world.running(vm)
-        if spec is None:
-            if present:
-                raise Violation(f"VM {vm} was removed and still has domains: {present}")
+    def _taken(self, by: str, vm: str, new: VmClaim) -> None:
+        if by != new.node:
+            self._violated(f"{by} gave the claim of VM {vm}, which nobody held, to {new.node}")
+        spec = self._read(keys.vm_spec(vm))
+        wanted = spec is not None and spec.power == "running" and not spec.deleting
+        if not wanted and new.node not in self._world.present(vm):
+            self._violated(f"{by} takes the claim of VM {vm} to start it, which nobody wants to run: {spec}")
+
+    def _refused(self, by: str, vm: str, old: VmClaim, new: VmClaim) -> None:
+        """Only the target refuses a guest, or somebody who can prove that the target is dead."""
+        record, before = new.migration, old.migration
+        if record is None or before is None or record.phase is not MigrationPhase.REFUSED:
             return
-        if spec.deleting:
-            raise Violation(f"VM {vm} was never removed; domains: {present}, claim: {claim}")
-        if spec.power != "running":
-            if present or (claim is not None and claim.node):
-                raise Violation(f"VM {vm} should be {spec.power}; domains: {present}, claim: {claim}")
-        elif executing != [spec.node]:
-            status = documents.maybe(keys.vm_status(vm), self._tree.dump().get(keys.vm_status(vm).path))
-            raise Violation(
-                f"VM {vm} should run on {spec.node} and executes on {executing}; claim: {claim}; "
-                f"status: {status.value if status else None}"
-            )
+        if before.phase is not MigrationPhase.REFUSED and by not in (record.target, new.node):
+            self._demand_proof(by, f"refuses VM {vm}", vm, record.target, 0)
 
-
-def claims_of(dump: dict[str, Node]) -> dict[str, VmClaim]:
-    """Return all claims by VM."""
-    prefix = keys.CLAIM + "/"
-    found = {path.removeprefix(prefix): node for path, node in dump.items() if path.startswith(prefix)}
-    return {vm: documents.decode(keys.claim(vm), node).value for vm, node in found.items()}
-
-
-def specs_of(dump: dict[str, Node]) -> dict[str, VmSpec]:
-    """Return all VM specs by id."""
-    prefix = f"{keys.SPEC}/vm/"
-    found = {path.removeprefix(prefix): node for path, node in dump.items() if path.startswith(prefix)}
-    return {vm: documents.decode(keys.vm_spec(vm), node).value for vm, node in found.items()}
+    def _demand_proof(self, by: str, what: str, vm: str, node: str, lease: int) -> None:
+        """Record a violation unless the record of a node holds a proof that covers this VM, and that is true."""
+        record = self._records.get(node)
+        if record is None or not record.proofs:
+            self._violated(f"{by} {what} from {node} without a proof: {record}")
+            return
+        if record.lease < lease:
+            self._violated(f"{by} {what} from {node}, whose lease {lease} is newer than the one of the proof: {record}")
+            return
+        if self._truth.standing(node) == record.lease:
+            self._violated(f"{by} {what} from {node}, which still has that lease: {record}")
+        pools = self._pools(vm)
+        disproofs = [self._truth.disproof(proof, node, record.lease, pools) for proof in record.proofs]
+        if all(disproofs):
+            self._violated(f"{by} {what} from {node} on no true proof: {'; '.join(disproofs)}")
+            return
+        if node in self._world.present(vm) and not self._truth.blocked(node):
+            self._violated(f"{by} {what} from {node}, which still has its domain: {record}")

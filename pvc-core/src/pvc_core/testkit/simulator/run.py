@@ -4,8 +4,11 @@ import random
 from typing import NamedTuple
 
 from pvc_core.testkit.simulator.cluster import Cluster
+from pvc_core.testkit.simulator.fate import Fate
 from pvc_core.testkit.simulator.invariants import Violation
-from pvc_core.testkit.simulator.workload import Fate, Operators
+from pvc_core.testkit.simulator.node import NodeSetup
+from pvc_core.testkit.simulator.operators import Operators
+from pvc_core.testkit.simulator.settled import check_settled
 
 TROUBLE_S = 120.0
 """Virtual time in which requests and faults come."""
@@ -13,6 +16,14 @@ PEACE_S = 900.0
 """Virtual time after the last of them in which everything must have become as wanted."""
 LOOK_S = 60.0
 """Whether it has is looked at this often."""
+
+_LEVELS = (
+    ((("bmc",),), 12),
+    ((("bmc",), ("pdu-a",)), 3),
+    ((("pdu-a", "pdu-b"),), 2),
+    ((("bmc",), ("pdu-a", "pdu-b")), 1),
+    ((), 2),
+)
 
 
 class Run(NamedTuple):
@@ -24,7 +35,11 @@ class Run(NamedTuple):
     steps: int
     requests: int
     refused: int
-    faults: int
+    faults: dict[str, int]
+    proofs: dict[str, int]
+    revoked: int
+    fence_calls: int
+    late_kills: int
     trace: tuple[str, ...]
 
 
@@ -32,56 +47,91 @@ class Failed(AssertionError):
     """A run that broke an invariant; the message ends with the trace."""
 
 
+def setups(rng: random.Random) -> list[NodeSetup]:
+    """Return the nodes of a cluster, 3 to 9."""
+    count = rng.choice((3, 3, 3, 4, 4, 5, 5, 6, 7, 8, 9))
+    coordinators = 5 if count >= 5 and rng.random() < 0.3 else 3
+    levels = [level for level, weight in _LEVELS for _ in range(weight)]
+    return [
+        NodeSetup(
+            name=f"n{number}",
+            coordinator=number <= coordinators,
+            levels=rng.choice(levels),
+            bmc_own_power=rng.random() < 0.75,
+            watchdog_s=rng.choice((0.0, 0.0, 5.0, 10.0)),
+            clock_rate=rng.uniform(0.996, 1.004),
+        )
+        for number in range(1, count + 1)
+    ]
+
+
 def _settle(cluster: Cluster) -> int:
     steps = 0
+    check = lambda: check_settled(  # noqa: E731
+        cluster.tree.dump(), cluster.world, list(cluster.invariants.vms), set(cluster.nodes)
+    )
     for _ in range(int(PEACE_S / LOOK_S) - 1):
         steps += cluster.run(LOOK_S)
         try:
-            cluster.invariants.check_settled(set(cluster.nodes))
+            check()
         except Violation:
             continue
         break
     # Settled has to mean that it stays so.
     steps += cluster.run(LOOK_S)
-    cluster.invariants.check_settled(set(cluster.nodes))
+    check()
     return steps
 
 
-def run(seed: int, *, trouble_s: float = TROUBLE_S) -> Run:
-    """Run one seed: 3 to 7 nodes, up to 8 VMs.  Raises Failed with a readable trace."""
+def run(seed: int, *, trouble_s: float = TROUBLE_S, verbose: bool = False) -> Run:
+    """Run one seed.  Raises Failed with a readable trace; ``verbose``: with everything that the daemons log."""
     rng = random.Random(seed ^ 0x5EED)  # noqa: S311  (a seeded run, not a secret)
-    nodes = rng.randint(3, 7)
-    cluster = Cluster(seed, nodes)
-    operators = Operators(cluster, vms=rng.randint(2, 8))
+    nodes = setups(rng)
+    cluster = Cluster(seed, nodes, verbose=verbose)
+    vms = rng.choice((5, 10, 10, 20, 20, 20, 30, 40)) if rng.random() < 0.97 else 200
+    operators = Operators(cluster, vms)
     fate = Fate(cluster)
+    end = cluster.clock.monotonic() + trouble_s
 
     def next_request() -> None:
         operators.act()
-        if cluster.clock.monotonic() < 1000.0 + trouble_s:
+        if cluster.clock.monotonic() < end:
             cluster.later(rng.expovariate(1 / 1.5), "", next_request)
 
     def next_fault() -> None:
         fate.strike()
-        if cluster.clock.monotonic() < 1000.0 + trouble_s:
+        if cluster.clock.monotonic() < end:
             cluster.later(rng.expovariate(1 / 8.0), "", next_fault)
 
+    cluster.later(4.0, "", operators.set_levels)
+    for _ in range(vms * 3 // 4):
+        cluster.later(rng.uniform(5.0, 12.0), "", lambda: operators.define() and None)
     cluster.later(12.0, "", next_request)
     cluster.later(15.0, "", next_fault)
     try:
-        steps = cluster.run(trouble_s + 100.0)
-        cluster.note("all faults have passed; every node is put back into service")
-        operators.all_ready()
-        steps += _settle(cluster)
+        with cluster.trace.listening():
+            steps = cluster.run(trouble_s + 100.0)
+            cluster.note("all faults have passed; every node is put back into service")
+            fate.make_peace()
+            fate.restore_power()
+            operators.all_ready()
+            steps += _settle(cluster)
     except AssertionError as error:
-        lines = "\n".join(cluster.trace)
-        raise Failed(f"seed {seed}: {error}\n\ntrace of seed {seed} ({nodes} nodes):\n{lines}") from error
+        lines = "\n".join(cluster.trace.lines)
+        raise Failed(f"seed {seed}: {error}\n\ntrace of seed {seed}:\n{lines}") from error
+    finally:
+        cluster.close()
     return Run(
         seed=seed,
-        nodes=nodes,
+        nodes=len(nodes),
         vms=len(cluster.invariants.vms),
         steps=steps,
         requests=operators.done,
         refused=operators.refused,
         faults=fate.struck,
-        trace=tuple(cluster.trace),
+        proofs=cluster.invariants.proofs,
+        revoked=cluster.invariants.revoked,
+        fence_calls=cluster.truth.fence_calls,
+        late_kills=cluster.truth.late_kills,
+        trace=tuple(cluster.trace.lines),
     )

@@ -1,0 +1,254 @@
+"""One life of a node's daemon: it ends with ``kill``, and the next one knows nothing of it."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from pvc_core.hypervisor.api import Hypervisor
+from pvc_core.node.agent import Agent, Identity
+from pvc_core.node.assemble import assemble
+from pvc_core.node.context import Reconciler
+from pvc_core.node.fence_calls import FenceCalls
+from pvc_core.node.reconcile.node import NodeReconciler
+from pvc_core.node.workqueue import WorkKey
+from pvc_core.ops.context import Ops
+from pvc_core.store.memory import MemoryStore
+from pvc_core.testkit.drivers import DirectDrivers
+from pvc_core.testkit.simulator.fibres import Fibre
+from pvc_core.testkit.simulator.fragile import FragileHypervisor
+
+if TYPE_CHECKING:
+    from pvc_core.testkit.simulator.cluster import Cluster
+    from pvc_core.testkit.simulator.node import SimNode
+
+_LOCK_FREE: Final = frozenset({"vm", "node", "duties", "fence-call"})
+"""Kinds of work that hold no lock of the daemon at their effects, so that others may go on while one of them waits."""
+
+
+class DaemonDied(BaseException):
+    """Raised in the middle of an action: the daemon's process is gone at this point.
+
+    Not an Exception, so that no error boundary of the daemon can survive it.
+    """
+
+
+class _Lock:
+    """A lock of threads in virtual time."""
+
+    def __init__(self, cluster: "Cluster", daemon: "SimDaemon") -> None:
+        self._cluster = cluster
+        self._daemon = daemon
+        self._held = False
+        self._waiting: list[Fibre] = []
+
+    def __enter__(self) -> None:
+        while self._held:
+            fibre = self._cluster.fibres.current
+            assert fibre is not None, "a worker of the daemon waits for a fence device"
+            self._waiting.append(fibre)
+            self._cluster.fibres.wait()
+        self._held = True
+
+    def __exit__(self, *_: object) -> None:
+        self._held = False
+        if self._waiting:
+            following = self._waiting.pop(0)
+            self._cluster.later(0.0, "", lambda: self._daemon.go_on(following))
+
+
+class _Stop(NamedTuple):
+    """What shall stop a daemon in mid-action."""
+
+    effects: int
+    """Effects until then."""
+    whole: Callable[[], None] | None
+    """Stops all of it; None: one thread alone stands still, for so many seconds."""
+    seconds: float
+
+
+class SimDaemon:
+    """The daemon's own code, on this node's store session, hypervisor, drivers and clock."""
+
+    def __init__(
+        self,
+        cluster: "Cluster",
+        node: "SimNode",
+        store: MemoryStore,
+        hypervisor: Hypervisor,
+        make_drivers: Callable[["SimDaemon"], DirectDrivers],
+    ) -> None:
+        self._cluster = cluster
+        self.node = node
+        self.store = store
+        self.alive = True
+        self._kind = ""
+        """Of the work being done."""
+        self._held: list[tuple[Fibre, bool]] = []
+        """While stopped: what goes on then, and whether others may be faster."""
+        self._dies_in: int | None = None
+        self._stops: _Stop | None = None
+        clock, starts = node.clock, node.starts
+        self.drivers = make_drivers(self)
+        self.agent = Agent(
+            Identity(
+                name=node.name,
+                role="coordinator" if node.coordinator else "hypervisor",
+                address=node.address,
+                holder=f"{node.name}-{starts}",
+                # The words in the run directory, which does not survive a reboot.
+                predecessor=" ".join(f"{node.name}-{before}" for before in range(node.first_start, starts)),
+            ),
+            store=store,
+            hypervisor=FragileHypervisor(hypervisor, self.effect),
+            drivers=self.drivers,
+            clock=clock,
+            timing=cluster.timing,
+        )
+        self.parts = assemble(
+            self.agent,
+            ops=Ops(store, wall=clock.wall, monotonic=clock.monotonic),
+            host=node,
+            coordinators=tuple(other.name for other in cluster.nodes.values() if other.coordinator),
+            reconcilers=self._reconcilers,
+            fence_calls=FenceCalls(self.drivers, clock, lock=lambda: _Lock(cluster, self)),
+            spawn=self.spawn,
+            call=lambda _, function, __: function(),
+        )
+
+    def _reconcilers(self, own: NodeReconciler) -> Mapping[str, Reconciler]:
+        return self._cluster.reconcilers(self, own)
+
+    # --- work ---------------------------------------------------------------------------------------
+
+    def step(self, key: WorkKey) -> None:
+        """Look at one object."""
+        self.act(key[0], lambda: self.agent.step(key))
+
+    def act(self, kind: str, function: Callable[[], None]) -> None:
+        """Do something in one of its threads; it may die of it, or be stopped in the middle."""
+
+        run = self._as(kind, function)
+        self._guarded(run if self._stops is None else lambda: self._start(run))
+
+    def spawn(self, name: str, function: Callable[[], None]) -> None:
+        """Run something that blocks in a thread of its own."""
+
+        def begin() -> None:
+            if self.node.frozen and self.alive:
+                self._cluster.later(0.5, "", begin)
+            elif self.alive:
+                self._cluster.trace.note(f"{self.node.name}: {name} begins")
+                self._guarded(lambda: self._start(self._as("fence-call", function)))
+
+        self._cluster.later(self._cluster.rng.uniform(0.0, 0.05), "", begin)
+
+    def _as(self, kind: str, function: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            self._kind = kind
+            function()
+
+        return run
+
+    def _start(self, function: Callable[[], None]) -> None:
+        self._cluster.fibres.start(function)
+
+    def _guarded(self, function: Callable[[], None]) -> None:
+        trace = self._cluster.trace
+        trace.actor = self.node.name
+        try:
+            function()
+        except DaemonDied as death:
+            if self.alive:
+                self._cluster.note(f"daemon dies in mid-action: {death}")
+                self._cluster.daemon_gone(self.node, self._cluster.rng.uniform(0.5, 20.0))
+        finally:
+            trace.actor = ""
+
+    # --- waiting ------------------------------------------------------------------------------------
+
+    def pause(self, seconds: float) -> None:
+        """Let virtual time pass for the calling thread; it does not return if the daemon is dead by then."""
+        fibre, kind = self._cluster.fibres.current, self._kind
+        assert fibre is not None, "a worker of the daemon waits for a device"
+        self._cluster.later(seconds, "", lambda: self.go_on(fibre))
+        self._cluster.fibres.wait()
+        self._kind = kind
+
+    def go_on(self, fibre: Fibre, *, lock_free: bool = True) -> None:
+        """Let a thread that waits go on; when the daemon is stopped, as soon as it is not."""
+        if not self.alive:
+            self._guarded(lambda: self._cluster.fibres.resume(fibre, DaemonDied(self.node.name)))
+        elif self.node.frozen:
+            self._held.append((fibre, lock_free))
+        else:
+            self._guarded(lambda: self._cluster.fibres.resume(fibre))
+
+    def send(self, delay_s: float, effect: Callable[[], None]) -> None:
+        """Have something happen elsewhere; if the daemon dies meanwhile, perhaps it had been asked for, perhaps not."""
+
+        def arrive() -> None:
+            if self.alive or self._cluster.rng.random() < 0.5:
+                effect()
+
+        self._cluster.later(delay_s, "", arrive)
+
+    def thaw(self) -> None:
+        """Go on after it was stopped; what was interrupted does so at once, or after others."""
+        held, self._held = self._held, []
+        for fibre, lock_free in held:
+            wait = self._cluster.rng.uniform(0.0, 2.0) if lock_free and self._cluster.rng.random() < 0.5 else 0.0
+            if wait:
+                self._cluster.later(wait, "", lambda f=fibre: self.go_on(f))  # type: ignore[misc]
+            else:
+                self.go_on(fibre)
+
+    # --- dying and being stopped ----------------------------------------------------------------------
+
+    def die_after(self, effects: int) -> None:
+        """Let it die within one of its next effects (a write to the store, a call of the hypervisor or of a device)."""
+        self._dies_in = effects
+
+    def stop_after(self, effects: int, stop: Callable[[], None]) -> None:
+        """Let all of it be stopped, by ``stop``, within one of its next effects."""
+        self._stops = _Stop(effects, stop, 0.0)
+
+    def stall_after(self, effects: int, seconds: float) -> None:
+        """Let one thread alone stand still for a while within one of its next effects."""
+        self._stops = _Stop(effects, None, seconds)
+
+    def effect(self, where: str) -> None:
+        """Count an effect of this daemon."""
+        if not self.alive:
+            raise DaemonDied(f"{self.node.name}: {where}")
+        if self._dies_in is not None:
+            self._dies_in -= 1
+            if self._dies_in < 0:
+                self._dies_in = None
+                raise DaemonDied(f"{self.node.name}: {where}")
+        if self._stops is not None and self._cluster.fibres.current is not None:
+            self._stops = self._stops._replace(effects=self._stops.effects - 1)
+            if self._stops.effects < 0:
+                self._stand_still(self._stops, where)
+
+    def _stand_still(self, stop: "_Stop", where: str) -> None:
+        fibre, kind = self._cluster.fibres.current, self._kind
+        assert fibre is not None
+        lock_free = kind in _LOCK_FREE
+        if stop.whole is None and not lock_free:
+            return  # the others would wait for a lock: only the whole daemon may stand still here
+        self._stops = None
+        self._cluster.note(f"{self.node.name}: is stopped in its work on {kind}, {where}")
+        if stop.whole is not None:
+            stop.whole()
+            self._held.append((fibre, lock_free))
+        else:
+            self._cluster.later(stop.seconds, f"{self.node.name}: goes on", lambda: self.go_on(fibre))
+        self._cluster.fibres.wait()
+        self._kind = kind
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self.alive = False
+        self.store.crash()
+        for fibre, _ in self._held:
+            self._cluster.later(0.0, "", lambda f=fibre: self.go_on(f))  # type: ignore[misc]
+        self._held.clear()

@@ -1,0 +1,269 @@
+"""What fate does to a simulated cluster."""
+
+from collections.abc import Callable
+
+from pvc_core.testkit.simulator import failures
+from pvc_core.testkit.simulator.cluster import Cluster
+from pvc_core.testkit.simulator.ensemble import Link
+from pvc_core.testkit.simulator.node import SimNode
+from pvc_core.testkit.simulator.power import Mode
+
+_BAD_MODES = (Mode.SLOW, Mode.STUCK, Mode.UNREACHABLE, Mode.GARBAGE)
+
+
+class Fate:
+    """Faults: each call of ``strike`` lets one befall the cluster, chosen at random."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._c = cluster
+        self.struck: dict[str, int] = {}
+        """Faults by name."""
+        faults: list[tuple[int, Callable[[SimNode], str]]] = [
+            (6, self._daemon_dies_soon),
+            (3, self._daemon_killed),
+            (6, self._power_cut),
+            (2, self._several_power_cuts),
+            (2, self._reset),
+            (3, self._daemon_stops),
+            (4, self._daemon_stops_soon),
+            (3, self._thread_stalls_soon),
+            (2, self._node_hangs),
+            (4, self._link),
+            (2, self._session),
+            (2, self._server),
+            (1, self._majority),
+            (4, self._fence_device),
+            (2, self._password),
+            (2, self._wall_clock),
+            (4, self._back_while_fenced),
+            (4, self._fencer_dies_soon),
+            (2, self._libvirtd),
+            (2, self._guest_crashes),
+            (2, self._guest_shuts_down),
+            (2, self._migration_fault),
+            (1, self._host_link),
+            (1, self._deaf_guest),
+        ]
+        self._faults = [fault for weight, fault in faults for _ in range(weight)]
+
+    def strike(self) -> None:
+        """Let something happen to a node."""
+        node = self._c.nodes[self._c.rng.choice(list(self._c.nodes))]
+        fault = self._c.rng.choice(self._faults)
+        what = fault(node)
+        if what:
+            name = fault.__name__.strip("_")
+            self.struck[name] = self.struck.get(name, 0) + 1
+            self._c.note(f"{node.name}: {what}")
+
+    def make_peace(self) -> None:
+        """End every lasting fault of links, servers, devices and daemons; power stays as it is."""
+        for controller in self._c.controllers.values():
+            controller.mode = Mode.OK
+            controller.wrong_password.clear()
+        for node in self._c.nodes.values():
+            node.server_down = False
+            failures.heal(self._c, node)
+            if node.frozen or node.hung:
+                failures.thaw(self._c, node)
+        self._c.ensemble.look()
+
+    def restore_power(self) -> None:
+        """Switch everything on, and let every daemon run."""
+        for node in self._c.nodes.values():
+            if not node.power.on:
+                node.power.restore()
+            elif not node.alive:
+                self._c.start_daemon(node)
+
+    def _seconds(self, least: float, most: float) -> float:
+        return self._c.rng.uniform(least, most)
+
+    # --- daemons and hosts ----------------------------------------------------------------------------
+
+    def _daemon_dies_soon(self, node: SimNode) -> str:
+        if node.daemon is None:
+            return ""
+        effects = self._c.rng.randrange(0, 12)
+        node.daemon.die_after(effects)
+        return f"daemon will die in effect {effects}"
+
+    def _daemon_killed(self, node: SimNode) -> str:
+        if node.daemon is None:
+            return ""
+        self._c.daemon_gone(node, self._seconds(0.5, 30.0))
+        return "daemon is killed"
+
+    def _power_cut(self, node: SimNode) -> str:
+        if not node.power.on:
+            return ""
+        lasting = self._c.rng.random() < 0.4
+        failures.power_cut(self._c, node, None if lasting else self._seconds(0.5, 90.0))
+        return "mains are cut" + (" for good" if lasting else "")
+
+    def _several_power_cuts(self, node: SimNode) -> str:
+        others = self._c.rng.sample([n for n in self._c.nodes.values() if n is not node], k=self._c.rng.randint(1, 2))
+        for victim in (node, *others):
+            self._c.later(self._seconds(0.0, 0.5), "", lambda v=victim: self._power_cut(v) and None)
+        return f"mains are cut, also of {', '.join(n.name for n in others)}"
+
+    def _reset(self, node: SimNode) -> str:
+        if not node.power.on:
+            return ""
+        self._c.reset(node, "the kernel panicked")
+        return "has crashed"
+
+    def _daemon_stops(self, node: SimNode) -> str:
+        if not node.alive or node.frozen:
+            return ""
+        failures.freeze(self._c, node, self._seconds(1.0, 80.0))
+        return "daemon is stopped (SIGSTOP)"
+
+    def _daemon_stops_soon(self, node: SimNode) -> str:
+        if node.daemon is None:
+            return ""
+        effects, seconds = self._c.rng.randrange(0, 12), self._seconds(1.0, 80.0)
+        node.daemon.stop_after(effects, lambda: failures.freeze(self._c, node, seconds))
+        return f"daemon will be stopped (SIGSTOP) in effect {effects}, for {seconds:.1f} s"
+
+    def _thread_stalls_soon(self, node: SimNode) -> str:
+        if node.daemon is None:
+            return ""
+        effects, seconds = self._c.rng.randrange(0, 12), self._seconds(1.0, 60.0)
+        node.daemon.stall_after(effects, seconds)
+        return f"one thread of the daemon will stand still in effect {effects}, for {seconds:.1f} s"
+
+    def _node_hangs(self, node: SimNode) -> str:
+        if not node.power.on or node.hung:
+            return ""
+        failures.freeze(self._c, node, self._seconds(5.0, 120.0), whole=True)
+        return "hangs"
+
+    def _fencer_dies_soon(self, node: SimNode) -> str:
+        """Whoever writes this node's fence record next dies within its next effects."""
+        effects = self._c.rng.randrange(0, 6)
+
+        def die() -> None:
+            primary = self._c.primary()
+            if primary is not None and primary.daemon is not None:
+                primary.daemon.die_after(effects)
+
+        failures.at_fencing(self._c, node, self._c.rng.randrange(0, 4), die)
+        return "its fencer will die"
+
+    def _back_while_fenced(self, node: SimNode) -> str:
+        """The node's power or link comes back at the worst moment."""
+
+        def back() -> None:
+            self._c.note(f"{node.name}: comes back while it is fenced")
+            if not node.power.on:
+                node.power.restore()
+            elif node.frozen:
+                failures.thaw(self._c, node)
+            else:
+                failures.heal(self._c, node)
+
+        failures.at_fencing(self._c, node, self._c.rng.randrange(0, 5), back)
+        kind = self._c.rng.choice((self._power_cut, self._daemon_stops, self._link))
+        return f"{kind(node)}, until it is fenced"
+
+    # --- the store ------------------------------------------------------------------------------------
+
+    def _link(self, node: SimNode) -> str:
+        if node.link is not Link.UP:
+            return ""
+        link = self._c.rng.choice((Link.CUT, Link.CUT, Link.NO_ANSWERS, Link.NO_REQUESTS, Link.ISOLATED))
+        seconds = self._seconds(1.0, 6.0) if link is Link.ISOLATED else self._seconds(1.0, 60.0)
+        failures.set_link(self._c, node, link, seconds)
+        return f"link to the ZooKeeper servers: {link}, for {seconds:.1f} s"
+
+    def _session(self, node: SimNode) -> str:
+        return "session is dropped by the servers" if self._c.ensemble.expire(node) else ""
+
+    def _server(self, node: SimNode) -> str:
+        if not node.coordinator or node.server_down:
+            return ""
+        failures.server_down(self._c, node, self._seconds(1.0, 60.0))
+        return "its ZooKeeper server is down"
+
+    def _majority(self, node: SimNode) -> str:
+        del node
+        failures.majority_lost(self._c, self._seconds(1.0, 40.0))
+        return "most ZooKeeper servers go down"
+
+    # --- fencing --------------------------------------------------------------------------------------
+
+    def _fence_device(self, node: SimNode) -> str:
+        devices = [device for name, device in self._c.controllers if name == node.name]
+        if not devices:
+            return ""
+        device, mode = self._c.rng.choice(devices), self._c.rng.choice(_BAD_MODES)
+        failures.set_mode(self._c, node, device, mode, self._seconds(20.0, 200.0))
+        return f"its {device} is {mode}"
+
+    def _password(self, node: SimNode) -> str:
+        devices = [controller for (name, _), controller in self._c.controllers.items() if name == node.name]
+        if not devices:
+            return ""
+        controller = self._c.rng.choice(devices)
+        who = self._c.rng.choice([n.name for n in self._c.nodes.values() if n.coordinator])
+        controller.wrong_password.add(who)
+        self._c.later(self._seconds(20.0, 200.0), "", lambda: controller.wrong_password.discard(who))
+        return f"{who} has a wrong password for its {controller.device}"
+
+    def _wall_clock(self, node: SimNode) -> str:
+        jump = self._c.rng.choice((-86400.0, -30.0, 30.0, 3600.0, 400_000.0))
+        node.clock.wall_offset_s += jump
+        return f"wall clock jumps by {jump:g} s"
+
+    # --- guests ---------------------------------------------------------------------------------------
+
+    def _libvirtd(self, node: SimNode) -> str:
+        if not node.power.on:
+            return ""
+        self._c.world.stop_libvirtd(node.name)
+        back = lambda: self._c.world.start_libvirtd(node.name)  # noqa: E731
+        self._c.later(self._seconds(1.0, 20.0), f"{node.name}: libvirtd is back", back)
+        return "libvirtd ends"
+
+    def _executing(self, node: SimNode) -> str | None:
+        here = [vm for vm in self._c.invariants.vms if self._c.world.running(vm) == [node.name]]
+        return self._c.rng.choice(here) if here and not node.hung else None
+
+    def _guest_crashes(self, node: SimNode) -> str:
+        vm = self._executing(node)
+        if vm is None:
+            return ""
+        self._c.world.crash(node.name, vm)
+        return f"guest {vm[:8]} crashes"
+
+    def _guest_shuts_down(self, node: SimNode) -> str:
+        vm = self._executing(node)
+        if vm is None:
+            return ""
+        self._c.world.guest_shutdown(node.name, vm)
+        return f"guest {vm[:8]} shuts itself down"
+
+    def _migration_fault(self, node: SimNode) -> str:
+        faults = self._c.world.faults(node.name)
+        kind = self._c.rng.choice(("migration_stalls", "migration_error", "migration_unconfirmed"))
+        setattr(faults, kind, "connection reset" if kind == "migration_error" else True)
+
+        def pass_() -> None:
+            setattr(faults, kind, "" if kind == "migration_error" else False)
+
+        self._c.later(self._seconds(5.0, 60.0), f"{node.name}: {kind} passes", pass_)
+        return kind
+
+    def _host_link(self, node: SimNode) -> str:
+        other = self._c.rng.choice([name for name in self._c.nodes if name != node.name])
+        self._c.world.cut_link(node.name, other)
+        heal = lambda: self._c.world.heal_link(node.name, other)  # noqa: E731
+        self._c.later(self._seconds(5.0, 60.0), f"{node.name}: link to {other} is back", heal)
+        return f"link to {other} is cut"
+
+    def _deaf_guest(self, node: SimNode) -> str:
+        faults = self._c.world.faults(node.name)
+        faults.ignores_acpi = True
+        self._c.later(60.0, f"{node.name}: guests listen again", lambda: setattr(faults, "ignores_acpi", False))
+        return "guests ignore ACPI"

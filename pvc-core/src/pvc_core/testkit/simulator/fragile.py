@@ -1,0 +1,88 @@
+"""A hypervisor connection of a daemon that may die, or be stopped, before and after each effect."""
+
+from collections.abc import Callable
+
+from pvc_core.hypervisor.api import (
+    Console,
+    Domain,
+    DomainCallback,
+    DomainPlan,
+    ExitReason,
+    HostFacts,
+    Hypervisor,
+    MigrationOptions,
+    MigrationStats,
+)
+from pvc_core.model.node import GuestUsage
+
+
+class FragileHypervisor:
+    """Passes everything on.  ``around`` is called before and after each effect and may raise DaemonDied."""
+
+    def __init__(self, inner: Hypervisor, around: Callable[[str], None]) -> None:
+        self._inner = inner
+        self._around = around
+
+    def facts(self) -> HostFacts:
+        return self._inner.facts()
+
+    def domains(self) -> dict[str, Domain]:
+        return self._inner.domains()
+
+    def domain(self, vm: str) -> Domain | None:
+        return self._inner.domain(vm)
+
+    def exit_reason(self, vm: str) -> ExitReason:
+        return self._inner.exit_reason(vm)
+
+    def migration_stats(self, vm: str) -> MigrationStats:
+        return self._inner.migration_stats(vm)
+
+    def usage(self) -> dict[str, GuestUsage]:
+        return self._inner.usage()
+
+    def console(self, vm: str) -> Console:
+        return self._inner.console(vm)
+
+    def watch(self, callback: DomainCallback) -> None:
+        self._inner.watch(callback)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start(self, plan: DomainPlan) -> None:
+        self._around("before start")
+        self._inner.start(plan)
+        self._around("after start")
+
+    def shutdown(self, vm: str) -> None:
+        self._around("before shutdown")
+        self._inner.shutdown(vm)
+        self._around("after shutdown")
+
+    def destroy(self, vm: str) -> None:
+        self._around("before destroy")
+        self._inner.destroy(vm)
+        self._around("after destroy")
+
+    def migrate(self, vm: str, options: MigrationOptions) -> None:
+        self._around("before migrate")
+        self._inner.migrate(vm, options)
+        self._around("after migrate")
+
+    def abort_migration(self, vm: str) -> None:
+        self._around("before abort")
+        self._inner.abort_migration(vm)
+        self._around("after abort")
+
+    def forget_job(self, vm: str) -> None:
+        self._inner.forget_job(vm)
+
+    def attach_device(self, vm: str, xml: str) -> None:
+        self._inner.attach_device(vm, xml)
+
+    def detach_device(self, vm: str, xml: str) -> None:
+        self._inner.detach_device(vm, xml)
+
+    def resize_disk(self, vm: str, index: int, size_bytes: int) -> None:
+        self._inner.resize_disk(vm, index, size_bytes)
