@@ -23,6 +23,8 @@ from pvc_core.store.api import Store
 
 log = logging.getLogger(__name__)
 
+_BACK: Final = "not tried: the node is back"
+
 
 class _Use(NamedTuple):
     """What the guests of a node may be writing to, all of one driver."""
@@ -74,6 +76,8 @@ class StorageFences:
         the node is back.  Raises StoreUnavailable.
         """
         with self._lock(node):
+            if self._is_back(node):
+                return None, _BACK
             last = documents.read(self._context.store, keys.generation(node))
             lease = last.value.generation if last is not None else 0
             # Those of earlier losses are in the record too: what they were confirmed for is not what this node is now.
@@ -112,7 +116,7 @@ class StorageFences:
         failed = []
         with self._lock(node):
             for block in blocks:
-                if self._context.store.get(keys.lease(node).path) is None:
+                if not self._is_back(node):
                     return "the node has no lease any more"
                 try:
                     self._context.drivers.storage(block.driver).node_unblock(node, dict(block.identity))
@@ -124,14 +128,17 @@ class StorageFences:
 
     def _close(self, node: str, use: _Use, block: StorageBlock) -> tuple[bool, str]:
         # Immediately before the call: a node that is back must not be shut out.
-        if self._context.store.get(keys.lease(node).path) is not None:
-            return False, "not tried: the node is back"
+        if self._is_back(node):
+            return False, _BACK
         try:
             driver = self._context.drivers.storage(use.driver)
             result = driver.node_block(node, dict(block.identity), list(use.volumes), block.lease)
         except PvcError as error:
             return False, str(error)
         return result.blocked, result.evidence or ("closed" if result.blocked else "the driver could not confirm it")
+
+    def _is_back(self, node: str) -> bool:
+        return self._context.store.get(keys.lease(node).path) is not None
 
     def _obstacle(self, driver: str, status: NodeStatus | None, node: str, lease: int) -> str:
         """Return why a driver cannot close its storage to the node, or an empty string."""
