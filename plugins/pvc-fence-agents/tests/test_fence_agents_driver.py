@@ -267,19 +267,23 @@ def test_an_agent_without_metadata_is_not_used(cabinet, xml):
     [
         ("fence_ping", {"actions": ("on", "off", "reboot")}, "it has no action 'status'"),
         ("fence_kill", {"actions": ("off", "status", "reboot")}, "it has no action 'on'"),
-        ("fence_switch", {"actions": ("on", "off", "status")}, "from storage or network, and the node runs on"),
+        (
+            "fence_switch",
+            {"actions": ("on", "off", "status")},
+            "it cuts a node off from storage or network, and the node runs on",
+        ),
         (
             "fence_blind",
             {"parameters": ({"name": "missing_as_off", "type": "boolean", "default": "1"},)},
             "it calls a machine off that it does not find",
         ),
-        ("fence_crosslink", {}, "does not answer a ping"),
+        ("fence_crosslink", {}, "it takes a node that does not answer a ping for dead"),
     ],
 )
 def test_an_agent_whose_off_proves_nothing_is_refused(cabinet, agent_xml, name, xml, message):
     cabinet.add(name, agent_xml(name, **xml))
     for _ in range(2):
-        with pytest.raises(InvalidRequest, match=f"{name} cannot be used: .*{message}"):
+        with pytest.raises(InvalidRequest, match=f"{name} cannot be used.*: {message}"):
             cabinet.driver().power_off(cabinet.target(agent=name))
     assert cabinet.calls() == []
 

@@ -13,22 +13,20 @@ from pvc_fence_agents.request import checked
 
 pytestmark = pytest.mark.real
 
-NOT_USABLE = {
+NO_STATUS = ["fence_heuristics_ping", "fence_kdump", "fence_ovh", "fence_rcd_serial"]
+NO_PROOF = {
     "fence_brocade": "the node runs on",
     "fence_cisco_mds": "the node runs on",
     "fence_compute": "the node runs on",
     "fence_crosslink": "does not answer a ping",
     "fence_dummy": "writes a file",
     "fence_evacuate": "OpenStack",
-    "fence_heuristics_ping": "no action 'status'",
     "fence_ifmib": "the node runs on",
-    "fence_kdump": "no action 'status'",
     "fence_mpath": "the node runs on",
-    "fence_ovh": "no action 'status'",
-    "fence_rcd_serial": "no action 'status'",
     "fence_sanbox2": "the node runs on",
     "fence_sbd": "its own request",
     "fence_scsi": "the node runs on",
+    "fence_virsh": "does not understand",
     "fence_zvmip": "does not find",
 }
 _PRIVATE = re.compile(r"password|passphrase|secret|\bkey\b|token|community|credential", re.IGNORECASE)
@@ -54,11 +52,13 @@ def test_an_agent_without_metadata_is_named():
         parse("fence_ack_manual", run(["/usr/sbin/fence_ack_manual", "-o", "metadata"], deadline_s=5).stdout)
 
 
-def test_only_agents_that_cut_power_are_used(installed):
-    refused = {name: reason for name, agent in installed.items() if (reason := no_proof(agent))}
-    assert sorted(refused) == sorted(NOT_USABLE)
-    for name, part in NOT_USABLE.items():
-        assert part in refused[name]
+def test_agents_that_cannot_be_used_are_known(installed):
+    assert [name for name, agent in installed.items() if "status" not in agent.actions] == NO_STATUS
+    usable = {name: agent for name, agent in installed.items() if name not in NO_STATUS}
+    assert all({"on", "off", "status"} <= agent.actions for agent in usable.values())
+    refused = {name: reason for name, agent in usable.items() if (reason := no_proof(agent))}
+    assert sorted(refused) == sorted(NO_PROOF)
+    assert [name for name, part in NO_PROOF.items() if part not in refused[name]] == []
 
 
 def test_the_least_that_an_agent_needs_is_accepted(installed):

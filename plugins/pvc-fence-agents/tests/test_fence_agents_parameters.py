@@ -10,7 +10,6 @@ import pytest
 from pvc_core.model.errors import InvalidRequest
 from pvc_core.model.fence import FenceDevice
 from pvc_core.plugin import ConfigError, decode
-from pvc_fence_agents.agents import no_proof
 from pvc_fence_agents.config import FenceAgentsConfig
 from pvc_fence_agents.manifest import MANIFEST
 from pvc_fence_agents.metadata import parse
@@ -154,7 +153,7 @@ def test_metadata_without_details_are_taken(fake):
     agent = parse("fence_x", xml)
     assert list(agent.parameters) == ["plug"]
     assert _lines(agent, plug=" ") == ["action=off", 'plug=" "']
-    assert no_proof(agent) == "it has no action 'status'"
+    assert agent.actions == {"on"}
 
 
 # --- the plugin -------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ _NO_PROOF: Final = {
     "fence_dummy": "it switches nothing: it writes a file",
     "fence_evacuate": "it reads what OpenStack believes of a node, and switches nothing",
     "fence_sbd": "it asks the node to end itself, and reads back its own request",
+    "fence_virsh": "it calls a domain off whenever it does not understand virsh's answer",
 }
 
 
@@ -73,19 +74,19 @@ class Agents:
     def _ask(self, name: str) -> Agent:
         done = self._run([self.path(name), "-o", "metadata"], deadline_s=_METADATA_S)
         agent = parse(name, done.stdout)
-        reason = no_proof(agent, believed=name in self._believed)
-        if reason:
-            raise InvalidRequest(f"{name} cannot be used: {reason}")
+        lacking = [action for action in _NEEDED if action not in agent.actions]
+        if lacking:
+            raise InvalidRequest(f"{name} cannot be used: it has no action {lacking[0]!r}")
+        if name not in self._believed and (reason := no_proof(agent)):
+            raise InvalidRequest(
+                f"{name} cannot be used, because its 'off' proves nothing: {reason}; if it does here, name it in "
+                "'believed' of this plugin's section in pvcnoded.yml on every coordinator"
+            )
         return agent
 
 
-def no_proof(agent: Agent, *, believed: bool = False) -> str:
-    """Return why an agent cannot prove that a node is dead; empty: it can, or is believed all the same."""
-    lacking = [action for action in _NEEDED if action not in agent.actions]
-    if lacking:
-        return f"it has no action {lacking[0]!r}"
-    if believed:
-        return ""
+def no_proof(agent: Agent) -> str:
+    """Return why an agent's "off" does not prove that a node runs nothing; empty: it does."""
     if agent.name in _NO_PROOF:
         return _NO_PROOF[agent.name]
     # fencing.py leaves the action out for agents that shut a port of a switch or a disk instead.
