@@ -6,8 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 from pvc_core.model.errors import InvalidRequest
+from pvc_core.model.fence import DeviceHealth, FenceDevice, FenceHealth, FenceLevel, FenceRecord
 from pvc_core.model.network import NetworkStatus
-from pvc_core.model.node import Lease, LeaseGeneration, Memory, NodeSpec, NodeStatus, PluginStatus
+from pvc_core.model.node import Lease, LeaseGeneration, Memory, NodeSpec, NodeStatus, PluginStatus, Primary
 from pvc_core.model.storage import PoolStatus, Snapshot, VolumeState, VolumeStatus
 from pvc_core.model.vm import MigrationPhase, MigrationRecord, VmClaim, VmState, VmStatus, hardware
 from pvc_core.ops.context import Ops
@@ -89,6 +90,47 @@ class Small:
 
     def kill(self, name):
         self.store.commit(Delete(keys.lease(name).path, ANY))
+
+    def set_primary(self, name):
+        entry = read(self.store, keys.PRIMARY)
+        self.store.commit(entry.put(Primary(node=name, term=entry.value.term + 1, stage="active" if name else "vacant")))
+
+    # --- fencing ------------------------------------------------------------------------------------
+
+    def set_levels(self, name, *levels):
+        """Give a node fence levels; each is a list of drivers."""
+        made = (FenceLevel(devices=tuple(FenceDevice(driver=driver) for driver in drivers)) for drivers in levels)
+        self.set_node(name, fence_levels=tuple(made))
+
+    def declare(self, name, down_s):
+        """Let a node have armed a watchdog."""
+        entry = read(self.store, keys.generation(name))
+        self.store.commit(entry.put(replace(entry.value, watchdog_down_s=down_s)))
+
+    def found(self, coordinator, **errors):
+        """Let a coordinator have asked the fence devices of nodes: node -> what was wrong with each ("": nothing)."""
+        nodes = {}
+        for name, wrong in errors.items():
+            levels = read(self.store, keys.node_spec(name)).value.fence_levels
+            places = [(n, i, d) for n, level in enumerate(levels, 1) for i, d in enumerate(level.devices, 1)]
+            nodes[name] = tuple(
+                DeviceHealth(
+                    level=level,
+                    device=number,
+                    driver=device.driver,
+                    power="unknown" if error else "on",
+                    error=error,
+                    took_s=1.0,
+                    checked=self.now,
+                )
+                for (level, number, device), error in zip(places, wrong, strict=True)
+            )
+        self._write(keys.fence_health(coordinator), FenceHealth(coordinator=coordinator, nodes=nodes))
+
+    def record(self, name, **fields):
+        """Write a node's fence record; without ``lease`` that of its last one."""
+        last = read(self.store, keys.generation(name)).value.generation
+        self._write(keys.fence(name), FenceRecord(**({"node": name, "lease": last, "opened": self.now} | fields)))
 
     # --- VMs ----------------------------------------------------------------------------------------
 

@@ -32,6 +32,8 @@ def status(small):
 def healthy(equipped):
     entry = read(equipped.store, keys.PRIMARY)
     equipped.store.commit(entry.put(Primary(node="hv1", term=3, stage="active")))
+    for name in ("hv1", "hv2", "hv3"):
+        equipped.declare(name, 20.0)
     return equipped
 
 

@@ -16,17 +16,18 @@ _SHADOWING: Final = {"list": "list_", "import": "import_"}
 """Commands whose function cannot have their name."""
 
 
-def _group(name: str, help_: str, **modules: tuple[tuple[str, str], ...]) -> Entry:
-    """Return a group; each keyword is a module of ``cli.commands`` with its commands' names and help lines."""
-    return Entry(
-        name,
-        help_,
-        commands=tuple(
-            Entry(command, text, f"pvc_core.cli.commands.{module}:{_SHADOWING.get(command, command)}")
-            for module, commands in modules.items()
-            for command, text in commands
-        ),
+def _commands(**modules: tuple[tuple[str, str], ...]) -> tuple[Entry, ...]:
+    """Return commands; each keyword is a module of ``cli.commands`` with its commands' names and help lines."""
+    return tuple(
+        Entry(command, text, f"pvc_core.cli.commands.{module}:{_SHADOWING.get(command, command)}")
+        for module, commands in modules.items()
+        for command, text in commands
     )
+
+
+def _group(name: str, help_: str, **modules: tuple[tuple[str, str], ...]) -> Entry:
+    """Return a group of commands, as ``_commands`` takes them."""
+    return Entry(name, help_, commands=_commands(**modules))
 
 
 CORE: Final = (
@@ -155,11 +156,25 @@ CORE: Final = (
     ),
     Entry(
         "fence",
-        "Fencing: what makes sure that a lost node is dead.",
+        "Fencing: make sure that a lost node is dead.",
         commands=(
+            *_commands(
+                fence=(
+                    ("status", "Show how each node would be fenced, and what would come of a loss."),
+                    ("list", "List the last loss of each node."),
+                    ("info", "Show the course of a node's last loss."),
+                ),
+                fence_power=(
+                    ("test", "Ask the fence devices of a node whether they could be used."),
+                    ("on", "Switch a node on."),
+                    ("off", "Cut the power of a node."),
+                    ("cycle", "Cut the power of a node and switch it on again."),
+                    ("confirm", "Confirm that a node is dead, so that its VMs start elsewhere."),
+                ),
+            ),
             _group(
                 "level",
-                "Fence levels: the devices that cut a node's power, in the order in which they are tried.",
+                "Fence levels: the devices that cut a node's power.",
                 fence_level=(
                     ("list", "List the fence levels."),
                     ("add", "Add a fence device to a node."),

@@ -28,7 +28,12 @@ def finish_task(
     if not wait:
         session.out.done(f"task {short_id(task)} {task.kind} was given to node {task.node}", task=task)
         return
+    task = ended_task(session, task, timeout=timeout)
+    session.out.done(done(task), task=task)
+
+
+def ended_task(session: Session, task: Task, *, timeout: float) -> Task:
+    """Wait for a task's end, showing its progress; return it as it is then.  Raises NotFinished, Interrupted."""
     what = task.subject or task.kind
     with watching(session, what, later=f"pvc task wait {short_id(task)}") as report:
-        task = wait_task(session.client.ops, task.id, timeout_s=timeout, report=report)
-    session.out.done(done(task), task=task)
+        return wait_task(session.client.ops, task.id, timeout_s=timeout, report=report)

@@ -9,8 +9,8 @@ from pvc_core.model.base import Condition
 from pvc_core.model.units import format_bytes, format_mib
 
 _WEIGHTS: Final = {
-    "good": "running ready active healthy done yes on alive",
-    "busy": "starting stopping migrating creating resizing returning draining queued acquiring relinquishing",
+    "good": "recovered returned running ready active healthy done yes on alive",
+    "busy": "starting stopping suspected fencing proven migrating creating resizing returning draining queued acquiring relinquishing",
     "warn": "waiting backoff drained maintenance degraded unknown cancelled deleting vacant",
     "bad": "failed lost no open",
     "faint": "stopped disabled off",

@@ -174,6 +174,14 @@ class FenceRecord(Document, frozen=True, kw_only=True):
         return frozenset(pool for proof in self.proofs for pool in proof.pools)
 
 
+def new_record(node: str, lease: int, before: FenceRecord | None, wall: float) -> FenceRecord:
+    """Return the record of a further loss of a node, without events; the debts of the one before are taken over."""
+    debts = before or FenceRecord(node=node, lease=0)
+    return FenceRecord(
+        node=node, lease=lease, opened=wall, drained=debts.drained, dirty=debts.dirty, blocked=debts.blocked
+    )
+
+
 KEPT: Final = 40
 """So many attempts and events are kept in a record."""
 

@@ -13,20 +13,22 @@ from pvc_core.model.errors import InvalidRequest, NotFound
 from pvc_core.model.fence import Means
 from pvc_core.model.names import check_name
 from pvc_core.model.node import Primary
-from pvc_core.model.storage import PoolStatus
 from pvc_core.model.task import FINAL
 from pvc_core.model.vm import VmState
+from pvc_core.ops import fence_problems
 from pvc_core.ops.context import Ops
+from pvc_core.ops.fence_facts import FenceFacts, decode_fencing, fence_paths, guests_by_node
 from pvc_core.ops.message import Request, View
 from pvc_core.ops.node import daemon_state, problems
 from pvc_core.ops.node_service import Nothing, PrimaryView, maintenance_until, primary_view
-from pvc_core.ops.snapshot import NodeFacts, StatusRow, VmRow, node_views, read_nodes, status_row, vm_row
+from pvc_core.ops.snapshot import StatusRow, VmRow, node_views, read_nodes, status_row, vm_row
 from pvc_core.ops.transaction import attempt
 from pvc_core.ops.vm_checks import check_selector
 from pvc_core.ops.vm_views import UNKNOWN, VmView, row_view
 from pvc_core.plan.capacity import Capacity, capacity
 from pvc_core.store import keys
-from pvc_core.store.documents import Entry, maybe, read, read_many
+from pvc_core.store.api import Node
+from pvc_core.store.documents import maybe, read, read_many
 
 log = logging.getLogger(__name__)
 
@@ -87,18 +89,22 @@ def cluster_status(ops: Ops, request: Nothing) -> ClusterStatus:
     del request
     store = ops.store
     kinds = [f"{keys.SPEC}/{kind}" for kind in ("vm", "network", "pool", "volume")]
-    ids, networks, pools, volumes, tasks = store.children_many([*kinds, keys.TASK])
+    ids, networks, pools, volumes, tasks, fencers = store.children_many([*kinds, keys.TASK, f"{keys.STATUS}/fence"])
     nodes = read_nodes(store)
+    fencing_paths = fence_paths(nodes, fencers)
     alive = frozenset(name for name, facts in nodes.items() if facts.alive)
     cluster_node, primary_node, *found = store.get_many(
         [
             keys.CLUSTER.path,
             keys.PRIMARY.path,
+            *fencing_paths,
             *[keys.vm_spec(id_).path for id_ in ids],
             *[keys.vm_status(id_).path for id_ in ids],
         ]
     )
     cluster_entry, primary_entry = maybe(keys.CLUSTER, cluster_node), maybe(keys.PRIMARY, primary_node)
+    records, health = decode_fencing(list(nodes), fencers, found[: len(fencing_paths)])
+    found = found[len(fencing_paths) :]
     cluster = cluster_entry.value if cluster_entry is not None else Cluster()
     primary = primary_entry.value if primary_entry is not None else Primary()
     vms = [
@@ -108,13 +114,20 @@ def cluster_status(ops: Ops, request: Nothing) -> ClusterStatus:
     ]
     views = [row_view(row, status, alive) for row, status in vms]
     memory = capacity(node_views(nodes, {}, {}), sum(row.memory_mib for row, status in vms if _counts(row, status)))
-    pool_statuses = read_many(store, [keys.pool_status(id_) for id_ in pools])
+    pool_nodes = store.get_many([key(id_).path for key in (keys.pool_spec, keys.pool_status) for id_ in pools])
     unfinished = [e for e in read_many(store, [keys.task(id_) for id_ in tasks]) if e and e.value.state not in FINAL]
+    specs = [
+        entry.value for id_, node in zip(pools, pool_nodes, strict=False) if (entry := maybe(keys.pool_spec(id_), node))
+    ]
+    guests = guests_by_node((row for row, _ in vms), lambda row: [row.node] if row.node else [], specs)
+    fencing = FenceFacts(cluster, nodes, primary.node, records, health, guests)
     wrong = [
         *_primary_problems(primary, alive),
-        *_node_problems(nodes),
+        *_node_problems(fencing),
+        *fence_problems.unfenceable(fencing),
+        *fence_problems.returned(fencing),
         *_vm_problems(views),
-        *_pool_problems(pool_statuses),
+        *_pool_problems(pools, pool_nodes[len(pools) :]),
         *([memory.message] if memory.degraded else []),
     ]
     return ClusterStatus(
@@ -193,14 +206,14 @@ def _primary_problems(primary: Primary, alive: frozenset[str]) -> list[str]:
     return []
 
 
-def _node_problems(nodes: dict[str, NodeFacts]) -> list[str]:
+def _node_problems(fencing: FenceFacts) -> list[str]:
     result: list[str] = []
-    for name, facts in sorted(nodes.items()):
+    for name, facts in sorted(fencing.nodes.items()):
         if facts.spec.maintenance:
             continue
         if not facts.alive:
-            state = daemon_state(facts)
-            result.append(f"node {name} is lost: its lease is gone" if state == "lost" else f"node {name} is stopped")
+            is_lost = daemon_state(facts) == "lost"
+            result.append(fence_problems.lost(fencing, name) if is_lost else f"node {name} is stopped")
         else:
             result += [f"node {name}: {problem}" for problem in problems(facts)]
     return result
@@ -223,11 +236,11 @@ def _vm_problems(views: list[VmView]) -> list[str]:
     return result
 
 
-def _pool_problems(statuses: list[Entry[PoolStatus] | None]) -> list[str]:
+def _pool_problems(pools: list[str], found: list[Node | None]) -> list[str]:
     return [
         f"storage pool: {condition.message or condition.reason}"
-        for entry in statuses
-        if entry is not None
+        for id_, node in zip(pools, found, strict=True)
+        if (entry := maybe(keys.pool_status(id_), node)) is not None
         for condition in entry.value.conditions
         if not condition.ok
     ]

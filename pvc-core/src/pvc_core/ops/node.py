@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from pvc_core.model.base import Condition
+from pvc_core.model.fence import FenceRecord, FenceStage
 from pvc_core.model.names import not_found
 from pvc_core.model.node import NodeSpec, NodeStatus, Role
 from pvc_core.model.placement import NodeView
@@ -11,7 +12,7 @@ from pvc_core.ops.context import Ops
 from pvc_core.ops.message import Request, View
 from pvc_core.ops.snapshot import ClusterSnapshot, NodeFacts, occupied, read_cluster
 from pvc_core.store import keys
-from pvc_core.store.documents import read
+from pvc_core.store.documents import maybe, read
 
 
 class NodeRow(View, frozen=True, kw_only=True):
@@ -51,6 +52,10 @@ class NodeRow(View, frozen=True, kw_only=True):
     hypervisor: str = ""
     problems: tuple[str, ...] = ()
     """Messages of conditions that are not ok, and of plugins that do not work."""
+    fencing: FenceStage | None = None
+    """How far its fencing is; None: it is not lost."""
+    fencing_waits_for: str = ""
+    """Why there is no proof of its death yet."""
 
 
 class NodeInfo(View, frozen=True, kw_only=True):
@@ -87,7 +92,7 @@ def node_list(ops: Ops, request: NodeList) -> list[NodeRow]:
     """List nodes, sorted by name, in a fixed number of round trips."""
     name = resolve.pattern(request.name)
     snapshot = read_cluster(ops)
-    return [row for row in node_rows(snapshot, read_primary(ops)) if name.search(row.name)]
+    return [row for row in node_rows(ops, snapshot) if name.search(row.name)]
 
 
 def node_info(ops: Ops, request: NodeQuery) -> NodeInfo:
@@ -95,7 +100,7 @@ def node_info(ops: Ops, request: NodeQuery) -> NodeInfo:
     snapshot = read_cluster(ops)
     if request.node not in snapshot.nodes:
         raise not_found("node", request.node, snapshot.nodes)
-    rows = {row.name: row for row in node_rows(snapshot, read_primary(ops))}
+    rows = {row.name: row for row in node_rows(ops, snapshot)}
     lease = read(ops.store, keys.lease(request.node))
     facts = snapshot.nodes[request.node]
     here = {row.id for row in snapshot.vms.values() if request.node in occupied(row, snapshot.claims.get(row.id))}
@@ -118,9 +123,18 @@ def read_primary(ops: Ops) -> str | None:
     return entry.value.node if entry is not None else None
 
 
-def node_rows(snapshot: ClusterSnapshot, primary: str | None) -> list[NodeRow]:
-    """Return the rows of all nodes, sorted by name."""
-    return [_row(view, snapshot.nodes[view.name], primary) for view in snapshot.views()]
+def node_rows(ops: Ops, snapshot: ClusterSnapshot) -> list[NodeRow]:
+    """Return the rows of all nodes, sorted by name; reads what the snapshot has not, in one round trip."""
+    fences = [keys.fence(name) for name in snapshot.nodes]
+    found = ops.store.get_many([keys.PRIMARY.path, *[key.path for key in fences]])
+    primary = maybe(keys.PRIMARY, found[0])
+    records = {
+        entry.value.node: entry.value
+        for key, node in zip(fences, found[1:], strict=True)
+        if (entry := maybe(key, node)) is not None
+    }
+    holder = primary.value.node if primary is not None else None
+    return [_row(view, snapshot.nodes[view.name], holder, records.get(view.name)) for view in snapshot.views()]
 
 
 def daemon_state(facts: NodeFacts) -> str:
@@ -145,7 +159,8 @@ def problems(facts: NodeFacts) -> tuple[str, ...]:
     )
 
 
-def _row(view: NodeView, facts: NodeFacts, primary: str | None) -> NodeRow:
+def _row(view: NodeView, facts: NodeFacts, primary: str | None, record: FenceRecord | None) -> NodeRow:
+    lost = record is not None and not facts.alive and record.lease == facts.last.generation
     status = facts.status or NodeStatus(id=view.name)
     return NodeRow(
         name=view.name,
@@ -170,6 +185,8 @@ def _row(view: NodeView, facts: NodeFacts, primary: str | None) -> NodeRow:
         kernel=status.kernel,
         hypervisor=status.hypervisor,
         problems=problems(facts),
+        fencing=record.stage if record is not None and lost else None,
+        fencing_waits_for=record.waits_for if record is not None and lost else "",
     )
 
 

@@ -179,7 +179,7 @@ def node_remove(ops: Ops, request: NodeQuery) -> NodeRemoved:
         if claimed:
             raise InUse(
                 f"node {name} holds the claims of VMs ({', '.join(claimed)}), so they may still run there: start the node "
-                "and flush it"
+                f"and flush it, or, if it is dead, say so with 'pvc fence confirm {name}'"
             )
         if read_primary(ops) == name:
             raise InUse(f"node {name} is the primary: wait until another coordinator has taken over")
@@ -237,7 +237,7 @@ def _change_spec(ops: Ops, name: str, **changes: Any) -> NodeSpec:
 
 
 def _row(ops: Ops, spec: NodeSpec) -> NodeRow:
-    rows = node_rows(read_cluster(ops), read_primary(ops))
+    rows = node_rows(ops, read_cluster(ops))
     return next(row for row in rows if row.name == spec.id)
 
 

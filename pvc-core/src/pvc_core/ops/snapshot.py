@@ -95,8 +95,13 @@ class NodeFacts(NamedTuple):
     status: NodeStatus | None
     alive: bool
     """Its lease exists."""
-    released: bool
-    """Its last lease was given up on purpose."""
+    last: LeaseGeneration
+    """Its last lease; generation 0: it never had one."""
+
+    @property
+    def released(self) -> bool:
+        """Say whether its last lease was given up on purpose."""
+        return self.last.released
 
     def offers(self, capability: str) -> bool:
         """Say whether its plugins offer something, such as ``storage:dir``, or did when it last reported."""
@@ -272,8 +277,8 @@ def _node_facts(names: list[str], leases: frozenset[str], found: list[Node | Non
         status = maybe(status_key, found[3 * index + 1])
         generation = maybe(generation_key, found[3 * index + 2])
         if spec is not None:
-            released = generation is not None and generation.value.released
-            result[name] = NodeFacts(spec.value, status.value if status else None, name in leases, released)
+            last = generation.value if generation is not None else LeaseGeneration(node=name)
+            result[name] = NodeFacts(spec.value, status.value if status else None, name in leases, last)
     return result
 
 

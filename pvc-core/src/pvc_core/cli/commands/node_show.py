@@ -43,6 +43,8 @@ _PROBLEMS = Column("Problems", lambda node: Cell(_problem(node), "bad"), long=Tr
 
 def _problem(node: NodeRow) -> str:
     """Return what is wrong with a node; nothing for one that takes no VMs because somebody wanted it so."""
+    if node.fencing is not None:
+        return f"{node.fencing}" + (f": {node.fencing_waits_for}" if node.fencing_waits_for else "")
     return words.words(node.problems, most=1) or ("" if node.alive else node.reason)
 
 
@@ -99,6 +101,9 @@ def _sheet(found: NodeInfo) -> Sheet:
             Line("Reported", words.when(status.published)),
         ]
     lines += [
+        *([Line("Fencing", words.state(row.fencing))] if row.fencing is not None else []),
+        *([Line("Waits for", Cell(row.fencing_waits_for, "bad"))] if row.fencing_waits_for else []),
+        Line("Fence levels", _levels(found) or Cell("none", "faint")),
         Line("VMs here", words.words(found.vms)),
         *([Line("Placed, not running", words.words(found.placed))] if found.placed else []),
         *([Line("At home here, away", words.words(found.away))] if found.away else []),
@@ -118,6 +123,11 @@ def _sheet(found: NodeInfo) -> Sheet:
         conditions(found.conditions),
     ]
     return lines
+
+
+def _levels(found: NodeInfo) -> str:
+    """Return the drivers of the fence levels; those of one level with a plus."""
+    return ", ".join(" + ".join(device.driver for device in level.devices) for level in found.spec.fence_levels)
 
 
 def _plugin_error(plugin: PluginStatus) -> Cell:

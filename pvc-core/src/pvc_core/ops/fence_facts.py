@@ -1,0 +1,154 @@
+"""What is known of the fencing of all nodes, and the subjects of a forecast made of it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from pvc_core.model.cluster import Cluster
+from pvc_core.model.fence import FenceHealth, FenceRecord
+from pvc_core.model.storage import PoolSpec
+from pvc_core.ops.context import Ops
+from pvc_core.ops.snapshot import ClusterSnapshot, NodeFacts, VmRow, occupied, read_cluster
+from pvc_core.plan.fence_outlook import Fencer, Guest, Subject
+from pvc_core.store import keys
+from pvc_core.store.api import Node
+from pvc_core.store.documents import maybe
+
+Guests = dict[str, list[Guest]]
+"""Node -> the VMs that it would take down with it."""
+
+
+class FenceFacts(NamedTuple):
+    """All documents about fencing."""
+
+    cluster: Cluster
+    nodes: Mapping[str, NodeFacts]
+    primary: str | None
+    records: Mapping[str, FenceRecord]
+    """Node -> its last record, whatever lease that is of."""
+    health: Mapping[str, FenceHealth]
+    """Coordinator -> what it found."""
+    guests: Guests
+
+    def coordinators(self) -> list[str]:
+        """Return the coordinators that are alive, the primary first."""
+        alive = [name for name, facts in self.nodes.items() if facts.alive and facts.spec.role == "coordinator"]
+        return sorted(alive, key=lambda name: (name != self.primary, name))
+
+    def record(self, node: str) -> FenceRecord | None:
+        """Return the record of the loss of a node's last lease, None when that was not lost."""
+        record = self.records.get(node)
+        facts = self.nodes.get(node)
+        return record if record is not None and facts is not None and record.lease == facts.last.generation else None
+
+    def left_alone(self, node: str) -> str:
+        """Return why a node is not fenced if it is lost, or an empty string."""
+        if self.cluster.maintenance:
+            return "the cluster is in maintenance"
+        facts = self.nodes[node]
+        if facts.spec.maintenance:
+            return "it is in maintenance"
+        if not facts.alive and facts.released:
+            return "its daemon was stopped on purpose"
+        if not facts.last.generation:
+            return "its daemon never ran"
+        return ""
+
+    def subject(self, node: str) -> Subject:
+        """Return what a forecast for a node rests on."""
+        facts = self.nodes[node]
+        able = [name for name in self.coordinators() if name != node]
+        if able and able[0] == self.primary:
+            first, others = able[:1], able[1:]
+        else:
+            first, others = able, []
+        waits = next((self.health[name] for name in able if name in self.health), FenceHealth(coordinator=""))
+        return Subject(
+            node=node,
+            recovery=self.cluster.recovery,
+            levels=facts.spec.fence_levels,
+            watchdog_down_s=facts.last.watchdog_down_s,
+            identities=blocking_drivers(facts),
+            guests=tuple(self.guests.get(node, ())),
+            fencers=tuple(self._fencer(name, node) for name in first),
+            others=tuple(self._fencer(name, node) for name in others),
+            lease_s=waits.lease_s,
+            grace_s=waits.grace_s,
+        )
+
+    def _fencer(self, name: str, node: str) -> Fencer:
+        health = self.health.get(name)
+        return Fencer(
+            name=name,
+            devices=health.nodes.get(node, ()) if health is not None else (),
+            drivers=_offers(self.nodes[name], "fence"),
+            storage=_offers(self.nodes[name], "storage"),
+        )
+
+
+def read_fence_facts(ops: Ops) -> FenceFacts:
+    """Read everything about fencing, VMs included, in four round trips."""
+    snapshot = read_cluster(ops)
+    coordinators, pools = ops.store.children_many([f"{keys.STATUS}/fence", f"{keys.SPEC}/pool"])
+    nodes = list(snapshot.nodes)
+    found = ops.store.get_many(
+        [
+            keys.PRIMARY.path,
+            *[keys.pool_spec(pool).path for pool in pools],
+            *fence_paths(nodes, coordinators),
+        ]
+    )
+    primary = maybe(keys.PRIMARY, found[0])
+    specs = [maybe(keys.pool_spec(id_), node) for id_, node in zip(pools, found[1 : 1 + len(pools)], strict=True)]
+    records, health = decode_fencing(nodes, coordinators, found[1 + len(pools) :])
+    return FenceFacts(
+        snapshot.cluster,
+        snapshot.nodes,
+        primary.value.node if primary is not None else None,
+        records,
+        health,
+        _claimed(snapshot, [entry.value for entry in specs if entry is not None]),
+    )
+
+
+def fence_paths(nodes: Iterable[str], coordinators: Iterable[str]) -> list[str]:
+    """Return the paths of the nodes' fence records, and of what coordinators found."""
+    return [*(keys.fence(name).path for name in nodes), *(keys.fence_health(name).path for name in coordinators)]
+
+
+def decode_fencing(
+    nodes: list[str], coordinators: list[str], found: list[Node | None]
+) -> tuple[dict[str, FenceRecord], dict[str, FenceHealth]]:
+    """Return the documents that were found at ``fence_paths``, by node and by coordinator."""
+    records = (maybe(keys.fence(name), node) for name, node in zip(nodes, found[: len(nodes)], strict=True))
+    health = (maybe(keys.fence_health(name), n) for name, n in zip(coordinators, found[len(nodes) :], strict=True))
+    return (
+        {entry.value.node: entry.value for entry in records if entry is not None},
+        {entry.value.coordinator: entry.value for entry in health if entry is not None},
+    )
+
+
+def guests_by_node(rows: Iterable[VmRow], where: Callable[[VmRow], Iterable[str]], pools: Iterable[PoolSpec]) -> Guests:
+    """Return the VMs that should run, by the nodes where they are."""
+    drivers = {pool.name: pool.driver for pool in pools}
+    result: Guests = {}
+    for row in rows:
+        if row.power == "running" and not row.deleting:
+            guest = Guest(row.name, frozenset(drivers.get(disk.pool, "") for disk in row.disks))
+            for node in where(row):
+                result.setdefault(node, []).append(guest)
+    return {node: sorted(guests) for node, guests in result.items()}
+
+
+def blocking_drivers(facts: NodeFacts) -> frozenset[str]:
+    """Return the storage drivers that know by what to keep a node, as its last lease is, from writing."""
+    status = facts.status
+    return frozenset(status.identities) if status is not None and status.lease == facts.last.generation else frozenset()
+
+
+def _claimed(snapshot: ClusterSnapshot, pools: list[PoolSpec]) -> Guests:
+    return guests_by_node(snapshot.vms.values(), lambda row: occupied(row, snapshot.claims.get(row.id)), pools)
+
+
+def _offers(facts: NodeFacts, kind: str) -> frozenset[str]:
+    words = facts.status.capabilities() if facts.status is not None else frozenset()
+    return frozenset(word.partition(":")[2] for word in words if word.startswith(f"{kind}:"))
