@@ -12,7 +12,8 @@ from pvc_sandbox import cli, layout, logs, requirements, sandbox
 from pvc_sandbox.control import ServiceState
 from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.node_bmc import NodeBmc
-from pvc_sandbox.sandbox import NodeState, Sandbox, SandboxState
+from pvc_sandbox.sandbox import Sandbox
+from pvc_sandbox.status import NodeState, SandboxState
 
 STATE = SandboxState(
     name="t",

@@ -17,7 +17,8 @@ from pvc_sandbox.control import ServiceState
 from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.layout import sandboxes
 from pvc_sandbox.node_bmc import NodeBmc
-from pvc_sandbox.sandbox import DEFAULT_NAME, NodeState, Sandbox
+from pvc_sandbox.sandbox import DEFAULT_NAME, Sandbox
+from pvc_sandbox.status import NodeState
 
 
 def _services(node: NodeState) -> str:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,19 @@ def write_atomically(path: Path, content: bytes | str, mode: int = 0o644) -> Non
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove_tree(path: Path, deadline_s: float = 10.0) -> None:
+    """Remove a directory with all that is in it, also what somebody puts there meanwhile; absent is success.
+
+    Raises SandboxError when something of it stays.
+    """
+
+    def gone() -> bool:
+        shutil.rmtree(path, ignore_errors=True)
+        return not path.exists()
+
+    wait_until(f"removal of {path}", gone, deadline_s=deadline_s)
 
 
 class Lock:

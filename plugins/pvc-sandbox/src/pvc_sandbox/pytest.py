@@ -2,12 +2,14 @@
 
 Everything else is imported when a fixture is used, so that other tests pay nothing and coverage sees it.
 
-``sandbox``: a cluster of three nodes for the whole session.  ``--sandbox NAME`` uses one that is up already, and
-leaves it up: quicker while a test is being written.
+``sandbox``: a cluster of three nodes for the whole session.  ``fenced_sandbox``: another one, whose nodes have BMCs
+through which they are fenced when they are lost.  ``--sandbox NAME`` uses one that is up already, and leaves it up:
+quicker while a test is being written.
 """
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,22 +31,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def sandbox(request: pytest.FixtureRequest) -> "Iterator[Sandbox]":
-    """Return a cluster of three nodes, all coordinators; a test leaves every node on, connected and in service."""
-    from pvc_sandbox.sandbox import Sandbox
+    """Return a cluster of three nodes, all coordinators; a test leaves every node on, connected and in service.
 
-    name = request.config.getoption("--sandbox")
-    if name:
-        made = Sandbox(name)
-        made.wait_ready()
+    Its nodes have no BMC: one whose power a test cuts stays off until the test switches it on.
+    """
+    with _cluster(request, "", bmc=False) as made:
         yield made
-        return
-    _remove_leftovers()
-    made = Sandbox(f"{_PREFIX}{os.getpid()}")
-    try:
-        made.up(nodes=3)
+
+
+@pytest.fixture(scope="session")
+def fenced_sandbox(request: pytest.FixtureRequest) -> "Iterator[Sandbox]":
+    """Return a cluster like ``sandbox``, whose nodes have BMCs: a lost one is fenced, and its VMs run elsewhere.
+
+    A test leaves every BMC mended.
+    """
+    with _cluster(request, "-fenced", bmc=True) as made:
         yield made
-    finally:
-        made.down()
 
 
 @pytest.fixture(scope="session")
@@ -58,13 +60,34 @@ def eventually() -> Eventually:
     return wait
 
 
+@contextmanager
+def _cluster(request: pytest.FixtureRequest, suffix: str, *, bmc: bool) -> "Iterator[Sandbox]":
+    from pvc_sandbox.sandbox import Sandbox
+
+    name = request.config.getoption("--sandbox")
+    if name:
+        made = Sandbox(name)
+        if made.plan.bmc != bmc:
+            raise pytest.UsageError(f"for this test, first: pvc sandbox up --name {name} --{'' if bmc else 'no-'}bmc")
+        made.wait_ready()
+        yield made
+        return
+    _remove_leftovers()
+    made = Sandbox(f"{_PREFIX}{os.getpid()}{suffix}")
+    try:
+        made.up(nodes=3, bmc=bmc)
+        yield made
+    finally:
+        made.down()
+
+
 def _remove_leftovers() -> None:
     """Remove the sandboxes of sessions that were killed: their name holds the process that made them."""
     from pvc_sandbox.layout import sandboxes
     from pvc_sandbox.sandbox import Sandbox
 
     for layout in sandboxes():
-        owner = layout.name.removeprefix(_PREFIX)
+        owner = layout.name.removeprefix(_PREFIX).partition("-")[0]
         if layout.name.startswith(_PREFIX) and owner.isdigit() and not _is_alive(int(owner)):
             Sandbox(layout.name).down()
 

@@ -4,23 +4,19 @@ Every method works from whatever state an earlier process left behind, killed at
 where it stopped, ``down`` removes it.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import msgspec
-
 from pvc_core.model.units import format_duration
 from pvc_core.plugin.process import Completed
 from pvc_sandbox import cluster, fencing, libvirtd, links, zookeeper
 from pvc_sandbox.client import PvcCommand
 from pvc_sandbox.cluster import ClusterPlan
-from pvc_sandbox.control import NoAnswer, ServiceState
 from pvc_sandbox.errors import SandboxError
-from pvc_sandbox.files import Lock
+from pvc_sandbox.files import Lock, remove_tree
 from pvc_sandbox.host import EXEC_DEADLINE_S, Host, last_lines
 from pvc_sandbox.layout import (
     RUN_ROOT,
@@ -34,6 +30,7 @@ from pvc_sandbox.layout import (
 )
 from pvc_sandbox.node_bmc import NodeBmc
 from pvc_sandbox.requirements import check_requirements
+from pvc_sandbox.status import SandboxState, status
 from pvc_sandbox.waiting import wait_until
 
 DEFAULT_NAME: Final = "default"
@@ -43,36 +40,6 @@ _AT_ONCE: Final = 4
 
 Report = Callable[[str], None]
 T = TypeVar("T")
-
-
-class NodeState(msgspec.Struct, frozen=True, kw_only=True):
-    """A simulated node as its "hardware" is; what its cluster thinks of it, the cluster says."""
-
-    name: str
-    role: str
-    address: str
-    power: str
-    """on, off or frozen."""
-    link: str
-    """up or down; down too while the power is off."""
-    bmc: str = ""
-    """works, or what is wrong with it; empty: it has none."""
-    uri: str
-    services: tuple[ServiceState, ...] = ()
-
-
-class SandboxState(msgspec.Struct, frozen=True, kw_only=True):
-    """A sandbox as it is now."""
-
-    name: str
-    state_directory: str
-    client_config: str
-    switch: str
-    """Network namespace of the switch: ``ip netns exec`` it to reach nodes and guests."""
-    cluster_network: str
-    guest_network: str
-    management_network: str = ""
-    nodes: tuple[NodeState, ...] = ()
 
 
 class Sandbox:
@@ -157,9 +124,9 @@ class Sandbox:
             hosts = [Host(layout, number) for number in numbers]
             self._each(hosts, Host.destroy)
             links.remove_switch(layout)
-            shutil.rmtree(layout.state, ignore_errors=True)
+            remove_tree(Path(layout.state))
             # Last: as long as this is there, a repeated `down` knows what to remove.
-            shutil.rmtree(layout.run, ignore_errors=True)
+            remove_tree(layout.run)
             lock.delete()
         forget_empty_directories()
         self._known = None
@@ -167,21 +134,7 @@ class Sandbox:
 
     def status(self) -> SandboxState:
         """Return what there is."""
-        layout, plan = self.layout, self.plan
-        carriers = links.carriers(layout)
-        return SandboxState(
-            name=layout.name,
-            state_directory=layout.state,
-            client_config=str(layout.client_config),
-            switch=layout.switch,
-            cluster_network=layout.cluster_network,
-            guest_network=layout.guest_network,
-            management_network=layout.management_network,
-            nodes=tuple(
-                self._node_state(plan, number, carrier=carriers.get(layout.node_name(number), False))
-                for number in plan.node_numbers()
-            ),
-        )
+        return status(self.layout, self.plan)
 
     def nodes(self) -> list[str]:
         """Return the names of all nodes."""
@@ -349,26 +302,6 @@ class Sandbox:
             detail=lambda: "silent: " + ", ".join(sorted(name for name in names if not modes.get(name))),
         )
         report(f"ZooKeeper serves ({_listed(modes)}) after {format_duration(time.monotonic() - begun)}")
-
-    def _node_state(self, plan: ClusterPlan, number: int, *, carrier: bool) -> NodeState:
-        host = Host(self.layout, number)
-        services: tuple[ServiceState, ...] = ()
-        power = "frozen" if host.frozen else "on" if host.running else "off"
-        if power == "on":
-            try:
-                services = tuple(host.services().values())
-            except NoAnswer:
-                power = "frozen"
-        return NodeState(
-            name=host.name,
-            role="coordinator" if number in plan.coordinator_numbers() else "hypervisor",
-            address=host.address,
-            power=power,
-            link="up" if carrier else "down",
-            bmc=", ".join(NodeBmc(self.layout, number).faults()) or "works" if plan.bmc else "",
-            uri=host.uri,
-            services=services,
-        )
 
     def _each(self, items: Sequence[T], act: Callable[[T], None]) -> None:
         """Act on several at once; the first error is raised after all have ended."""
