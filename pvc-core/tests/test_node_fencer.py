@@ -13,6 +13,7 @@ from pvc_core.model.fence import (
 )
 from pvc_core.model.vm import MigrationPhase, MigrationRecord, VmClaim, VmState
 from pvc_core.node.reconcilers import core
+from pvc_core.node.watch import Watch
 from pvc_core.ops.pool import PoolAdd, pool_add
 from pvc_core.ops.vm_define import vm_define
 from pvc_core.ops.vm_definition import DiskDefinition, VmDefine
@@ -21,6 +22,7 @@ from pvc_core.plan import fencing as plan
 from pvc_core.plugin.specs.fencing import PowerState
 from pvc_core.plugin.specs.storage import StorageCapabilities
 from pvc_core.store import documents, keys
+from pvc_core.store.api import Put
 from pvc_core.testkit.drivers import DirectDrivers
 from pvc_core.testkit.fake_fence import FakeFence, FakePower
 from pvc_core.testkit.fakes import FakeBackend, FakeStorage
@@ -500,6 +502,65 @@ def test_a_claim_that_is_handed_to_a_node_proven_dead_is_taken_too(site):
     site.until(lambda: site.read(keys.claim(vm)).node == "", 120.0)
 
 
+def _interpose(site, concerns, action):
+    """Do something just before the primary commits a transaction that concerns some path."""
+    store = site.cluster.nodes["hv1"].store
+    commit, done = store.commit, []
+
+    def interposed(*operations):
+        if not done and any(concerns in operation.path for operation in operations if isinstance(operation, Put)):
+            done.append(1)
+            action()
+        commit(*operations)
+
+    store.commit = interposed
+    return done
+
+
+def test_from_a_node_that_returns_just_before_its_vms_are_taken_none_is_taken(site):
+    site.vm("web")
+    site.lost("hv3")
+
+    def returns():
+        site.cluster.world.power_on("hv3")
+        node = site.cluster.nodes["hv3"]
+        node.start()
+        node.agent.step(("session", ""))
+
+    done = _interpose(site, "/claim/", returns)
+    site.until(lambda: done)
+    site.until(lambda: site.stage() is FenceStage.RETURNED)
+    assert site.record().vms == ()
+
+
+def test_a_deposed_primary_takes_nothing(site):
+    vm = site.vm("web")
+    site.lost("hv3")
+
+    def deposed():
+        entry = documents.read(site.cluster.operator, keys.PRIMARY)
+        site.cluster.operator.commit(entry.put(replace(entry.value, node="hv2", term=entry.value.term + 1)))
+
+    done = _interpose(site, "/claim/", deposed)
+    site.until(lambda: done)
+    assert site.read(keys.claim(vm)).node == "hv3"
+
+
+def test_the_grace_time_begins_anew_with_each_loss_even_if_the_return_was_not_seen(site):
+    site.lost("hv3")
+    watch = Watch(site.cluster.nodes["hv1"].agent.context)
+    watch.look()
+    since = watch.gone()["hv3"].since
+    site.cluster.clock.move_to(site.cluster.clock.monotonic() + 3.0)
+    watch.look()
+    assert watch.gone()["hv3"].since == since
+    entry = documents.read(site.cluster.operator, keys.generation("hv3"))
+    site.cluster.operator.commit(entry.put(replace(entry.value, generation=2)))
+    watch.look()
+    assert watch.gone()["hv3"].since == since + 3.0
+    assert watch.missing().within == {"hv3"}
+
+
 class Stored(Site):
     """The same with storage that can be closed to a node, and no power controller that answers for hv3."""
 
@@ -580,7 +641,22 @@ def test_a_node_whose_storage_was_closed_ends_all_guests_and_gets_it_back(stored
     assert stored.cluster.world.running(covered) != ["hv3"]
     stored.until(lambda: stored.record().blocked == ())
     assert stored.backend.blocked == set()
+    assert stored.read(keys.claim(bare)).node != "hv3"
+    assert stored.read(keys.vm_status(bare)).crashes == 0
     stored.until(lambda: stored.cluster.world.running(bare) in (["hv1"], ["hv2"]), 120.0)
+
+
+def test_a_migration_to_a_node_with_open_storage_is_not_answered_for_it(stored):
+    """Storage that is closed for one VM proves nothing for another."""
+    stored.vm_on("a", "shared")
+    other = stored.vm("c", node="hv2")
+    entry = documents.read(stored.cluster.operator, keys.claim(other))
+    migration = MigrationRecord(target="hv3", attempt="a1", phase=MigrationPhase.UNCERTAIN, target_lease=1)
+    stored.cluster.operator.commit(entry.put(replace(entry.value, migration=migration)))
+    stored.isolated("hv3")
+    stored.until(lambda: stored.stage() is FenceStage.PROVEN)
+    stored.cluster.run(60.0)
+    assert stored.read(keys.claim(other)).migration.phase is MigrationPhase.UNCERTAIN
 
 
 def test_storage_that_cannot_be_opened_keeps_the_node_from_running_vms(stored):
