@@ -10,8 +10,8 @@ from pvc_core.testkit.command_line import CommandLine, add_node
 def pvc() -> CommandLine:
     tree = MemoryTree()
     command = CommandLine(tree)
-    add_node(tree, "hv1", capabilities=("fence:ipmi", "fence:strip"))
-    add_node(tree, "hv2", capabilities=("fence:ipmi",))
+    add_node(tree, "hv1", capabilities=("fencing:ipmi", "fencing:strip"))
+    add_node(tree, "hv2", capabilities=("fencing:ipmi",))
     return command
 
 

@@ -32,7 +32,7 @@ def levels(small, node="hv1"):
 
 @pytest.fixture(autouse=True)
 def drivers(small):
-    plugin = PluginStatus(name="fence", state="healthy", capabilities=("fence:ipmi", "fence:strip"))
+    plugin = PluginStatus(name="fence", state="healthy", capabilities=("fencing:ipmi", "fencing:strip"))
     for name in ("hv1", "hv2", "hv3"):
         small.report_node(name, plugins=(plugin,))
 
@@ -72,7 +72,7 @@ def test_the_driver_must_work_on_a_coordinator(small):
         small.report_node(name, plugins=(broken,))
     with pytest.raises(InvalidRequest, match="plugin fence-ipmi on hv1 is failed: ipmitool is not installed"):
         add(small)
-    small.add_node("hv4", role="hypervisor", capabilities=("fence:ipmi",))
+    small.add_node("hv4", role="hypervisor", capabilities=("fencing:ipmi",))
     with pytest.raises(InvalidRequest, match="only hv4 has it: fencing is done by coordinators"):
         add(small)
     assert levels(small) == []

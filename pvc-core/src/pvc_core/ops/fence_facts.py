@@ -80,7 +80,7 @@ class FenceFacts(NamedTuple):
         return Fencer(
             name=name,
             devices=health.nodes.get(node, ()) if health is not None else (),
-            drivers=_offers(self.nodes[name], "fence"),
+            drivers=_offers(self.nodes[name], "fencing"),
             storage=_offers(self.nodes[name], "storage"),
         )
 

@@ -173,7 +173,7 @@ def _check_driver(driver: str, nodes: Mapping[str, NodeFacts]) -> None:
     if any(_has(facts, driver) for facts in coordinators.values()):
         return
     elsewhere = sorted(name for name, facts in nodes.items() if _has(facts, driver))
-    known = sorted(offered(coordinators, "fence"))
+    known = sorted(offered(coordinators, "fencing"))
     broken = sorted(
         f"plugin {plugin.name} on {name} is {plugin.state}: {plugin.error}"
         for name, facts in coordinators.items()
@@ -207,7 +207,7 @@ def _coordinators(nodes: Mapping[str, NodeFacts]) -> dict[str, NodeFacts]:
 
 
 def _has(facts: NodeFacts, driver: str) -> bool:
-    return facts.offers(f"fence:{driver}")
+    return facts.offers(f"fencing:{driver}")
 
 
 def _change(ops: Ops, node: str, next_: Callable[[Levels], Levels]) -> NodeSpec:

@@ -132,7 +132,7 @@ def _coordinator(ops: Ops, spec: NodeSpec, wanted: str) -> str:
     reasons: dict[str, str] = {}
     choices: list[_Choice] = []
     for name, facts in sorted(nodes.items()):
-        lacking = [driver for driver in sorted(drivers) if not facts.offers(f"fence:{driver}")]
+        lacking = [driver for driver in sorted(drivers) if not facts.offers(f"fencing:{driver}")]
         why = _unable(name, facts, spec.id) or (
             f"it has no working fence driver {' or '.join(lacking)}" if len(lacking) == len(drivers) else ""
         )
