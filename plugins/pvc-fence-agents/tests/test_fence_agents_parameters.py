@@ -75,6 +75,7 @@ def test_a_device_is_checked_where_no_agent_is_installed():
         ({"delay": "5"}, "timing"),
         ({"plug": "1\naction=reboot"}, "line break"),
         ({"plug": "1\raction=reboot"}, "line break"),
+        ({"plug": "\udc80"}, "control character"),
         ({"ip": "10.0.0.1 -x"}, "not one word"),
         ({"username": "-oProxyCommand=x"}, "not one word"),
         ({"ip": ""}, "is empty"),

@@ -17,7 +17,7 @@ from pvc_core.plugin.config import sensitive
 _AGENT: Final = re.compile(r"fence_[a-z0-9_]+")
 _SECRETS: Final = frozenset({"apikey", "community", "hexadecimal_kg"})
 """Secrets that core's rule for names does not know."""
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _ONE_WORD: Final = frozenset({"ip", "ipaddr", "username", "login"})
 """Agents put these unquoted into command lines."""
 
