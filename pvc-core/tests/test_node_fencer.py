@@ -659,6 +659,29 @@ def test_a_migration_to_a_node_with_open_storage_is_not_answered_for_it(stored):
     assert stored.read(keys.claim(other)).migration.phase is MigrationPhase.UNCERTAIN
 
 
+def test_guests_whose_storage_may_have_been_closed_start_afresh_when_it_is_open(stored):
+    """The primary was still closing it when the node came back: nobody knows which writes failed."""
+    vm = stored.vm_on("a", "shared")
+    stored.held = True
+    stored.isolated("hv3")
+    for _ in ("power", "what can be closed"):
+        stored.until(lambda: stored.pending)
+        stored.answer()
+    stored.until(lambda: stored.pending)
+    node = stored.cluster.nodes["hv3"]
+    node.store.resume()
+    node.store.reconnect()
+    stored.until(lambda: not stored.record().dirty)
+    assert stored.cluster.world.running(vm) == []
+    assert stored.read(keys.vm_status(vm)).crashes == 0
+    stored.held = False
+    stored.answer()
+    stored.until(lambda: stored.stage() is FenceStage.CANCELLED)
+    stored.until(lambda: stored.record().blocked == ())
+    stored.until(lambda: stored.cluster.world.running(vm) == ["hv3"])
+    assert stored.backend.blocked == set()
+
+
 def test_storage_that_cannot_be_opened_keeps_the_node_from_running_vms(stored):
     vm = stored.vm_on("a", "shared")
     stored.isolated("hv3")
