@@ -93,7 +93,14 @@ class Small:
 
     def set_primary(self, name):
         entry = read(self.store, keys.PRIMARY)
-        self.store.commit(entry.put(Primary(node=name, term=entry.value.term + 1, stage="active" if name else "vacant")))
+        self.store.commit(
+            entry.put(Primary(node=name, term=entry.value.term + 1, stage="active" if name else "vacant"))
+        )
+
+    def release(self, name):
+        """Let a node's daemon have been stopped on purpose."""
+        entry = read(self.store, keys.generation(name))
+        self.store.commit(entry.put(replace(entry.value, released=True)), Delete(keys.lease(name).path, ANY))
 
     # --- fencing ------------------------------------------------------------------------------------
 
@@ -107,7 +114,7 @@ class Small:
         entry = read(self.store, keys.generation(name))
         self.store.commit(entry.put(replace(entry.value, watchdog_down_s=down_s)))
 
-    def found(self, coordinator, **errors):
+    def found(self, coordinator, *, waits=(10.0, 5.0), **errors):
         """Let a coordinator have asked the fence devices of nodes: node -> what was wrong with each ("": nothing)."""
         nodes = {}
         for name, wrong in errors.items():
@@ -125,7 +132,10 @@ class Small:
                 )
                 for (level, number, device), error in zip(places, wrong, strict=True)
             )
-        self._write(keys.fence_health(coordinator), FenceHealth(coordinator=coordinator, nodes=nodes))
+        self._write(
+            keys.fence_health(coordinator),
+            FenceHealth(coordinator=coordinator, nodes=nodes, lease_s=waits[0], grace_s=waits[1]),
+        )
 
     def record(self, name, **fields):
         """Write a node's fence record; without ``lease`` that of its last one."""

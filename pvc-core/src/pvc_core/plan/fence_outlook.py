@@ -99,7 +99,7 @@ def outlook(subject: Subject) -> Outlook:
     whole = [p for p in good if not p.uncovered]
     best = min(whole or good, key=lambda p: p.seconds or 0.0, default=None)
     if best is not None:
-        part = f", but not that of {_named(best.uncovered)}" if best.uncovered else ""
+        part = f", which does not cover {_named(best.uncovered)}" if best.uncovered else ""
         about = f"proof of its death after about {best.seconds:.0f} s, by {best.means}{part}"
         return Outlook(
             prospects=prospects, expected="yes", seconds=best.seconds, uncovered=best.uncovered, verdict=about
