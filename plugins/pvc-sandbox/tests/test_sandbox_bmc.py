@@ -160,6 +160,13 @@ def test_stopped_one_is_gone_also_when_it_hung(bmc):
     assert reads(bmc, "off")
 
 
+def test_a_power_that_it_cannot_read_is_not_off(bmc, power):
+    power.write_text("#!/bin/sh\n")
+    said = ask(bmc, "status")
+    assert said.returncode != 0
+    assert "Chassis Power is" not in said.stdout
+
+
 def test_a_promised_change_is_lost_with_the_power_of_the_bmc(bmc):
     bmc.set_slow(600)
     ask(bmc, "on").check()

@@ -63,7 +63,13 @@ shift; operation=$1; shift
 while [ $# -gt 0 ]; do
   if [ "$operation" = get ]; then
     case $1 in
-      power) [ "$(power status)" = on ] && echo power:1 || echo power:0 ;;
+      power)
+        case $(power status) in
+          on) echo power:1 ;;
+          off) echo power:0 ;;
+          *) exit 1 ;;
+        esac
+        ;;
       boot) echo boot:default ;;
       *) exit 1 ;;
     esac
@@ -101,8 +107,8 @@ DEFAULT_USERS: Final = (BmcUser("admin", "secret"),)
 class Bmc:
     """A BMC that keeps its files in ``directory`` and answers on ``address`` (an IP address) and UDP ``port``.
 
-    ``power_command`` is called with one more argument: ``status`` (prints ``on`` or ``off``), ``on`` or ``off``, never
-    two at a time for a change.  The last command wins when several come while one is carried out.  What ``on`` starts
+    ``power_command`` is called with one more argument: ``status`` (prints ``on`` or ``off``; after anything else the
+    BMC says that it cannot tell), ``on`` or ``off``, never two at a time for a change.  The last command wins when several come while one is carried out.  What ``on`` starts
     must be in a session of its own.
 
     Faults can be set and healed while it runs or not: ``set_stuck``, ``set_slow``, ``hang``, ``stop``.  May be used
