@@ -7,6 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from pvc_core.model.fence import (
+    EARLIER,
     KEPT,
     FenceAttempt,
     FenceDevice,
@@ -65,6 +66,14 @@ def test_a_further_loss_takes_over_what_is_owed():
     before = record(FenceStage.RETURNED, ProofKind.POWER, lease=6, dirty=True, drained=True, blocked=(block,))
     new = plan.decide(situation(record=before, lost_for=0.0)).record
     assert (new.lease, new.dirty, new.drained, new.blocked, new.proofs) == (7, True, True, (block,), ())
+
+
+def test_a_record_tells_of_the_losses_before():
+    found = record(FenceStage.RETURNED, ProofKind.POWER, lease=0)
+    for lease in range(1, 2 * EARLIER):
+        last = LeaseGeneration(node="n3", generation=lease)
+        found = plan.decide(situation(record=found, last=last, lost_for=0.0)).record
+    assert [loss.lease for loss in found.earlier] == list(range(2 * EARLIER - 2, EARLIER - 2, -1))
 
 
 def test_the_grace_time_is_waited_for():

@@ -134,6 +134,20 @@ class StorageBlock(Value, frozen=True, kw_only=True):
     """Ids."""
 
 
+class EarlierLoss(Value, frozen=True, kw_only=True):
+    """What is kept of a loss when there is a further one."""
+
+    lease: int
+    stage: FenceStage
+    """The last one of it."""
+    proofs: tuple[ProofKind, ...] = ()
+    vms: int = 0
+    """Taken from the node."""
+    opened: float = 0.0
+    """Seconds since the epoch: for display only, as ``changed``."""
+    changed: float = 0.0
+
+
 class FenceRecord(Document, frozen=True, kw_only=True):
     """The course of one loss of a node."""
 
@@ -164,6 +178,8 @@ class FenceRecord(Document, frozen=True, kw_only=True):
     """What the primary has to open to the node again; outlives the record as ``dirty`` does."""
     powered_on: str = ""
     """What came of switching it on again; empty: not tried."""
+    earlier: tuple[EarlierLoss, ...] = ()
+    """The losses before this one, newest first, at most ``EARLIER``."""
 
     def whole_node(self) -> Proof | None:
         """Return a proof that holds for everything on the node."""
@@ -176,11 +192,29 @@ class FenceRecord(Document, frozen=True, kw_only=True):
 
 def new_record(node: str, lease: int, before: FenceRecord | None, wall: float) -> FenceRecord:
     """Return the record of a further loss of a node, without events; the debts of the one before are taken over."""
-    debts = before or FenceRecord(node=node, lease=0)
+    if before is None:
+        return FenceRecord(node=node, lease=lease, opened=wall)
+    in_short = EarlierLoss(
+        lease=before.lease,
+        stage=before.stage,
+        proofs=tuple(proof.kind for proof in before.proofs),
+        vms=len(before.vms),
+        opened=before.opened,
+        changed=before.changed,
+    )
     return FenceRecord(
-        node=node, lease=lease, opened=wall, drained=debts.drained, dirty=debts.dirty, blocked=debts.blocked
+        node=node,
+        lease=lease,
+        opened=wall,
+        drained=before.drained,
+        dirty=before.dirty,
+        blocked=before.blocked,
+        earlier=(in_short, *before.earlier)[:EARLIER],
     )
 
+
+EARLIER: Final = 10
+"""So many earlier losses are kept in a record."""
 
 KEPT: Final = 40
 """So many attempts and events are kept in a record."""

@@ -171,8 +171,9 @@ def _back(s: Situation, record: FenceRecord) -> Step:
         # What is under way may still cut its power: go on when that is known.
         return Wait()
     if record.stage in _BEFORE_PROOF:
-        back = replace(record, waits_for="")
-        return _enter(s, back, FenceStage.CANCELLED, "it is back: nothing was done to its VMs")
+        # Where storage may have been closed, the node has ended its guests by itself.
+        done = "its guests start afresh" if record.blocked else "nothing was done to its VMs"
+        return _enter(s, replace(record, waits_for=""), FenceStage.CANCELLED, f"it is back: {done}")
     if record.dirty:
         return Wait()
     if record.blocked:
