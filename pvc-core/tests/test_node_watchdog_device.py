@@ -25,7 +25,8 @@ class Kernel:
         self.granted = None
         self.nowayout = False
         self.can_set = True
-        self.feedings = 0
+        self.options_known = True
+        self.written = b""
         self.stopped = False
 
     def ioctl(self, file, request, argument):
@@ -38,9 +39,9 @@ class Kernel:
             (self.timeout,) = struct.unpack("=i", argument)
         elif request == watchdog_device.WDIOC_GETTIMEOUT:
             return struct.pack("=i", self.granted if self.granted is not None else self.timeout)
-        elif request == watchdog_device.WDIOC_KEEPALIVE:
-            self.feedings += 1
         elif request == watchdog_device.WDIOC_SETOPTIONS:
+            if not self.options_known:
+                raise OSError(errno.ENOTTY, "Inappropriate ioctl for device")
             if self.nowayout:
                 raise OSError(errno.EBUSY, "Device or resource busy")
             self.stopped = True
@@ -48,11 +49,17 @@ class Kernel:
             raise OSError(errno.ENOTTY, "Inappropriate ioctl for device")
         return argument
 
+    def write(self, file, data):
+        del file
+        self.written += data
+        return len(data)
+
 
 @pytest.fixture
 def kernel(monkeypatch):
     kernel = Kernel()
     monkeypatch.setattr(watchdog_device.fcntl, "ioctl", kernel.ioctl)
+    monkeypatch.setattr(watchdog_device.os, "write", kernel.write)
     monkeypatch.setattr(watchdog_device, "_nowayout", lambda file, identity: kernel.nowayout)
     return kernel
 
@@ -61,12 +68,19 @@ def test_a_kernels_watchdog_is_armed_and_fed_when_it_is_opened(kernel):
     device = open_device("/dev/null", 12.9)
     assert kernel.timeout == 12
     assert device.timeout_s == 12.0
-    assert kernel.feedings == 1
+    assert kernel.written == b"\0"
     device.feed()
-    assert kernel.feedings == 2
+    assert kernel.written == b"\0\0"
     assert device.about == "/dev/null (i6300ESB timer)"
     device.disarm()
     assert kernel.stopped
+    assert b"V" not in kernel.written, "no mark is left for the next one"
+
+
+def test_a_driver_without_a_stop_has_the_magic_character(kernel):
+    kernel.options_known = False
+    open_device("/dev/null", 10.0).disarm()
+    assert kernel.written == b"\0V"
 
 
 def test_the_time_out_that_the_driver_says_counts(kernel):
@@ -121,7 +135,6 @@ def test_the_numbers_are_those_of_the_kernels_header(tmp_path):
     names = [
         "WDIOC_GETSUPPORT",
         "WDIOC_SETOPTIONS",
-        "WDIOC_KEEPALIVE",
         "WDIOC_SETTIMEOUT",
         "WDIOC_GETTIMEOUT",
         "WDIOF_MAGICCLOSE",

@@ -74,11 +74,14 @@ def _ioc(direction: int, number: int, size: int) -> int:
 
 WDIOC_GETSUPPORT: Final = _ioc(_READ, 0, _INFO.size)
 WDIOC_SETOPTIONS: Final = _ioc(_READ, 4, _INT.size)
-WDIOC_KEEPALIVE: Final = _ioc(_READ, 5, _INT.size)
 WDIOC_SETTIMEOUT: Final = _ioc(_READ | _WRITE, 6, _INT.size)
 WDIOC_GETTIMEOUT: Final = _ioc(_READ, 7, _INT.size)
 WDIOF_MAGICCLOSE: Final = 0x0100
 WDIOS_DISABLECARD: Final = 0x0001
+_STOP_AT_CLOSE: Final = b"V"
+_FOOD: Final = b"\0"
+"""Written, because WDIOC_KEEPALIVE would not take back the mark of an earlier ``_STOP_AT_CLOSE``, which Linux 6.1 keeps
+when the watchdog had been stopped by other means: our death would then stop it."""
 _MISC: Final = 10
 """Major number of /dev/watchdog; those with a number in their name have another."""
 
@@ -121,26 +124,21 @@ class CharDevice:
     def feed(self) -> None:
         """Start the countdown anew."""
         try:
-            fcntl.ioctl(self._file, WDIOC_KEEPALIVE, _INT.pack(0))
+            os.write(self._file, _FOOD)
         except OSError as error:
             raise WatchdogError(f"{self._path} cannot be fed: {error.strerror}") from error
 
     def disarm(self) -> None:
         """Stop the countdown and close."""
-        refused = ""
         try:
             fcntl.ioctl(self._file, WDIOC_SETOPTIONS, _INT.pack(WDIOS_DISABLECARD))
         except OSError as error:
-            # A driver without this one has the magic character all the same.
-            refused = os.strerror(errno.EBUSY) if error.errno == errno.EBUSY else ""
-        try:
-            os.write(self._file, b"V")
-        except OSError as error:
-            refused = str(error.strerror)
+            if self._nowayout or error.errno == errno.EBUSY:
+                raise WatchdogError(f"{self._path} cannot be disarmed: nowayout is set") from error
+            # Only where it is needed: after a stop Linux keeps the mark that this makes, for whoever opens it next.
+            os.write(self._file, _STOP_AT_CLOSE)
         finally:
             os.close(self._file)
-        if refused or self._nowayout:
-            raise WatchdogError(f"{self._path} cannot be disarmed: {refused or 'nowayout is set'}")
 
     def _arm(self, timeout_s: int) -> None:
         options, _, identity = _INFO.unpack(fcntl.ioctl(self._file, WDIOC_GETSUPPORT, bytes(_INFO.size)))
@@ -157,7 +155,7 @@ class CharDevice:
         if effective < 1:
             raise WatchdogError(f"{self._identity} does not say its time-out")
         self._timeout_s = float(effective)
-        fcntl.ioctl(self._file, WDIOC_KEEPALIVE, _INT.pack(0))
+        self.feed()
 
 
 def _nowayout(file: int, identity: str) -> bool:
