@@ -1,6 +1,7 @@
 """A simulated cluster: its nodes, its agenda of things to come, and one step at a time."""
 
 import heapq
+import itertools
 import random
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -33,9 +34,6 @@ from pvc_core.testkit.simulator.watchdog import WatchdogTimer, start_feeding
 TIMING: Final = Timing(restart_give_up=1_000_000, prepare=20.0, migration=60.0)
 """Of simulated clusters: the defaults, but a guest is never given up, so that at the end all must run."""
 
-Work = tuple[SimDaemon | MemoryStore, WorkKey]
-_DELIVERY: Final = ("", "")
-
 
 class Cluster:
     """Nodes over one state tree and one world.  Everything random comes from ``rng``."""
@@ -53,6 +51,7 @@ class Cluster:
         self.controllers: dict[tuple[str, str], Controller] = {}
         self._soon: list[Callable[[], None]] = []
         self._agenda: list[tuple[float, int, str, Callable[[], None]]] = []
+        self._due: list[tuple[float, int, SimDaemon, tuple[float, int, WorkKey]]] = []
         self._sequence = 0
         self.world = MemoryWorld(self.clock, Pace(boot_s=1.0, shutdown_s=2.0, migration_s=3.0, keepalive_s=10.0))
         self.truth = Truth(self.clock, self.nodes, self.backend)
@@ -108,22 +107,28 @@ class Cluster:
 
     def step(self) -> None:
         """Let one thing happen that is due, chosen at random; when nothing is, move the clock to the next thing."""
-        work: list[Work] = [(session, _DELIVERY) for session in self.tree.waiting()]
-        for node in self.nodes.values():
-            daemon = node.daemon
-            if daemon is not None and not node.frozen:
-                work += [(daemon, key) for key in daemon.agent.queue.ready(node.clock.monotonic())]
-        if work:
-            who, key = work[int(self.rng.random() * len(work))]
-            if isinstance(who, SimDaemon):
-                who.step(key)
-            else:
-                self.tree.deliver(who)
+        sessions = self.tree.waiting()
+        daemons = [node.daemon for node in self.nodes.values() if node.daemon is not None and not node.frozen]
+        choice = len(sessions) + sum(len(daemon.queue.waiting) for daemon in daemons)
+        if choice:
+            self._choose(sessions, daemons, int(self.rng.random() * choice))
         else:
             self._move_on()
         self.invariants.check()
         if self.trace.defects:
             raise AssertionError(f"a defect of the code: {self.trace.defects[0]}")
+
+    def _choose(self, sessions: list[MemoryStore], daemons: list[SimDaemon], number: int) -> None:
+        """Do the thing of this number: a session's callbacks, or a daemon's work on a key."""
+        if number < len(sessions):
+            self.tree.deliver(sessions[number])
+            return
+        number -= len(sessions)
+        for daemon in daemons:
+            if number < len(daemon.queue.waiting):
+                daemon.step(next(itertools.islice(daemon.queue.waiting, number, None)))
+                return
+            number -= len(daemon.queue.waiting)
 
     def run(self, seconds: float, max_steps: int = 400_000) -> int:
         """Step until so much virtual time has passed; return the number of steps."""
@@ -134,7 +139,7 @@ class Cluster:
             self.step()
             steps += 1
             if steps > max_steps:
-                ready = {n.name: n.daemon.agent.queue.ready(n.clock.monotonic()) for n in self.nodes.values() if n.daemon}
+                ready = {node.name: list(node.daemon.queue.waiting) for node in self.nodes.values() if node.daemon}
                 raise AssertionError(f"no end after {max_steps} steps: a livelock; ready are {ready}")
         return steps
 
@@ -144,16 +149,23 @@ class Cluster:
 
     def _move_on(self) -> None:
         times = [self._agenda[0][0]] if self._agenda else []
-        for node in self.nodes.values():
-            daemon = node.daemon
-            due = daemon.agent.queue.next_due() if daemon is not None and not node.frozen else None
-            if due is not None:
-                times.append(node.clock.when(due))
+        while self._due:
+            when, _, daemon, what = self._due[0]
+            if daemon.alive and not daemon.node.frozen and daemon.queue.stands(*what):
+                times.append(when)
+                break
+            heapq.heappop(self._due)
         event = self.world.next_event_time()
         if event is not None:
             times.append(event)
-        self.clock.move_to(min(times))
-        self.world.advance()
+        now = min(times)
+        self.clock.move_to(now)
+        if event is not None and event <= now:
+            self.world.advance()
+        while self._due and self._due[0][0] <= now:
+            _, _, daemon, _ = heapq.heappop(self._due)
+            if daemon.alive and not daemon.node.frozen:
+                daemon.queue.move(daemon.node.clock.monotonic())
         while self._agenda and self._agenda[0][0] <= self.clock.monotonic():
             _, _, what, call = heapq.heappop(self._agenda)
             if what:
@@ -170,6 +182,12 @@ class Cluster:
     def new_id(self) -> str:
         """Return a UUID that the seed determines."""
         return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
+
+    def due(self, daemon: SimDaemon, when: float, sequence: int, key: WorkKey) -> None:
+        """Take note of the time, on a daemon's clock, at which a key of its queue will be due."""
+        self._sequence += 1
+        true = daemon.node.clock.when(when)
+        heapq.heappush(self._due, (true, self._sequence, daemon, (when, sequence, key)))
 
     def primary(self) -> SimNode | None:
         """Return the node that has the primary role."""

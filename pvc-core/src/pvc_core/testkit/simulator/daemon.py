@@ -15,6 +15,7 @@ from pvc_core.store.memory import MemoryStore
 from pvc_core.testkit.drivers import DirectDrivers
 from pvc_core.testkit.simulator.fibres import Fibre
 from pvc_core.testkit.simulator.fragile import FragileHypervisor
+from pvc_core.testkit.simulator.workqueue import SimQueue
 
 if TYPE_CHECKING:
     from pvc_core.testkit.simulator.cluster import Cluster
@@ -88,6 +89,7 @@ class SimDaemon:
         self._stops: _Stop | None = None
         clock, starts = node.clock, node.starts
         self.drivers = make_drivers(self)
+        self.queue = SimQueue(clock, lambda *what: cluster.due(self, *what))
         self.agent = Agent(
             Identity(
                 name=node.name,
@@ -102,6 +104,7 @@ class SimDaemon:
             drivers=self.drivers,
             clock=clock,
             timing=cluster.timing,
+            queue=self.queue,
         )
         self.parts = assemble(
             self.agent,
@@ -193,6 +196,7 @@ class SimDaemon:
 
     def thaw(self) -> None:
         """Go on after it was stopped; what was interrupted does so at once, or after others."""
+        self.queue.move(self.node.clock.monotonic())
         held, self._held = self._held, []
         for fibre, lock_free in held:
             wait = self._cluster.rng.uniform(0.0, 2.0) if lock_free and self._cluster.rng.random() < 0.5 else 0.0

@@ -65,12 +65,15 @@ def setups(rng: random.Random) -> list[NodeSetup]:
     ]
 
 
-def _settle(cluster: Cluster) -> int:
+def _settle(cluster: Cluster, fate: Fate, operators: Operators) -> int:
+    """Let people repair what is left to repair, until everything is as wanted."""
     steps = 0
     check = lambda: check_settled(  # noqa: E731
         cluster.tree.dump(), cluster.world, list(cluster.invariants.vms), set(cluster.nodes)
     )
     for _ in range(int(PEACE_S / LOOK_S) - 1):
+        fate.restore_power()
+        operators.all_ready()
         steps += cluster.run(LOOK_S)
         try:
             check()
@@ -113,9 +116,7 @@ def run(seed: int, *, trouble_s: float = TROUBLE_S, verbose: bool = False) -> Ru
             steps = cluster.run(trouble_s + 100.0)
             cluster.note("all faults have passed; every node is put back into service")
             fate.make_peace()
-            fate.restore_power()
-            operators.all_ready()
-            steps += _settle(cluster)
+            steps += _settle(cluster, fate, operators)
     except AssertionError as error:
         lines = "\n".join(cluster.trace.lines)
         raise Failed(f"seed {seed}: {error}\n\ntrace of seed {seed}:\n{lines}") from error
