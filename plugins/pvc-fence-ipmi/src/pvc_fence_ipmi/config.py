@@ -14,17 +14,18 @@ class FenceIpmiConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     ipmitool: Annotated[str, Meta(min_length=1, description="The ipmitool program, 1.8.18 or newer.")] = "ipmitool"
     answer_timeout: Annotated[
-        int, Meta(ge=1, le=5, description="Seconds until a request that a BMC has not answered is sent again.")
+        int,
+        Meta(ge=1, le=3, description="Seconds until an unanswered request is sent again, one more each further time."),
     ] = 1
     answer_retries: Annotated[
         int,
         Meta(
             ge=1,
-            le=5,
-            description="How often it is sent again. A BMC that is not there is given up after "
-            "2 x answer_timeout x (answer_retries + 1) seconds.",
+            le=4,
+            description="How often a request is sent. The first one goes out in two forms, so that a BMC that is not "
+            "there is given up after 2, 6, 12 or 20 s with an answer_timeout of 1.",
         ),
-    ] = 3
+    ] = 2
     status_timeout: Annotated[
         float,
         Meta(gt=0, le=CALL_MAX_S, description="Seconds for reading the power once; then ipmitool is killed."),

@@ -96,7 +96,7 @@ def _user(text: str) -> str:
 
 def _path(text: str) -> str:
     if not text.startswith("/") or not text.isprintable():
-        raise InvalidRequest(f"password_file {text!r} is not an absolute path, such as /etc/pvc/secrets/bmc")
+        raise InvalidRequest(f"password_file {text!r} is not an absolute path, such as /etc/pvc/bmc")
     if posixpath.normpath(text) != text:
         raise InvalidRequest(f"write password_file {text!r} as {posixpath.normpath(text)!r}")
     return text
