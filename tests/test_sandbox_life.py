@@ -121,6 +121,79 @@ def test_cluster_survives_the_power_cut_of_all_nodes(name):
     assert len(sandbox.pvc.rows("node", "list")) == 3
 
 
+def test_what_was_killed_of_bmcs_and_watchdogs_is_there_again(name):
+    sandbox = Sandbox(name)
+    sandbox.up(nodes=1, watchdog=True, watchdog_timeout_s=60)
+    before = sandbox.status()
+    power = sandbox.host("hv1").power
+    kill_all(sandbox, "ipmi_sim")
+    kill_all(sandbox, "pvc_sandbox.watchdog")
+    wait_until("the BMC is gone", lambda: sandbox.status().nodes[0].bmc == "off", deadline_s=5)
+    sandbox.up()
+    assert sandbox.status() == before
+    assert sandbox.host("hv1").power == power
+    assert pids(sandbox, "pvc_sandbox.watchdog")
+    kill_all(sandbox, "ipmi_sim")
+    kill_all(sandbox, "pvc_sandbox.watchdog")
+
+
+def pids(sandbox, word):
+    """Processes of a sandbox whose command line has a word."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            command = path.read_bytes().decode(errors="replace")
+            if word in command and f"/{sandbox.name}" in command:
+                found.append(int(path.parent.name))
+    return found
+
+
+def kill_all(sandbox, word):
+    found = pids(sandbox, word)
+    assert found
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_bmcs_are_taken_away_and_given_back(name):
+    sandbox = Sandbox(name)
+    sandbox.up(nodes=1, bmc=False)
+    assert sandbox.status().nodes[0].bmc == ""
+    with pytest.raises(SandboxError, match="have no BMC"):
+        sandbox.bmc("hv1")
+    for bmc in (True, False):
+        sandbox.up(bmc=bmc)
+        assert sandbox.status().nodes[0].bmc == ("works" if bmc else "")
+        (levels,) = [row["levels"] for row in sandbox.pvc.json("fence", "level", "list")]
+        assert len(levels) == int(bmc)
+        plugins = {row["plugin"]["name"] for row in sandbox.pvc.json("plugin", "list", "--all-nodes")}
+        assert ("fence-ipmi" in plugins) == bmc
+    assert not pids(sandbox, "ipmi_sim")
+
+
+def test_node_is_switched_by_command_through_its_bmc(name):
+    sandbox = Sandbox(name)
+    sandbox.up(nodes=2)
+    (level,) = [row["levels"] for row in sandbox.pvc.json("fence", "level", "list") if row["node"] == "hv2"]
+    assert level[0]["devices"][0]["parameters"]["address"] == sandbox.bmc("hv2").address
+    sandbox.host("hv2").stop_service("pvcnoded")  # one that is at work is not switched off
+    sandbox.pvc("fence", "off", "hv2", "--yes")
+    assert sandbox.status().nodes[1].power == "off"
+    sandbox.pvc("fence", "on", "hv2")
+    assert sandbox.status().nodes[1].power == "on"
+    sandbox.wait_ready()
+
+
+def test_node_and_its_bmc_lose_power_together_and_get_it_back(name):
+    sandbox = Sandbox(name)
+    sandbox.up(nodes=1)
+    sandbox.power_cut("hv1", bmc=True)
+    assert (sandbox.status().nodes[0].power, sandbox.status().nodes[0].bmc) == ("off", "off")
+    sandbox.power_on("hv1")
+    assert (sandbox.status().nodes[0].power, sandbox.status().nodes[0].bmc) == ("on", "works")
+    sandbox.wait_ready()
+
+
 def test_hypervisor_is_added_to_a_cluster_that_runs(name):
     sandbox = Sandbox(name)
     sandbox.up(nodes=1)
@@ -152,7 +225,7 @@ def test_node_sees_its_own_machine_only(name):
 
 def test_lost_node_is_seen_by_the_cluster_and_comes_back(name):
     sandbox = Sandbox(name)
-    sandbox.up(nodes=3, timing={"lease": 4})
+    sandbox.up(nodes=3, timing={"lease": 4}, bmc=False)
     sandbox.cut_link("hv3")
 
     def daemon():

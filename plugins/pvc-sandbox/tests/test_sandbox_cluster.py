@@ -44,6 +44,16 @@ def test_plan_is_kept(layout):
     assert make_plan(layout, 4, memory_mib=1024) == load_plan(layout) == make_plan(layout, None)
 
 
+def test_plan_is_the_same_when_it_is_read_again(layout):
+    assert make_plan(layout, 3, watchdog_timeout_s=60).watchdog_timeout_s.__class__ is float
+
+
+def test_plan_that_cannot_be_is_refused_and_not_kept(layout):
+    with pytest.raises(SandboxError, match=r"cannot be like that: Expected `bool`.*bmc"):
+        make_plan(layout, 3, bmc="perhaps")
+    assert load_plan(layout) is None
+
+
 def test_cluster_grows_by_hypervisors(layout):
     make_plan(layout, 3)
     grown = make_plan(layout, 6)
@@ -70,7 +80,7 @@ def test_damaged_plan_is_told(layout):
 
 
 def test_node_configuration_is_one_that_the_daemon_takes(layout):
-    plan = ClusterPlan(nodes=4, coordinators=3, timing={"lease": 4}, plugins={"bridge": {}})
+    plan = ClusterPlan(nodes=4, coordinators=3, timing={"lease": 4}, plugins={"bridge": {}}, bmc=False)
     services = node_services(layout, plan, 2)
     config = read(node_config(layout, 2), NodeConfig)
     assert [service.name for service in services] == ["zookeeper", "pvcnoded"]

@@ -24,8 +24,8 @@ class Pvc:
         assert arguments == ("fence", "level", "list")
         return [{"node": node, "levels": levels} for node, levels in self.levels.items()]
 
-    def __call__(self, *arguments):
-        self.commands.append(arguments)
+    def several(self, commands):
+        self.commands += [tuple(command) for command in commands]
 
 
 def level(bmc, **changes):
@@ -43,6 +43,13 @@ def test_every_node_gets_its_own_bmc(bmcs):
     assert "address=10.79.7.101" in first
     assert any(word.startswith("password_file=") for word in first)
     assert len(pvc.commands) == 2
+
+
+def test_new_cluster_is_not_asked_first(bmcs):
+    pvc = Pvc()
+    pvc.json = None
+    assert set_levels(pvc, bmcs, wanted=True, new=True) == ["hv1", "hv2"]
+    assert [command[2] for command in pvc.commands] == ["add", "add"]
 
 
 def test_levels_that_are_right_are_left_alone(bmcs):

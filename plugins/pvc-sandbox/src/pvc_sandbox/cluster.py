@@ -40,7 +40,7 @@ class ClusterPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Section ``timing`` of every node; what is not here has its default."""
     plugins: dict[str, dict[str, Any]] = msgspec.field(default_factory=lambda: {"dir": {}, "bridge": {}})
     """Section ``plugins`` of every node; the one that fences through BMCs comes by itself."""
-    bmc: bool = False
+    bmc: bool = True
     """Every node has a BMC, and is fenced through it."""
     watchdog: bool = False
     """Every node has a watchdog, and a daemon that feeds it."""
@@ -77,7 +77,7 @@ def load_plan(layout: Layout) -> ClusterPlan | None:
 def make_plan(layout: Layout, nodes: int | None, **changes: Any) -> ClusterPlan:
     """Return the plan for ``up``: what is there, with ``changes``, grown to ``nodes``; and record it.
 
-    Raises SandboxError for a number of nodes that cannot be.
+    Raises SandboxError for what cannot be.
     """
     if nodes is not None and not 1 <= nodes <= MAX_NODES:
         raise SandboxError(f"a sandbox has 1 to {MAX_NODES} nodes, not {nodes}")
@@ -94,7 +94,12 @@ def make_plan(layout: Layout, nodes: int | None, **changes: Any) -> ClusterPlan:
     else:
         # New nodes are hypervisors: an ensemble does not grow while it runs.
         plan = msgspec.structs.replace(known, nodes=nodes or known.nodes, **changed)
-    write_atomically(Path(layout.state) / PLAN_FILE, msgspec.json.encode(plan))
+    record = msgspec.json.encode(plan)
+    try:
+        plan = msgspec.json.decode(record, type=ClusterPlan)  # as a later `up` will read it
+    except msgspec.ValidationError as error:
+        raise SandboxError(f"a cluster cannot be like that: {error}") from None
+    write_atomically(Path(layout.state) / PLAN_FILE, record)
     return plan
 
 

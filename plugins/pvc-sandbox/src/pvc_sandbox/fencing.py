@@ -1,7 +1,6 @@
 """How the cluster of a sandbox fences its nodes: through their BMCs, each a fence level of its node."""
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from pvc_sandbox.client import PvcCommand
@@ -9,27 +8,18 @@ from pvc_sandbox.node_bmc import NodeBmc
 
 PLUGIN: Final = "fence-ipmi"
 DRIVER: Final = "ipmi"
-_AT_ONCE: Final = 2
-"""Commands at the same time."""
 
 
-def set_levels(pvc: PvcCommand, bmcs: Iterable[NodeBmc], *, wanted: bool) -> list[str]:
+def set_levels(pvc: PvcCommand, bmcs: Iterable[NodeBmc], *, wanted: bool, new: bool = False) -> list[str]:
     """Let each node have its BMC as a fence level, or not; levels of other devices stay.  Return the nodes changed.
 
-    Raises SandboxError with what ``pvc`` complained.
+    ``new``: the cluster has none yet.  Raises SandboxError with what ``pvc`` complained.
     """
-    known = {row["node"]: row["levels"] for row in pvc.json("fence", "level", "list")}
+    known = {} if new else {row["node"]: row["levels"] for row in pvc.json("fence", "level", "list")}
     commands = {bmc.name: _commands(bmc, known.get(bmc.name, []), wanted=wanted) for bmc in bmcs}
-
-    def carry_out(node: str) -> None:
-        for command in commands[node]:
-            pvc(*command)
-
-    changed = [node for node in commands if commands[node]]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for result in [pool.submit(carry_out, node) for node in changed]:
-            result.result()
-    return changed
+    if any(commands.values()):
+        pvc.several([command for of_node in commands.values() for command in of_node])
+    return [node for node, of_node in commands.items() if of_node]
 
 
 def _commands(bmc: NodeBmc, levels: list[dict[str, Any]], *, wanted: bool) -> list[list[str]]:

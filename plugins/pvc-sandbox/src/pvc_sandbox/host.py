@@ -42,6 +42,10 @@ WATCHDOG_SOCKET: Final = "watchdog.sock"
 """Below the host's /run."""
 
 
+class PowerLost(SandboxError):
+    """Somebody cut the power of a host while it was starting: its BMC, as a rule."""
+
+
 class Host:
     """Host ``number`` (from 1) of the sandbox in a directory.
 
@@ -68,6 +72,7 @@ class Host:
 
         A host that is on stays as it is, and so does a service that runs; a frozen one goes on, and pulled
         cables are put back.  The services, and a watchdog if it is to have one, come up at each later boot too.
+        Raises PowerLost.
         """
         boot = Boot(services=(libvirtd.service(self.layout, self.number), *services), watchdog=watchdog)
         with self._lock(make_directory=True) as lock:
@@ -76,10 +81,16 @@ class Host:
             power = self.power
             if power is not None and is_stopped(power):
                 self._thaw(power)
-            self._bring_up(boot, lock)
+            power = self._bring_up(boot, lock)
+
+        def answers() -> bool:
+            if self.power != power:
+                raise PowerLost(f"{self.name} lost its power while it was starting")
+            return run(["virsh", "-q", "-c", self.uri, "hostname"], deadline_s=START_DEADLINE_S).returncode == 0
+
         wait_until(
             f"{self.name}: answer from libvirtd",
-            lambda: run(["virsh", "-q", "-c", self.uri, "hostname"], deadline_s=START_DEADLINE_S).returncode == 0,
+            answers,
             deadline_s=START_DEADLINE_S,
             detail=lambda: (
                 last_lines(self.state / "log/libvirtd.log") or last_lines(self.state / "libvirt/log/libvirtd.log")
@@ -217,7 +228,7 @@ class Host:
         except FileNotFoundError:
             return frozenset()
 
-    def _bring_up(self, boot: Boot, lock: Lock) -> None:
+    def _bring_up(self, boot: Boot, lock: Lock) -> ProcessRecord:
         power = self.power
         if power is None:
             self._clear()
@@ -230,6 +241,7 @@ class Host:
             self._launch("watchdog", self.layout.state, self.name, str(lock.fileno()), lock=lock)
         for service in boot.services:
             self.start_service(service)
+        return power
 
     def _boot(self, lock: Lock) -> ProcessRecord:
         links.make_switch(self.layout)

@@ -15,9 +15,10 @@ from pvc_core.plugin.process import Completed
 from pvc_sandbox import cluster, fencing, libvirtd, links, zookeeper
 from pvc_sandbox.client import PvcCommand
 from pvc_sandbox.cluster import ClusterPlan
+from pvc_sandbox.control import NoAnswer
 from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.files import Lock, remove_tree
-from pvc_sandbox.host import EXEC_DEADLINE_S, Host, last_lines
+from pvc_sandbox.host import EXEC_DEADLINE_S, Host, PowerLost, last_lines
 from pvc_sandbox.layout import (
     RUN_ROOT,
     STATE_ROOT,
@@ -97,6 +98,7 @@ class Sandbox:
         begun = time.monotonic()
         with self._lock():
             layout = self._known = claim_layout(self._state or STATE_ROOT / self.name, self.name)
+            new = cluster.load_plan(layout) is None
             plan = cluster.make_plan(layout, nodes, **changes)
             cluster.configure(layout, plan)
             links.make_switch(layout)
@@ -106,9 +108,9 @@ class Sandbox:
             if plan.bmc:
                 self._each(bmcs, NodeBmc.mend)
             self._wait_for_ensemble(plan, report)
-        self.wait_ready(report=report)
+        self._wait_ready(self.nodes(), report, revive=True)
         with self._lock():
-            self._set_fencing(plan, bmcs, report)
+            self._set_fencing(plan, bmcs, report, new=new)
         report(f"cluster of {plan.nodes} nodes is up after {format_duration(time.monotonic() - begun)}")
 
     def down(self, *, report: Report = lambda _: None) -> None:
@@ -223,12 +225,25 @@ class Sandbox:
 
         Raises SandboxError when one does not get there, with what it said last.
         """
-        wanted = list(self.nodes() if nodes is None else nodes)
+        self._wait_ready(list(self.nodes() if nodes is None else nodes), report)
+
+    def _wait_ready(self, wanted: Sequence[str], report: Report, *, revive: bool = False) -> None:
+        """``revive``: switch nodes on again that are fenced meanwhile, as slow ones are when all start at once."""
         waiting = [self.host(node) for node in wanted]
 
         def ready() -> bool:
             for host in tuple(waiting):
-                daemon = host.services()[cluster.DAEMON]
+                if revive and not host.running:
+                    report(f"{host.name}: lost its power; it is switched on again")
+                    host.boot()
+                try:
+                    daemon = host.services().get(cluster.DAEMON)
+                except NoAnswer:
+                    if not revive:
+                        raise
+                    daemon = None
+                if daemon is None:  # the node is booting
+                    continue
                 if daemon.given_up:
                     log = host.state / "log/pvcnoded.log"
                     raise SandboxError(f"{host.name}: the daemon ended for good: {last_lines(log)}; see {log}")
@@ -254,8 +269,11 @@ class Sandbox:
         return load_layout(self._state) if self._state else find_layout(self.name)
 
     def _complaint(self, host: Host) -> str:
-        daemon = host.services()[cluster.DAEMON]
-        said = daemon.said or daemon.last_exit or "nothing"
+        try:
+            daemon = host.services().get(cluster.DAEMON)
+        except NoAnswer as error:
+            return f"{host.name}: {error}"
+        said = (daemon.said or daemon.last_exit if daemon else "") or "nothing"
         return f"{host.name}: its daemon said last: {said} (pvc sandbox logs {host.name})"
 
     def _power_on(self, plan: ClusterPlan, numbers: Iterable[int], report: Report) -> None:
@@ -266,17 +284,24 @@ class Sandbox:
                 host.thaw()
                 host.stop_service(cluster.DAEMON)
             services = cluster.node_services(self.layout, plan, host.number)
-            host.start(services, watchdog=cluster.node_watchdog(plan))
+            while True:
+                try:
+                    host.start(services, watchdog=cluster.node_watchdog(plan))
+                    break
+                except PowerLost as error:  # it was being fenced when it came back
+                    if time.monotonic() - begun > READY_DEADLINE_S:
+                        raise
+                    report(f"{error}; once more")
             after = f"on after {format_duration(time.monotonic() - begun)}"
             report(f"{host.name}: {'is on' if was_on else after} ({host.address})")
 
         self._each([Host(self.layout, number) for number in numbers], start)
 
-    def _set_fencing(self, plan: ClusterPlan, bmcs: Sequence[NodeBmc], report: Report) -> None:
+    def _set_fencing(self, plan: ClusterPlan, bmcs: Sequence[NodeBmc], report: Report, *, new: bool) -> None:
         if not plan.bmc and not any(bmc.exists for bmc in bmcs):
             return
         begun = time.monotonic()
-        for node in fencing.set_levels(self.pvc, bmcs, wanted=plan.bmc):
+        for node in fencing.set_levels(self.pvc, bmcs, wanted=plan.bmc, new=new):
             how = (
                 f"fenced through its BMC ({self.bmc(node).address})"
                 if plan.bmc
