@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from pvc_core.model.fence import DeviceHealth, FenceDevice, FenceHealth, FenceLevel, FenceRecord, FenceStage
 from pvc_core.model.node import NodeSpec
+from pvc_core.model.task import Task
 from pvc_core.node.fence_health import AT_ONCE
 from pvc_core.node.tasks import spawn_thread
 from pvc_core.plugin.errors import AuthFailed
@@ -272,6 +273,17 @@ def test_a_coordinator_without_a_driver_that_levels_need_says_so_until_it_has_it
     site.cluster.nodes["hv1"].drivers.mend_driver("fake")
     site.cluster.run(site.check_s)
     assert site.condition() is None
+    assert site.found("hv3") == [("on", "")]
+
+
+def test_devices_that_an_operator_has_used_are_asked_again_at_once(site):
+    site.power.silent.add("hv3")
+    site.level("hv3", LEVEL)
+    assert site.found("hv3")[0][0] == "unknown"
+    site.power.silent.clear()
+    test = Task(id="t", kind="fence.power", node="hv1", arguments={"node": "hv3", "action": "status"})
+    site.cluster.operator.commit(create(keys.task("t"), test))
+    site.cluster.settle()
     assert site.found("hv3") == [("on", "")]
 
 

@@ -70,7 +70,6 @@ def assemble(
     node = NodeReconciler(context, state, agent.interest, ops, host)
     election = Election(context, agent.lease, RoleServices(services, state, context.clock, call=call), coordinators)
     calls = fence_calls or FenceCalls(context.drivers, context.clock)
-    tasks = TaskEngine(context, agent.interest, {**fence_runners(context, calls), **(runners or {})}, spawn=spawn)
     watch = Watch(context)
     storage = StorageFences(context)
     jobs = FenceJobs(context, calls, storage, spawn)
@@ -82,6 +81,8 @@ def assemble(
         primary=lambda: election.guard() is not None,
         spawn=spawn,
     )
+    own_runners = fence_runners(context, calls, fence_health.soon)
+    tasks = TaskEngine(context, agent.interest, {**own_runners, **(runners or {})}, spawn=spawn)
     core: tuple[tuple[str, Duty], ...] = (
         ("lost-nodes", TellLost(context, watch)),
         ("end-maintenance", EndMaintenance(context)),

@@ -11,15 +11,14 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from msgspec.structs import replace
-
 from pvc_core.model.errors import PvcError
-from pvc_core.model.fence import DeviceHealth, FenceHealth, FenceLevel, FenceStage
+from pvc_core.model.fence import DeviceHealth, FenceLevel, FenceStage
 from pvc_core.node.context import NodeContext
 from pvc_core.node.fence_calls import FenceCalls
-from pvc_core.node.own_document import OwnDocument
+from pvc_core.node.fence_findings import FenceFindings, Health
 from pvc_core.node.state import NodeState
 from pvc_core.node.tasks import Spawn
+from pvc_core.plan.backoff import least
 from pvc_core.store import documents, keys
 
 log = logging.getLogger(__name__)
@@ -30,16 +29,11 @@ CONDITION: Final = "Fencing"
 AT_ONCE: Final = 4
 """Nodes that are asked at the same time."""
 
-_REFRESH: Final = 5
-"""So many intervals after the last write the same findings are written again, with the times of the last check."""
 _STAGGER_S: Final = 3.0
 """Pause between the first questions of two coordinators: many controllers serve only a few sessions at a time."""
 _SOON_S: Final = 1.0
-_SETTLE_S: Final = 5.0
-"""A change waits this long for others that the checks under way may bring."""
 
 Levels = tuple[FenceLevel, ...]
-Health = tuple[DeviceHealth, ...]
 _BEING_FENCED: Final = (FenceStage.SUSPECTED, FenceStage.FENCING)
 
 
@@ -77,9 +71,7 @@ class FenceHealthCheck:
         self._spawn: Final = spawn
         place = coordinators.index(context.name) + 1 if context.name in coordinators else len(coordinators)
         self._wait_s = place * min(_STAGGER_S, context.timing.fence_check / (len(coordinators) + 1))
-        self._document: Final = OwnDocument(context, keys.fence_health(context.name))
-        self._written = context.clock.monotonic()
-        self._changed: float | None = None
+        self._findings: Final = FenceFindings(context)
         self._missing: set[str] = set()
         self._lock: Final = threading.Lock()
         self._nodes: Final[dict[str, _Node]] = {}
@@ -90,19 +82,29 @@ class FenceHealthCheck:
     def reconcile(self, id_: str) -> float | None:  # noqa: ARG002  (there is one)
         """See what is to be asked, have it asked, publish what is known; returns when there is more to do."""
         if self._context.role != "coordinator":
-            self._document.delete()
+            self._findings.withdraw()
             return None
         levels = self._read_levels()
         missing = self._tell_missing(levels)
-        before = self._document.value()
+        published = self._findings.published()
         now = self._context.clock.monotonic()
-        self._follow(levels, before.nodes if before is not None else {}, missing, now)
+        self._follow(levels, published, missing, now)
         self._ask(now)
-        again = self._publish(before)
         with self._lock:
+            known = {name: node.health for name, node in sorted(self._nodes.items()) if node.health}
+            busy = self._threads > 0
             # What is due already is taken by the threads, as soon as one is free.
             coming = [node.due - now for node in self._nodes.values() if node.due > now and not node.asking]
-        return min((*coming, *again), default=None)
+        again = self._findings.publish(known, busy=busy)
+        return least(again, *coming)
+
+    def soon(self, node: str) -> None:
+        """Ask a node's devices again now: something was done about them.  May be called from any thread."""
+        with self._lock:
+            known = self._nodes.get(node)
+            if known is not None:
+                known.due = min(known.due, self._context.clock.monotonic())
+        self._context.wake(KIND, "", 0.0)
 
     # --- what is to be asked ------------------------------------------------------------------------
 
@@ -228,34 +230,6 @@ class FenceHealthCheck:
             del self._told[place]
             log.info("fence-device-good node=%s level=%d device=%d driver=%s", *place, device.driver)
 
-    # --- publishing ---------------------------------------------------------------------------------
-
-    def _publish(self, before: FenceHealth | None) -> tuple[float, ...]:
-        """Write what is known if it says something new; returns after how long that is to be looked at again."""
-        now, timing = self._context.clock.monotonic(), self._context.timing
-        with self._lock:
-            nodes = {name: node.health for name, node in sorted(self._nodes.items()) if node.health}
-            busy = self._threads > 0
-        document = FenceHealth(
-            coordinator=self._context.name,
-            nodes=nodes,
-            lease_s=timing.lease,
-            grace_s=timing.grace,
-            published=self._context.clock.wall(),
-        )
-        if before is not None and _essence(document) == _essence(before):
-            self._changed = None
-            if not nodes or now - self._written < _REFRESH * timing.fence_check:
-                return ()
-        else:
-            self._changed = now if self._changed is None else self._changed
-            left = self._changed + _SETTLE_S - now
-            if busy and left > 0:
-                return (left,)
-        self._document.write(document)
-        self._written, self._changed = now, None
-        return ()
-
 
 def _devices(levels: Levels) -> list[tuple[tuple[int, int], str]]:
     """Return (level, device) and driver of each device."""
@@ -268,12 +242,3 @@ def _devices(levels: Levels) -> list[tuple[tuple[int, int], str]]:
 
 def _fits(health: Health, levels: Levels) -> bool:
     return [((found.level, found.device), found.driver) for found in health] == _devices(levels)
-
-
-def _essence(found: FenceHealth) -> FenceHealth:
-    """Return what is worth a write: not how long the answers took, nor when they came."""
-    nodes = {
-        name: tuple(replace(device, took_s=0.0, checked=0.0) for device in health)
-        for name, health in found.nodes.items()
-    }
-    return replace(found, nodes=nodes, published=0.0)

@@ -27,10 +27,17 @@ Result = dict[str, str | int | float | bool | None]
 Levels = tuple[FenceLevel, ...]
 
 
-def fence_runners(context: NodeContext, calls: FenceCalls) -> dict[str, TaskRunner]:
-    """Return the runners by kind."""
+def fence_runners(context: NodeContext, calls: FenceCalls, used: Callable[[str], None]) -> dict[str, TaskRunner]:
+    """Return the runners by kind; ``used`` is told the node whose devices were used, whatever came of it."""
     power = _Power(context, calls)
-    return {KIND: power.run}
+
+    def run(task: Task, progress: Progress) -> Result:
+        try:
+            return power.run(task, progress)
+        finally:
+            used(str(task.arguments.get("node")))
+
+    return {KIND: run}
 
 
 class _Power:
