@@ -112,13 +112,13 @@ def test_status_shows_each_node_and_warns_of_those_without_any_proof(pvc: Comman
     found(store, "hv2")
     said = pvc("fence", "status")
     assert said.out.splitlines() == [
-        "NODE  STATE  PROOF AFTER  WATCHDOG  STORAGE  DEVICES",
-        "hv1   alive  NONE                -  -        -",
+        "NODE  STATE  PROOF           WATCHDOG  STORAGE  DEVICES",
+        "hv1   alive  NONE                   -  -        -",
         (
-            "hv2   alive  unknown             -  -        "
+            "hv2   alive  unknown                -  -        "
             "ipmi: not checked yet; strip: not checked yet; strip: not checked yet"
         ),
-        "hv3   alive  20 s: power         -  -        ipmi: on; strip: on; strip: no answer",
+        "hv3   alive  in 18 s: power         -  -        ipmi: on; strip: on; strip: no answer",
     ]
     assert "no proof of its death could be had of hv1: VMs there would not be started elsewhere" in said.err
     assert pvc("fence", "status", "--format", "json").err == ""
@@ -257,6 +257,15 @@ def test_confirming_says_what_it_means_and_wants_the_name(pvc: CommandLine, stor
     assert entry is not None
     assert entry.value.proofs[0].evidence == "unplugged"
     assert "@" in entry.value.proofs[0].by
+
+
+def test_confirming_shows_what_the_fencing_found(pvc: CommandLine, store: Store) -> None:
+    found(store, "hv1")
+    lose(store)
+    record(store, stage=FenceStage.FENCING, waits_for="power: level 1: ipmi: on")
+    said = pvc("fence", "confirm", "hv3", "--yes", "hv3")
+    assert said.status == 0
+    assert said.err == "no proof so far: power: level 1: ipmi: on\n"
 
 
 def test_confirming_without_a_terminal_takes_the_name_as_an_option(pvc: CommandLine, store: Store) -> None:

@@ -1,9 +1,10 @@
 """How nodes would be fenced, and what about it is a problem of the cluster."""
 
 import pytest
+from msgspec.structs import replace
 
 from pvc_core.model.errors import NotFound
-from pvc_core.model.fence import FenceStage, Proof, ProofKind, StorageBlock
+from pvc_core.model.fence import FenceAttempt, FenceStage, Proof, ProofKind, StorageBlock
 from pvc_core.model.node import PluginStatus
 from pvc_core.ops.cluster import (
     ClusterMaintenance,
@@ -144,6 +145,17 @@ def test_status_takes_a_fixed_number_of_reads(fenced):
     for number in range(30):
         fenced.define(f"v{number}")
     assert reads() == few <= 4
+
+
+def test_devices_that_a_fencing_has_tried_in_vain_are_not_expected_to_work(fenced):
+    fenced.kill("hv3")
+    failed = FenceAttempt(means="power", level=1, message="ipmi: on")
+    fenced.record("hv3", stage=FenceStage.FENCING, attempts=(failed,))
+    found = status(fenced)
+    assert (found.outlook.expected, found.devices[0].checks[0].error) == ("no", "it was tried: ipmi: on")
+    fenced.record("hv3", stage=FenceStage.PROVEN, attempts=(failed, replace(failed, ok=True)), proofs=(POWER,))
+    found = status(fenced)
+    assert (found.outlook.expected, found.proofs) == ("yes", (ProofKind.POWER,))
 
 
 # --- problems -------------------------------------------------------------------------------------------

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from pvc_core.model.cluster import Cluster
-from pvc_core.model.fence import FenceHealth, FenceRecord
+from pvc_core.model.fence import DeviceHealth, FenceHealth, FenceRecord
 from pvc_core.model.storage import PoolSpec
 from pvc_core.ops.context import Ops
 from pvc_core.ops.snapshot import ClusterSnapshot, NodeFacts, VmRow, occupied, read_cluster
@@ -77,9 +79,11 @@ class FenceFacts(NamedTuple):
 
     def _fencer(self, name: str, node: str) -> Fencer:
         health = self.health.get(name)
+        record = self.record(node)
+        devices = health.nodes.get(node, ()) if health is not None else ()
         return Fencer(
             name=name,
-            devices=health.nodes.get(node, ()) if health is not None else (),
+            devices=_after(record, devices) if record is not None else devices,
             drivers=_offers(self.nodes[name], "fencing"),
             storage=_offers(self.nodes[name], "storage"),
         )
@@ -143,6 +147,18 @@ def blocking_drivers(facts: NodeFacts) -> frozenset[str]:
     """Return the storage drivers that know by what to keep a node, as its last lease is, from writing."""
     status = facts.status
     return frozenset(status.identities) if status is not None and status.lease == facts.last.generation else frozenset()
+
+
+def _after(record: FenceRecord, devices: Iterable[DeviceHealth]) -> tuple[DeviceHealth, ...]:
+    """Return what is known of devices since a fencing tried them: they are not asked while that goes on."""
+    last = {attempt.level: attempt for attempt in record.attempts if attempt.means == "power"}
+    failed = {level: attempt.message for level, attempt in last.items() if not attempt.ok}
+    return tuple(
+        replace(device, power="unknown", error=f"it was tried: {failed[device.level]}")
+        if device.level in failed
+        else device
+        for device in devices
+    )
 
 
 def _claimed(snapshot: ClusterSnapshot, pools: list[PoolSpec]) -> Guests:

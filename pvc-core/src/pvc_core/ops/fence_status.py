@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pvc_core.model.fence import FenceLevel, FenceStage
+from pvc_core.model.fence import FenceLevel, FenceStage, ProofKind
 from pvc_core.model.names import not_found
 from pvc_core.ops.context import Ops
 from pvc_core.ops.fence_facts import FenceFacts, blocking_drivers, read_fence_facts
@@ -54,6 +54,8 @@ class NodeFencing(View, frozen=True, kw_only=True):
     """Of the fencing that is going on; None: the node is not lost, or left alone."""
     waits_for: str = ""
     """Why that has no proof yet."""
+    proofs: tuple[ProofKind, ...] = ()
+    """Those that it has."""
     devices: tuple[DeviceView, ...] = ()
     watchdog_down_s: float = 0.0
     """Seconds after the end of its lease by which the watchdog that it has armed has reset it; 0: it has none."""
@@ -82,6 +84,7 @@ def _view(facts: FenceFacts, name: str) -> NodeFencing:
         left_alone=facts.left_alone(name),
         stage=record.stage if record is not None else None,
         waits_for=record.waits_for if record is not None else "",
+        proofs=tuple(proof.kind for proof in record.proofs) if record is not None else (),
         devices=tuple(
             view
             for number, level in enumerate(node.spec.fence_levels, 1)

@@ -11,7 +11,7 @@ from pvc_core.model.fence import DeviceHealth, FenceLevel, Means
 
 Expected = Literal["yes", "no", "unknown"]
 
-SWITCH_S: Final = 5.0
+SWITCH_S: Final = 3.0
 """Assumed time to switch a device off and to read that back, beyond the time of reading its state."""
 BLOCK_S: Final = 5.0
 """Assumed time to close storage to a node."""

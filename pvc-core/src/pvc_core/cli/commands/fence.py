@@ -46,18 +46,20 @@ def _power(check: DeviceCheck) -> Cell:
 
 
 def _recovery(node: NodeFencing) -> Cell:
-    """Say what would be done about the node's VMs."""
+    """Say by what its death is proven, or would be."""
+    if node.proofs:
+        return Cell(words.words(node.proofs), "good")
     outlook = node.outlook
     if outlook.expected != "yes":
         return Cell("NONE", "bad") if outlook.expected == "no" else Cell("unknown", "warn")
     means = ", ".join(p.means for p in outlook.prospects if p.expected == "yes")
-    return Cell(f"{outlook.seconds:.0f} s: {means}", "warn" if outlook.uncovered else "good")
+    return Cell(f"in {outlook.seconds:.0f} s: {means}", "warn" if outlook.uncovered else "good")
 
 
 _STATUS = (
     Column("Node", lambda node: words.name(node.node)),
     Column("State", _state),
-    Column("Proof after", _recovery),
+    Column("Proof", _recovery),
     Column("Watchdog", lambda node: format_duration(node.watchdog_down_s) if node.watchdog_down_s else "", right=True),
     Column("Storage", lambda node: words.words(node.storage), extra=True),
     Column("Devices", _devices, long=True),
@@ -79,7 +81,7 @@ def status(session: Session, node: str) -> None:
         session.out.record(found[0], _status_sheet(found[0]))
         return
     session.out.listing(found, _STATUS, empty="no nodes")
-    hopeless = [item for item in found if item.outlook.expected == "no" and not item.left_alone]
+    hopeless = [item for item in found if item.outlook.expected == "no" and not item.left_alone and not item.proofs]
     if session.out.format == "table" and hopeless and len(found) > 1:
         names = words.words(item.node for item in hopeless)
         session.out.warn(
@@ -103,6 +105,7 @@ def _status_sheet(node: NodeFencing) -> Sheet:
         Line("Lease", node.lease),
         *([Line("Left alone", Cell(node.left_alone, "warn"))] if node.left_alone else []),
         *([Line("Waits for", Cell(node.waits_for, "bad"))] if node.waits_for else []),
+        *([Line("Proven by", Cell(words.words(node.proofs), "good"))] if node.proofs else []),
         Line("If it is lost" if node.lease == "held" else "To be expected", Cell(outlook.verdict, weight)),
         *([Line("Not covered", Cell(words.words(outlook.uncovered), "bad"))] if outlook.uncovered else []),
         Line("VMs here", words.words(node.vms)),

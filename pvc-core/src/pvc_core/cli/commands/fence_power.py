@@ -178,8 +178,11 @@ def confirm(session: Session, node: str, reason: str, yes: str | None) -> None:
 
 def _sure(session: Session, node: NodeFencing, yes: str | None) -> None:
     """Have the node's name said once more; raise InvalidRequest unless it is."""
+    if node.waits_for:
+        session.out.note(f"no proof so far: {node.waits_for}")
     on = [device for device in node.devices if any(check.power == "on" for check in device.checks)]
-    if on:
+    if on and node.stage is None:
+        # Only then it was asked since: devices are left alone while their node is being fenced.
         check = next(check for check in on[0].checks if check.power == "on")
         session.out.warn(
             f"when it was last asked ({words.when(check.checked)}), {on[0].driver} of node {node.node} said that its power "

@@ -44,7 +44,7 @@ _PROBLEMS = Column("Problems", lambda node: Cell(_problem(node), "bad"), long=Tr
 def _problem(node: NodeRow) -> str:
     """Return what is wrong with a node; nothing for one that takes no VMs because somebody wanted it so."""
     if node.fencing is not None:
-        return f"{node.fencing}" + (f": {node.fencing_waits_for}" if node.fencing_waits_for else "")
+        return f"{node.fencing}: {node.fencing_waits_for}" if node.fencing_waits_for else f"lost, {node.fencing}"
     return words.words(node.problems, most=1) or ("" if node.alive else node.reason)
 
 
