@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from pvc_core.model.fence import (
     DeviceHealth,
+    EarlierLoss,
     FenceAttempt,
     FenceDevice,
     FenceEvent,
@@ -165,10 +166,11 @@ def test_the_course_of_a_loss_is_shown_whole(pvc: CommandLine, store: Store) -> 
         ),
         vms=(VmRecovery(vm="1", name="web", outcome="freed", proof=ProofKind.POWER, at=1007.5),),
         drained=True,
+        earlier=(EarlierLoss(lease=7, stage=FenceStage.CANCELLED, opened=500.0, changed=501.0),),
     )
     out = pvc("fence", "info", "hv3").out
     assert "Still to do  put back into service by an operator" in out
-    for title in ("Proofs:", "VMs:", "Tries:", "Events:"):
+    for title in ("Proofs:", "VMs:", "Tries:", "Events:", "Earlier losses:"):
         assert title in out
     assert "7.0 s  proven     hv1  power-off-confirmed: ipmi: off" in out
     assert pvc("fence", "info", "hv3", "--follow").out == out

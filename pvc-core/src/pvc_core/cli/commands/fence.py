@@ -249,6 +249,18 @@ def _info_sheet(found: FenceInfo) -> Sheet:
             record.attempts,
         ),
         Block("Events", _events(record.opened), record.events),
+        Block(
+            "Earlier losses",
+            (
+                Column("Lost", lambda loss: words.when(loss.opened)),
+                Column("Lease", lambda loss: str(loss.lease), right=True),
+                Column("Last stage", lambda loss: words.state(loss.stage)),
+                Column("Since", lambda loss: words.when(loss.changed)),
+                Column("Proof", lambda loss: words.words(loss.proofs)),
+                Column("VMs", lambda loss: str(loss.vms), right=True),
+            ),
+            record.earlier,
+        ),
     ]
 
 
