@@ -118,7 +118,8 @@ def test_an_ipmitool_that_hangs_is_killed(ipmitool, make_driver, target):
 def test_every_reason_has_its_own_outcome(ipmitool, driver, target, said, kind, message):
     ipmitool.behave(status=f"fail '{said}'")
     error = error_of(driver.power_status, target())
-    assert type(error) is kind or (kind is DriverError and not isinstance(error, NotReady | AuthFailed))
+    assert isinstance(error, kind)
+    assert kind is not DriverError or not isinstance(error, NotReady | AuthFailed)
     assert message in str(error)
     assert "192.0.2.1" in str(error)
 
@@ -142,7 +143,8 @@ def test_a_refused_cipher_suite_proposes_another(ipmitool, driver, target):
 )
 def test_a_password_file_that_cannot_be_used_is_said(ipmitool, driver, target, make_secret, file, message):
     error = error_of(driver.power_status, target(password_file=make_secret(**file, name="other")))
-    assert isinstance(error, NotReady)
+    assert isinstance(error, DriverError)
+    assert not error.retryable
     assert message in str(error)
     assert ipmitool.calls() == []
 
@@ -229,6 +231,35 @@ def test_a_bmc_that_is_silent_from_the_start_is_not_told_anything(ipmitool, driv
     ipmitool.behave(status=SILENT)
     assert isinstance(error_of(driver.power_off, target()), NotReady)
     assert ipmitool.commands() == ["status"]
+
+
+def test_a_bmc_that_is_busy_at_first_is_asked_again(ipmitool, driver, target):
+    busy = "fail 'Error in open session response message : insufficient resources for session'"
+    ipmitool.behave(
+        status=f'case $(nth status) in 1|2) {busy} ;; esac; [ -e "$here/dark" ] && off || on',
+        power_off='touch "$here/dark"',
+    )
+    assert driver.power_off(target()) is PowerState.OFF
+    assert ipmitool.commands() == ["status", "status", "status", "off", "status"]
+
+
+def test_a_node_is_switched_however_short_the_time_is(ipmitool, make_driver, target):
+    ipmitool.behave(status='[ -e "$here/dark" ] && off || { sleep 0.05; on; }', power_off='touch "$here/dark"')
+    driver = make_driver(ipmitool=str(ipmitool.path), power_timeout=0.01)
+    assert driver.power_off(target()) is PowerState.OFF
+
+
+def test_a_bmc_that_stays_busy_until_the_time_is_over(ipmitool, make_driver, target):
+    ipmitool.behave(status="fail 'Error in open session response message : insufficient resources for session'")
+    driver = make_driver(ipmitool=str(ipmitool.path), power_timeout=0.01)
+    assert "has no session left" in str(error_of(driver.power_off, target()))
+    assert len(ipmitool.calls()) < 5
+
+
+def test_a_bmc_that_stays_busy_is_not_told_anything(ipmitool, driver, target):
+    ipmitool.behave(status="fail 'Error in open session response message : insufficient resources for session'")
+    assert "has no session left" in str(error_of(driver.power_off, target()))
+    assert ipmitool.commands() == ["status"] * 5
 
 
 def test_a_bmc_whose_network_is_gone_for_a_while_after_the_command_is_asked_again(ipmitool, driver, target):

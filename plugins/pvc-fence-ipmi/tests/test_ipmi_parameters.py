@@ -93,10 +93,10 @@ def test_what_is_needed_is_said(name):
 @pytest.mark.parametrize(
     ("parameters", "place"),
     [
-        ({}, "BMC 10.0.9.1"),
-        ({"port": "6230"}, "BMC 10.0.9.1:6230"),
-        ({"address": "2001:db8::1"}, "BMC 2001:db8::1"),
-        ({"address": "2001:db8::1", "port": "6230"}, "BMC [2001:db8::1]:6230"),
+        ({}, "10.0.9.1"),
+        ({"port": "6230"}, "10.0.9.1:6230"),
+        ({"address": "2001:db8::1"}, "2001:db8::1"),
+        ({"address": "2001:db8::1", "port": "6230"}, "[2001:db8::1]:6230"),
     ],
 )
 def test_messages_say_which_bmc(parameters, place):

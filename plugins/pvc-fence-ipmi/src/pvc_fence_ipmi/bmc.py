@@ -7,9 +7,9 @@ first asks for the list of suites, which takes 10 s where it is not answered.
 import os
 from typing import Final
 
-from pvc_core.plugin import ConfigError, DeadlineExceeded, DriverError, NotReady, PowerState, Secret, run
+from pvc_core.plugin import ConfigError, DeadlineExceeded, DriverError, PowerState, Secret, run
 from pvc_fence_ipmi.config import FenceIpmiConfig
-from pvc_fence_ipmi.diagnosis import Unreachable, failure, shown
+from pvc_fence_ipmi.diagnosis import Silent, Unreachable, Unusable, failure, shown
 from pvc_fence_ipmi.parameters import Device
 from pvc_fence_ipmi.presence import why_silent
 
@@ -24,19 +24,20 @@ class Bmc:
     def __init__(self, config: FenceIpmiConfig, device: Device) -> None:
         self._config: Final = config
         self._device: Final = device
-        self.place: Final = device.place
+        self._name: Final = f"BMC {device.place}"
 
     def read(self, deadline_s: float) -> PowerState:
         """Return the power, ON or OFF.
 
-        Raises AuthFailed, NotReady, or DriverError when what was answered is no power state.
+        Raises AuthFailed, NotReady (Unreachable too), Unusable, or another DriverError when what was answered is no
+        power state.
         """
         password = self._password()
         answer = self._call("status", password, deadline_s)
         state = _STATES.get(answer.strip())
         if state is None:
             said = shown(answer, password)
-            raise DriverError(f"{self.place} answered {repr(said) if said else 'nothing'} instead of its power")
+            raise DriverError(f"{self._name} answered {repr(said) if said else 'nothing'} instead of its power")
         return state
 
     def command(self, wanted: PowerState, deadline_s: float) -> None:
@@ -48,14 +49,14 @@ class Bmc:
         try:
             done = run(self._argv(command), deadline_s=deadline_s, env=environment)
         except DeadlineExceeded:
-            raise NotReady(
-                f"{self.place} had not answered after {deadline_s:.3g} s, when ipmitool was killed"
+            raise Unreachable(
+                f"{self._name} had not answered after {deadline_s:.3g} s, when ipmitool was killed"
             ) from None
         if done.returncode == 0:
             return done.stdout
         error = failure(self._device, done, password)
-        if isinstance(error, Unreachable):
-            error = NotReady(f"{error}: {why_silent(self._device.address, self._device.port)}")
+        if isinstance(error, Silent):
+            error = Unreachable(f"{error}: {why_silent(self._device.address, self._device.port)}")
         raise error
 
     def _argv(self, command: str) -> list[str]:
@@ -78,9 +79,9 @@ class Bmc:
         try:
             password = Secret(file).read()
         except ConfigError as error:
-            raise NotReady(f"{self.place}: {error}") from None
+            raise Unusable(f"{self._name}: {error}") from None
         if len(password.encode()) > _PASSWORD_BYTES:
-            raise NotReady(f"{self.place}: the password in {file} is longer than {_PASSWORD_BYTES} bytes, IPMI's limit")
+            raise Unusable(f"{self._name}: the password in {file} is longer than {_PASSWORD_BYTES} bytes, IPMI's limit")
         if not password.isprintable():
-            raise NotReady(f"{self.place}: the password in {file} is not one line of printable characters")
+            raise Unusable(f"{self._name}: the password in {file} is not one line of printable characters")
         return password

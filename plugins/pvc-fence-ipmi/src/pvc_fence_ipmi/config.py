@@ -5,8 +5,8 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 CALL_MAX_S: Final = 15
-POWER_MAX_S: Final = 50
-"""Below the deadlines of the hooks, 20 and 60 s, by the time that one more call and its end by force may take."""
+POWER_MAX_S: Final = 45
+"""Below the deadlines of the hooks, 20 and 60 s, by the time that the last calls, and their end by force, may take."""
 
 
 class FenceIpmiConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -15,11 +15,15 @@ _LENGTH: Final = 200
 
 
 class Unreachable(NotReady):
+    """Asking again at once is of no use: it cannot be got at, or hangs."""
+
+
+class Silent(Unreachable):
     """Not one request was answered."""
 
 
-class _Refused(DriverError):
-    """The BMC cannot be used as it is configured."""
+class Unusable(DriverError):
+    """It cannot be used as it, or we, are set up."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, retryable=False)
@@ -62,18 +66,18 @@ _REASONS: Final = (
     _reason(
         r"(invalid|no matching) (authentication|integrity|confidentiality) (algorithm|payload)"
         r"|no matching cipher suite|Unsupported cipher suite",
-        _Refused,
+        Unusable,
         "refuses cipher suite {cipher_suite}: try cipher_suite={other_suite}, or enable the suite on the BMC",
     ),
-    _reason(r"does not support IPMI v2", _Refused, "does not speak IPMI 2.0"),
+    _reason(r"does not support IPMI v2", Unusable, "does not speak IPMI 2.0"),
     _reason(
         r"insufficient resources for (session|role)",
         NotReady,
         "has no session left for us; on some BMCs this means that cipher suite {cipher_suite} is disabled",
     ),
-    _reason(r"Address lookup for .* failed", NotReady, "cannot be reached: its name has no address here"),
-    _reason(r"Get Auth Capabilities error|Error issuing Get Channel Auth", Unreachable, "does not answer"),
-    _reason(r"Could not open socket", NotReady, "cannot be reached from this node: there is no route to it"),
+    _reason(r"Address lookup for .* failed", Unreachable, "cannot be reached: its name has no address here"),
+    _reason(r"Get Auth Capabilities error|Error issuing Get Channel Auth", Silent, "does not answer"),
+    _reason(r"Could not open socket", Unreachable, "cannot be reached from this node: there is no route to it"),
     _reason(
         r"Set Session Privilege Level to \w+ failed",
         NotReady,
@@ -91,16 +95,16 @@ _REASONS: Final = (
 
 
 def failure(bmc: Device, done: Completed, password: str) -> DriverError:
-    """Return what a failed call means for a BMC: AuthFailed, NotReady (Unreachable too) or another DriverError."""
+    """Return what a failed call means for a BMC: AuthFailed, NotReady or another DriverError."""
     fields = {**bmc._asdict(), "other_suite": 3 if bmc.cipher_suite == 17 else 17}
     for reason in _REASONS:
         found = reason.said.search(done.stderr)
         if found:
             said = found.groupdict().get("said", "")
-            return reason.kind(f"{bmc.place} {reason.means.format(**fields, said=shown(said, password))}")
+            return reason.kind(f"BMC {bmc.place} {reason.means.format(**fields, said=shown(said, password))}")
     lines = [line for line in (done.stderr.strip() or done.stdout.strip()).splitlines() if line.strip()]
     told = shown(" / ".join(lines[-_LINES:]), password) or "it said nothing"
-    return DriverError(f"{bmc.place}: ipmitool ended with status {done.returncode}: {told}")
+    return DriverError(f"BMC {bmc.place}: ipmitool ended with status {done.returncode}: {told}")
 
 
 def shown(text: str, password: str) -> str:

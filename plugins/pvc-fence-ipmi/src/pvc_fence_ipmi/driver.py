@@ -8,23 +8,17 @@ several times: that is why there is only "off" and "on", which may, and never "c
 import time
 from typing import Final
 
-from pvc_core.plugin import (
-    AuthFailed,
-    Context,
-    DriverError,
-    FenceDriver,
-    FenceTarget,
-    NotReady,
-    PowerState,
-)
+from pvc_core.plugin import Context, DriverError, FenceDriver, FenceTarget, NotReady, PowerState
 from pvc_fence_ipmi.bmc import Bmc
 from pvc_fence_ipmi.config import FenceIpmiConfig
+from pvc_fence_ipmi.diagnosis import Unreachable
 from pvc_fence_ipmi.parameters import device
 
 _PREFLIGHT_S: Final = 5.0
-_SHORTEST_CALL_S: Final = 1.0
-_NONSENSE_MAX: Final = 5
-"""So many readings one after the other that make no sense end the waiting."""
+_SHORTEST_CALL_S: Final = 5.0
+_UNREAD_MAX: Final = 5
+"""So many readings one after the other that came to nothing end the waiting.  Those that were not answered count until a
+command was given."""
 
 
 class IpmiDriver(FenceDriver):
@@ -54,41 +48,46 @@ class IpmiDriver(FenceDriver):
     def _switch(self, target: FenceTarget, wanted: PowerState) -> PowerState:
         """Read the power until it is as wanted, giving the command now and then.
 
-        Raises at once what only a person can mend (AuthFailed), and NotReady while nothing was commanded yet; after
-        that an unanswered reading is tried again until the time is over.
+        Raises at once what only a person can mend.  A BMC that cannot be got at is not told anything; after a command
+        an unanswered reading is repeated until the time is over.
         """
-        end = time.monotonic() + self._config.power_timeout
-        bmc = Bmc(self._config, device(target.parameters))
-        told = 0
-        next_command = 0.0
-        nonsense = 0
-        refusal = ""
+        config = self._config
+        end = time.monotonic() + config.power_timeout
+        given = device(target.parameters)
+        bmc = Bmc(config, given)
+        told, unread, next_command, refusal = 0, 0, 0.0, ""
         while True:
             try:
                 state = bmc.read(self._call_s(end))
             except DriverError as error:
-                nonsense = 0 if isinstance(error, NotReady) else nonsense + 1
-                if _final(error) or (told == 0 and isinstance(error, NotReady)) or nonsense == _NONSENSE_MAX:
+                answers = not isinstance(error, NotReady)
+                unread += answers or not told
+                hopeless = isinstance(error, Unreachable) or time.monotonic() >= end
+                if _final(error) or unread == _UNREAD_MAX or (not told and hopeless):
                     raise
                 found = f"it could not be read: {error}"
             else:
-                nonsense = 0
                 if state is wanted:
                     return wanted
+                answers, unread = True, 0
                 found = f"it still reads {state.value}"
             now = time.monotonic()
-            if now >= end:
-                raise DriverError(_gave_up(bmc.place, wanted, told, self._config.power_timeout, found, refusal))
-            if now >= next_command:
-                self._log.info("power-commanded node=%s power=%s place=%s", target.node, wanted.value, bmc.place)
+            if told and now >= end:
+                said = f"the last time: {refusal}" if refusal else "and it said yes"
+                raise DriverError(
+                    f"BMC {given.place} was told {'once' if told == 1 else f'{told} times'} to switch the power "
+                    f"{wanted.value}, {said}; after {config.power_timeout:g} s {found}"
+                )
+            if answers and now >= next_command:
+                self._log.info("power-commanded node=%s power=%s bmc=%s", target.node, wanted.value, given.place)
                 refusal = _command(bmc, wanted, self._call_s(end))
                 told += 1
-                next_command = time.monotonic() + self._config.resend_interval
+                next_command = time.monotonic() + config.resend_interval
             else:
-                time.sleep(min(self._config.poll_interval, end - now))
+                time.sleep(min(config.poll_interval, end - now))
 
     def _call_s(self, end: float) -> float:
-        return max(_SHORTEST_CALL_S, min(self._config.status_timeout, end - time.monotonic()))
+        return min(self._config.status_timeout, max(_SHORTEST_CALL_S, end - time.monotonic()))
 
 
 def _command(bmc: Bmc, wanted: PowerState, deadline_s: float) -> str:
@@ -103,10 +102,5 @@ def _command(bmc: Bmc, wanted: PowerState, deadline_s: float) -> str:
 
 
 def _final(error: DriverError) -> bool:
-    return isinstance(error, AuthFailed) or not error.retryable
-
-
-def _gave_up(place: str, wanted: PowerState, told: int, seconds: float, found: str, refusal: str) -> str:
-    times = "once" if told == 1 else f"{told} times"
-    said = f"the last time: {refusal}" if refusal else "and it said yes"
-    return f"{place} was told {times} to switch the power {wanted.value}, {said}; after {seconds:g} s {found}"
+    """Say whether only a person can mend it: AuthFailed, Unusable, and an ipmitool that is not there."""
+    return not error.retryable

@@ -37,9 +37,10 @@ class Device(NamedTuple):
 
     @property
     def place(self) -> str:
-        """What it is called in messages."""
-        address = f"[{self.address}]" if ":" in self.address and self.port != PORT else self.address
-        return f"BMC {address}" + ("" if self.port == PORT else f":{self.port}")
+        """Where it is, for messages: the address, and the port when it is not the usual one."""
+        if self.port == PORT:
+            return self.address
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
 def device(parameters: Mapping[str, str]) -> Device:
