@@ -140,7 +140,8 @@ def node_services(layout: Layout, plan: ClusterPlan, number: int) -> list[Servic
     write_atomically(node_config(layout, number), _node_yaml(layout, plan, number))
     services = []
     if number in plan.coordinator_numbers():
-        services.append(zookeeper.configure(layout, number, plan.coordinator_numbers()))
+        members = plan.coordinator_numbers()
+        services.append(zookeeper.configure(layout, number, members, lease_s=plan.timing.get("lease")))
     services.append(
         Service(
             name=DAEMON,
