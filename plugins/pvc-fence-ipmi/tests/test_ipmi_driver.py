@@ -100,6 +100,8 @@ def test_an_ipmitool_that_hangs_is_killed(ipmitool, make_driver, target):
             AuthFailed,
             "the privilege operator",
         ),
+        ("Get Chassis Power Status failed: Insufficient privilege level", AuthFailed, "user pvc even read the power"),
+        ("Get Chassis Power Status failed: Node busy", DriverError, "refuses the command: Node busy"),
         ("Set Session Privilege Level to OPERATOR failed", NotReady, "try cipher_suite=3"),
         (
             "Error in open session response message : invalid authentication algorithm",

@@ -46,6 +46,12 @@ _ROLE: Final = (
 )
 _REASONS: Final = (
     _reason(
+        r"Get Chassis Power Status failed: Insufficient privilege level",
+        AuthFailed,
+        "does not let user {user} even read the power with the privilege {privilege}: the account needs operator, on "
+        "some BMCs administrator",
+    ),
+    _reason(
         r"Chassis Power .* failed: Insufficient privilege level",
         AuthFailed,
         "lets user {user} look, but not switch the power, with the privilege {privilege}: the account needs operator, "

@@ -84,7 +84,7 @@ class IpmiDriver(FenceDriver):
                 told += 1
                 next_command = time.monotonic() + config.resend_interval
             else:
-                time.sleep(min(config.poll_interval, end - now))
+                time.sleep(min(config.poll_interval, max(0.0, end - now)))
 
     def _call_s(self, end: float) -> float:
         return min(self._config.status_timeout, max(_SHORTEST_CALL_S, end - time.monotonic()))
