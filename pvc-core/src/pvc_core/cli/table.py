@@ -159,8 +159,8 @@ CORE: Final = (
         "Fencing: make sure that a lost node is dead.",
         commands=(
             *_commands(
-                fence=(
-                    ("status", "Show how each node would be fenced, and what would come of a loss."),
+                fence=(("status", "Show how each node would be fenced, and what would come of a loss."),),
+                fence_record=(
                     ("list", "List the last loss of each node."),
                     ("info", "Show the course of a node's last loss."),
                 ),

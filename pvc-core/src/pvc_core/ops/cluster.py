@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from itertools import islice
 from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, UnsetType
@@ -13,6 +14,7 @@ from pvc_core.model.errors import InvalidRequest, NotFound
 from pvc_core.model.fence import Means
 from pvc_core.model.names import check_name
 from pvc_core.model.node import Primary
+from pvc_core.model.storage import PoolStatus
 from pvc_core.model.task import FINAL
 from pvc_core.model.vm import VmState
 from pvc_core.ops import fence_problems
@@ -27,8 +29,7 @@ from pvc_core.ops.vm_checks import check_selector
 from pvc_core.ops.vm_views import UNKNOWN, VmView, row_view
 from pvc_core.plan.capacity import Capacity, capacity
 from pvc_core.store import keys
-from pvc_core.store.api import Node
-from pvc_core.store.documents import maybe, read, read_many
+from pvc_core.store.documents import Entry, maybe, read, read_many
 
 log = logging.getLogger(__name__)
 
@@ -93,33 +94,34 @@ def cluster_status(ops: Ops, request: Nothing) -> ClusterStatus:
     nodes = read_nodes(store)
     fencing_paths = fence_paths(nodes, fencers)
     alive = frozenset(name for name, facts in nodes.items() if facts.alive)
-    cluster_node, primary_node, *found = store.get_many(
-        [
-            keys.CLUSTER.path,
-            keys.PRIMARY.path,
-            *fencing_paths,
-            *[keys.vm_spec(id_).path for id_ in ids],
-            *[keys.vm_status(id_).path for id_ in ids],
-        ]
+    found = iter(
+        store.get_many(
+            [
+                keys.CLUSTER.path,
+                keys.PRIMARY.path,
+                *fencing_paths,
+                *[keys.pool_spec(id_).path for id_ in pools],
+                *[keys.vm_spec(id_).path for id_ in ids],
+                *[keys.vm_status(id_).path for id_ in ids],
+            ]
+        )
     )
-    cluster_entry, primary_entry = maybe(keys.CLUSTER, cluster_node), maybe(keys.PRIMARY, primary_node)
-    records, health = decode_fencing(list(nodes), fencers, found[: len(fencing_paths)])
-    found = found[len(fencing_paths) :]
+    cluster_entry, primary_entry = maybe(keys.CLUSTER, next(found)), maybe(keys.PRIMARY, next(found))
+    records, health = decode_fencing(list(nodes), fencers, list(islice(found, len(fencing_paths))))
+    pool_specs = [maybe(keys.pool_spec(id_), next(found)) for id_ in pools]
     cluster = cluster_entry.value if cluster_entry is not None else Cluster()
     primary = primary_entry.value if primary_entry is not None else Primary()
     vms = [
         (vm_row(id_, spec), status_row(id_, status) if status is not None else None)
-        for id_, spec, status in zip(ids, found[: len(ids)], found[len(ids) :], strict=True)
+        for id_, spec, status in zip(ids, list(islice(found, len(ids))), found, strict=True)
         if spec is not None
     ]
     views = [row_view(row, status, alive) for row, status in vms]
     memory = capacity(node_views(nodes, {}, {}), sum(row.memory_mib for row, status in vms if _counts(row, status)))
-    pool_nodes = store.get_many([key(id_).path for key in (keys.pool_spec, keys.pool_status) for id_ in pools])
+    pool_statuses = read_many(store, [keys.pool_status(id_) for id_ in pools])
     unfinished = [e for e in read_many(store, [keys.task(id_) for id_ in tasks]) if e and e.value.state not in FINAL]
-    specs = [
-        entry.value for id_, node in zip(pools, pool_nodes, strict=False) if (entry := maybe(keys.pool_spec(id_), node))
-    ]
-    guests = guests_by_node((row for row, _ in vms), lambda row: [row.node] if row.node else [], specs)
+    known_pools = [entry.value for entry in pool_specs if entry is not None]
+    guests = guests_by_node((row for row, _ in vms), lambda row: [row.node] if row.node else [], known_pools)
     fencing = FenceFacts(cluster, nodes, primary.node, records, health, guests)
     wrong = [
         *_primary_problems(primary, alive),
@@ -127,7 +129,7 @@ def cluster_status(ops: Ops, request: Nothing) -> ClusterStatus:
         *fence_problems.unfenceable(fencing),
         *fence_problems.returned(fencing),
         *_vm_problems(views),
-        *_pool_problems(pools, pool_nodes[len(pools) :]),
+        *_pool_problems(pool_statuses),
         *([memory.message] if memory.degraded else []),
     ]
     return ClusterStatus(
@@ -236,11 +238,11 @@ def _vm_problems(views: list[VmView]) -> list[str]:
     return result
 
 
-def _pool_problems(pools: list[str], found: list[Node | None]) -> list[str]:
+def _pool_problems(statuses: list[Entry[PoolStatus] | None]) -> list[str]:
     return [
         f"storage pool: {condition.message or condition.reason}"
-        for id_, node in zip(pools, found, strict=True)
-        if (entry := maybe(keys.pool_status(id_), node)) is not None
+        for entry in statuses
+        if entry is not None
         for condition in entry.value.conditions
         if not condition.ok
     ]
