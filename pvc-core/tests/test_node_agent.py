@@ -108,7 +108,7 @@ def test_own_objects_are_looked_at_again_at_every_resync(site):
 
 
 def test_what_a_lost_event_hid_is_found_by_the_resync(site):
-    site.node.store._watches.clear()
+    site.node.store._no_more_watches()
     put(site, vm_spec("new", "hv1"), claim("claimed", "hv1"))
     assert site.vm.take() == []
     site.cluster.run(site.cluster.timing.resync + 1)
@@ -117,7 +117,7 @@ def test_what_a_lost_event_hid_is_found_by_the_resync(site):
 
 def test_a_change_that_a_lost_event_hid_is_found_by_a_full_scan(site):
     put(site, vm_spec("a", "hv2"))
-    site.node.store._watches.clear()
+    site.node.store._no_more_watches()
     change(site, keys.vm_spec("a"), node="hv1")
     site.cluster.until(lambda: site.vm.take() == ["a"], site.cluster.timing.resync * 11)
 
