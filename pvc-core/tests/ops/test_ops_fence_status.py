@@ -170,6 +170,10 @@ def test_fencing_that_is_set_up_nowhere_is_one_sentence(small):
     found = problems(small)
     assert len(found) == 1
     assert found[0].startswith(NOT_SET_UP)
+    small.declare("hv1", 39.0)
+    assert not problems(small)[0].startswith(NOT_SET_UP)
+    cluster_settings(small.ops, ClusterSettings(recovery=("power",)))
+    assert problems(small) == found
     cluster_settings(small.ops, ClusterSettings(recovery=()))
     assert problems(small) == ()
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from pvc_core.model.fence import FenceRecord, FenceStage
+from pvc_core.model.fence import FenceRecord, FenceStage, Means
 from pvc_core.ops.fence_facts import FenceFacts, blocking_drivers
 from pvc_core.plan.fence_outlook import Fencer, Subject, outlook
 
@@ -66,8 +66,14 @@ def returned(facts: FenceFacts) -> list[str]:
 
 
 def _set_up(facts: FenceFacts, name: str) -> bool:
+    """Say whether a node has any of what the cluster allows."""
     node = facts.nodes[name]
-    return bool(node.spec.fence_levels or node.last.watchdog_down_s or blocking_drivers(node))
+    has: dict[Means, bool] = {
+        "power": bool(node.spec.fence_levels),
+        "storage": bool(blocking_drivers(node)),
+        "watchdog": node.last.watchdog_down_s > 0,
+    }
+    return any(has[means] for means in facts.cluster.recovery)
 
 
 def _node(facts: FenceFacts, name: str) -> Iterator[str]:

@@ -201,7 +201,7 @@ def _watchdog(subject: Subject) -> Prospect:
         means="watchdog",
         expected="yes",
         seconds=subject.lease_s + max(subject.grace_s, subject.watchdog_down_s),
-        reason=f"it has reset the node {subject.watchdog_down_s:.0f} s after the end of its lease",
+        reason=f"it resets the node at most {subject.watchdog_down_s:.0f} s after the end of its lease",
     )
 
 
