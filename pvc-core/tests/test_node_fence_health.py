@@ -11,6 +11,7 @@ from pvc_core.model.task import Task
 from pvc_core.node.fence_health import AT_ONCE
 from pvc_core.node.tasks import spawn_thread
 from pvc_core.plugin.errors import AuthFailed
+from pvc_core.plugin.specs.fencing import PowerState
 from pvc_core.store import documents, keys
 from pvc_core.store.documents import create
 from pvc_core.testkit.drivers import DirectDrivers
@@ -372,3 +373,33 @@ def _settled(site):
 def _later(site, seconds):
     site.cluster.run(seconds)
     return site
+
+
+def test_a_device_that_says_off_of_a_node_that_stays_alive_is_told_to_mislead(site):
+    site.power.write("hv3", PowerState.OFF)
+    site.level("hv3", LEVEL)
+    assert not site.document().nodes["hv3"][0].misleading
+    site.cluster.run(site.check_s + 1.0)
+    device = site.document().nodes["hv3"][0]
+    assert device.misleading
+    assert device.error == "it says off, but the node is alive: it is not this node's, and proves nothing"
+    site.power.write("hv3", PowerState.ON)
+    site.cluster.run(site.check_s + 10.0)
+    assert site.found("hv3") == [("on", "")]
+
+
+def test_a_node_that_has_just_lost_its_power_is_not_a_reason_to_doubt_the_device(site):
+    site.level("hv3", LEVEL)
+    site.power.write("hv3", PowerState.OFF)
+    site.cluster.run(site.check_s)
+    node = site.cluster.nodes["hv3"]
+    node.kill().expire()
+    site.cluster.run(site.check_s * 3)
+    assert not site.document().nodes["hv3"][0].misleading
+
+
+def test_one_dark_power_supply_of_two_is_no_reason_to_doubt_it(site):
+    site.power.write("hv3", PowerState.OFF)
+    site.level("hv3", TWO)
+    site.cluster.run(site.check_s * 3)
+    assert site.found("hv3") == [("off", ""), ("on", "")]

@@ -312,6 +312,20 @@ def test_a_proof_of_an_earlier_loss_counts_for_nothing(site):
     assert site.read(keys.claim(vm)).node == "hv3"
 
 
+def test_a_device_that_said_off_while_the_node_was_alive_is_not_believed(site):
+    vm = site.vm("web")
+    site.change(keys.node_spec("hv3"), fence_levels=(OTHER, LEVEL))
+    site.cluster.run(5.0)
+    site.other.stuck.add("hv3")
+    site.other.add("hv3", PowerState.OFF)
+    site.cluster.run(3 * site.cluster.timing.fence_check)
+    site.isolated("hv3")
+    site.until(lambda: site.stage() is FenceStage.RECOVERED)
+    assert [(a.level, a.ok) for a in site.record().attempts] == [(1, False), (2, True)]
+    assert site.record().attempts[0].message == "not believed: it said off while the node was alive"
+    site.until(lambda: len(site.cluster.world.running(vm)) == 1)
+
+
 def test_several_nodes_are_fenced_at_the_same_time(site):
     site.held = True
     site.lost("hv3")

@@ -3,7 +3,16 @@
 import pytest
 
 from pvc_core.model.fence import FenceRecord, Proof, ProofKind
-from pvc_core.model.vm import MAY_EXECUTE_ON_TARGET, MigrationPhase, MigrationRecord, VmClaim, VmSpec, VmState, VmStatus
+from pvc_core.model.vm import (
+    MAY_EXECUTE_ON_TARGET,
+    MigrationPhase,
+    MigrationRecord,
+    VmClaim,
+    VmSpec,
+    VmState,
+    VmStatus,
+    hardware,
+)
 from pvc_core.plan.revocation import covering, given_up, refused_by_the_dead, revoke
 
 PROOF = Proof(kind=ProofKind.POWER, evidence="read", by="n1")
@@ -99,17 +108,24 @@ def test_the_claim_of_a_vm_that_is_gone_is_vacant():
     ("pools", "covered"), [({"a"}, True), ({"a", "b"}, True), ({"a", "c"}, False), ({"c"}, False), (set(), False)]
 )
 def test_closed_storage_covers_vms_with_all_their_disks_on_it(pools, covered):
-    assert (covering(closed("a", "b"), vm(), pools) is not None) is covered
+    runs = status(running_hardware=hardware(vm()))
+    assert (covering(closed("a", "b"), vm(), runs, pools) is not None) is covered
+
+
+def test_closed_storage_does_not_cover_a_guest_that_may_have_other_disks_than_its_spec():
+    runs = status(running_hardware=hardware(vm(memory_mib=1024)))
+    assert covering(closed("a"), vm(), runs, {"a"}) is None
+    assert covering(closed("a"), vm(), None, {"a"}) is None
 
 
 def test_closed_storage_does_not_cover_what_has_no_spec():
-    assert covering(closed("a"), None, {"a"}) is None
+    assert covering(closed("a"), None, None, {"a"}) is None
 
 
 def test_a_proof_for_the_whole_node_covers_all():
     record = FenceRecord(node="dead", lease=3, proofs=(PROOF,))
-    assert covering(record, None, set()) == covering(record, vm(), {"x"}) == PROOF
+    assert covering(record, None, None, set()) == covering(record, vm(), None, {"x"}) == PROOF
 
 
 def test_without_a_proof_nothing_is_covered():
-    assert covering(FenceRecord(node="dead", lease=3), vm(), {"a"}) is None
+    assert covering(FenceRecord(node="dead", lease=3), vm(), None, {"a"}) is None

@@ -231,6 +231,8 @@ class DeviceHealth(Value, frozen=True, kw_only=True):
     power: Literal["on", "off", "unknown"]
     error: str = ""
     """Why it cannot be used; empty: it answers."""
+    misleading: bool = False
+    """It says off, with all others of its level, of a node that is alive: what it says proves nothing."""
     took_s: float = 0.0
     checked: float = 0.0
     """Seconds since the epoch on the coordinator's clock: for display only."""

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from msgspec.structs import replace
+
 from pvc_core.model.errors import PvcError
 from pvc_core.model.fence import DeviceHealth, FenceLevel, FenceStage
 from pvc_core.node.context import NodeContext
@@ -33,6 +35,8 @@ _STAGGER_S: Final = 3.0
 """Pause between the first questions of two coordinators: many controllers serve only a few sessions at a time."""
 _SOON_S: Final = 1.0
 
+_MISLEADING: Final = "it says off, but the node is alive: it is not this node's, and proves nothing"
+
 Levels = tuple[FenceLevel, ...]
 _BEING_FENCED: Final = (FenceStage.SUSPECTED, FenceStage.FENCING)
 
@@ -45,6 +49,8 @@ class _Node:
         self.health = health
         self.due = due
         self.asking = False
+        self.dark: dict[int, tuple[int, float]] = {}
+        """Level whose devices all said off of a living node -> (its lease, when this was first seen)."""
 
     def uses(self, drivers: set[str]) -> bool:
         return any(device.driver in drivers for level in self.levels for device in level.devices)
@@ -176,7 +182,7 @@ class FenceHealthCheck:
             health = None
             try:
                 if not self._being_fenced(name):
-                    health = self._calls.status(name, levels)
+                    health = self._doubted(name, node, self._calls.status(name, levels))
             except PvcError as error:
                 log.debug("fence-check-put-off node=%s error=%s", name, error)
             except Exception:
@@ -198,6 +204,27 @@ class FenceHealthCheck:
             node = self._nodes[name]
             node.asking = True
             return name, node, node.levels
+
+    def _doubted(self, name: str, node: _Node, health: Health) -> Health:
+        """Mark the devices of levels that say off of a node that has been alive all the time.
+
+        A node lives on for the time of its lease after its power was cut, in the eyes of others: so it takes two
+        findings, with more than that between them, under one lease.
+        """
+        now, patience = self._context.clock.monotonic(), 2 * self._context.timing.lease
+        lease = documents.read(self._context.store, keys.lease(name))
+        dark = {device.level for device in health}
+        dark -= {device.level for device in health if device.power != "off"}
+        if lease is None:
+            dark = set()
+        generation = lease.value.generation if lease is not None else 0
+        before = node.dark
+        node.dark = {
+            level: before[level] if level in before and before[level][0] == generation else (generation, now)
+            for level in dark
+        }
+        wrong = {level for level, (_, since) in node.dark.items() if now - since > patience}
+        return tuple(replace(d, misleading=True, error=_MISLEADING) if d.level in wrong else d for d in health)
 
     def _being_fenced(self, node: str) -> bool:
         # Whoever fences it has to wait for each question that is under way.

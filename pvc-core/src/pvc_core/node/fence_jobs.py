@@ -14,7 +14,7 @@ from pvc_core.node.fence_calls import FenceCalls, Outcome
 from pvc_core.node.storage_block import StorageFences
 from pvc_core.node.tasks import Spawn
 from pvc_core.plan import fencing as plan
-from pvc_core.store import keys
+from pvc_core.store import documents, keys
 from pvc_core.store.api import StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class FenceJobs:
 
     def _cut_power(self, node: str, number: int, level: FenceLevel) -> Reply:
         began = self._context.clock.monotonic()
-        outcome = self._returned(node) or self._calls.off(node, level)
+        outcome = self._returned(node) or self._misled(node, number) or self._calls.off(node, level)
         took = self._context.clock.monotonic() - began
 
         def reply(s: plan.Situation, record: FenceRecord) -> plan.Write:
@@ -104,6 +104,14 @@ class FenceJobs:
         except StoreUnavailable as error:
             return Outcome(ok=False, message=f"not tried: whether the node is back cannot be asked ({error})")
         return Outcome(ok=False, message="not tried: the node is back")
+
+    def _misled(self, node: str, number: int) -> Outcome | None:
+        """Look whether this level was found to say off of the node while it was alive."""
+        found = documents.read(self._context.store, keys.fence_health(self._context.name))
+        devices = found.value.nodes.get(node, ()) if found is not None else ()
+        if any(device.misleading for device in devices if device.level == number):
+            return Outcome(ok=False, message="not believed: it said off while the node was alive")
+        return None
 
     def _block_storage(self, node: str, lease: int) -> Reply:
         """Find out what is to be closed, which goes into the record; called again, have it closed."""

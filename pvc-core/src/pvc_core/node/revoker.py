@@ -10,7 +10,6 @@ from msgspec.structs import replace
 
 from pvc_core.model.errors import Conflict
 from pvc_core.model.fence import FenceRecord
-from pvc_core.model.storage import PoolSpec
 from pvc_core.model.vm import VmClaim, VmSpec, VmStatus
 from pvc_core.node.context import NodeContext
 from pvc_core.plan.revocation import Revocation, covering, refused_by_the_dead, revoke
@@ -59,11 +58,11 @@ class Revoker:
         uncovered: list[str] = []
         todo: list[tuple[_Vm, Revocation]] = []
         for vm in self._vms([claim for claim in claims if claim.value.node == node]):
-            proof = covering(entry.value, vm.spec, _pools_of(vm.spec, pools))
+            status = vm.status.value if vm.status is not None else None
+            proof = covering(entry.value, vm.spec, status, _pools_of(vm.spec, pools))
             if proof is None:
                 uncovered.append(vm.spec.name if vm.spec is not None else vm.claim.value.vm)
                 continue
-            status = vm.status.value if vm.status is not None else None
             todo.append((vm, revoke(node, vm.claim.value, vm.spec, status, proof, self._context.clock.wall())))
         for start in range(0, len(todo), BATCH):
             batch = todo[start : start + BATCH]
@@ -115,7 +114,8 @@ class Revoker:
         asked = [(claim, new) for claim in claims if (new := refused_by_the_dead(node, claim.value)) is not None]
         pools = self._pools() if asked else {}
         for vm, (claim, new) in zip(self._vms([claim for claim, _ in asked]), asked, strict=True):
-            if covering(record, vm.spec, _pools_of(vm.spec, pools)) is None:
+            status = vm.status.value if vm.status is not None else None
+            if covering(record, vm.spec, status, _pools_of(vm.spec, pools)) is None:
                 continue
             try:
                 self._context.store.commit(claim.put(new), *guard)
@@ -126,7 +126,7 @@ class Revoker:
 
     def _claims(self) -> list[Entry[VmClaim]]:
         wanted = [keys.claim(vm) for vm in sorted(self._context.store.children(keys.CLAIM))]
-        return [entry for entry in documents.read_many(self._context.store, wanted) if entry is not None]
+        return documents.read_all(self._context.store, wanted)
 
     def _vms(self, claims: list[Entry[VmClaim]]) -> list[_Vm]:
         if not claims:
@@ -142,10 +142,8 @@ class Revoker:
     def _pools(self) -> dict[str, str]:
         """Return name -> id of all pools."""
         store = self._context.store
-        found: list[Entry[PoolSpec] | None] = documents.read_many(
-            store, [keys.pool_spec(id_) for id_ in store.children(f"{keys.SPEC}/pool")]
-        )
-        return {entry.value.name: entry.value.id for entry in found if entry is not None}
+        found = documents.read_all(store, [keys.pool_spec(id_) for id_ in store.children(f"{keys.SPEC}/pool")])
+        return {entry.value.name: entry.value.id for entry in found}
 
 
 def _pools_of(vm: VmSpec | None, pools: dict[str, str]) -> set[str]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from pvc_core.model.fence import FenceRecord, Proof, VmRecovery
-from pvc_core.model.vm import MAY_EXECUTE_ON_TARGET, MigrationPhase, VmClaim, VmSpec, VmState, VmStatus
+from pvc_core.model.vm import MAY_EXECUTE_ON_TARGET, MigrationPhase, VmClaim, VmSpec, VmState, VmStatus, hardware
 
 
 class Revocation(NamedTuple):
@@ -22,16 +22,18 @@ class Revocation(NamedTuple):
     outcome: VmRecovery
 
 
-def covering(record: FenceRecord, vm: VmSpec | None, pools: Collection[str]) -> Proof | None:
+def covering(record: FenceRecord, vm: VmSpec | None, status: VmStatus | None, pools: Collection[str]) -> Proof | None:
     """Return the proof that the node cannot run, or not harm, this VM any more; None: there is none.
 
-    ``pools`` are the ids of the pools of its disks.  Blocked storage proves nothing about a VM without disks, nor
-    about one whose spec is gone.
+    ``pools`` are the ids of the pools of its disks.  Blocked storage proves nothing about a VM without disks, nor about
+    one whose spec is gone or was changed since the guest was started: it may have other disks than the spec says.
     """
     whole = record.whole_node()
     if whole is not None:
         return whole
-    if vm is None or not pools or not set(pools) <= record.proven_pools():
+    if vm is None or status is None or status.running_hardware != hardware(vm):
+        return None
+    if not pools or not set(pools) <= record.proven_pools():
         return None
     return next(proof for proof in record.proofs if proof.pools)
 
