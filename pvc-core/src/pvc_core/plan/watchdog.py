@@ -12,12 +12,13 @@ Proof.  Let the lease end at ``r``, and let no newer one have been taken up to t
 1. A confirmation shows that the lease existed at some moment after its sending.  A lease that has ended never comes
    back: each taking raises the generation.  So every confirmation, whenever its answer comes, was sent before ``r``.
 2. So every check that is passed is made before ``r + F``.
-3. The watchdog was armed and fed before ``D`` was declared, and is not disarmed while the declaration holds.  The process
-   may be stopped between a check and the feeding that follows it; but what came before that check was fed before it, so
-   by ``W`` after the check the machine is fed or reset.  So the last feeding is before ``r + F + W``.
+3. The watchdog was armed and fed before ``D`` was declared, so before ``r``, and is not disarmed while the declaration
+   holds.  Later feedings are by one thread, each after its own check.  The process may be stopped between the two; but
+   the feeding before that one came before the check, or before ``r``, so that by ``W`` after the later of these the
+   machine is fed or reset.  So the last feeding is before ``r + F + W``.
 4. Linux feeds once more by itself when a process dies that had the watchdog open (``watchdog_release`` in
-   drivers/watchdog/watchdog_dev.c, since 2.6); that too is less than ``W`` after the last feeding: before ``r + F + 2W``.
-   A later daemon does not touch the watchdog before it has a lease, and that is a newer one.
+   drivers/watchdog/watchdog_dev.c; seen with 6.1); that too is less than ``W`` after the last feeding: before
+   ``r + F + 2W``.  A later daemon does not touch the watchdog before it has a lease, and that is a newer one.
 5. So the machine is reset before ``r + F + 3W``.  ``DRIFT`` covers the rates of the three clocks (the node's, the
    watchdog's, the observer's), ``RESET_S`` the steps in which a watchdog counts and the reset itself.
 
