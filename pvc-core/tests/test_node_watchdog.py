@@ -329,6 +329,25 @@ def test_a_device_that_cannot_be_fed_is_declared_no_longer_and_opened_again(site
     assert site.conditions[-1].ok
 
 
+def test_a_device_that_fails_while_it_is_confirmed_is_not_disarmed_before_that_is_declared(site):
+    site.up()
+
+    def fail_meanwhile(moment, session, operations):
+        if moment is Moment.BEFORE:
+            site.tree.fault = None
+            site.hardware.broken = "has failed"
+            site.watchdog.feed()
+
+    site.tree.fault = fail_meanwhile
+    site.watchdog.confirm()
+    assert site.conditions[-1].reason == "NotFed"
+    assert site.declared()
+    assert site.hardware.due() is not None
+    site.watchdog.confirm()
+    assert not site.declared()
+    assert site.hardware.due() is None
+
+
 def test_a_device_that_cannot_be_disarmed_is_not_hidden(site):
     site.up()
     site.hardware.nowayout = True

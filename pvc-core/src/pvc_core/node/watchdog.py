@@ -89,12 +89,13 @@ class Watchdog:
             if self._stopped or self._lease.declared() is None:
                 return
             self._arm()
-            wanted = self._down_s()
+            device, failed = self._device, self._failed
+            wanted = down_after(self._feeding_s, device.timeout_s) if device is not None and not failed else 0.0
             if self._lease.declared() == wanted:
                 self._lease.confirm()
             else:
                 self._lease.declare(wanted)
-            if self._failed:
+            if failed:
                 self._close_failed()
         except PvcError as error:
             log.debug("lease-not-confirmed error=%s", error)
@@ -169,10 +170,6 @@ class Watchdog:
         message = f"{device.about} resets this node when it was not fed for {device.timeout_s:g} s"
         log.info("watchdog-armed %s", message)
         self._say(ok=True, reason="Armed", message=message)
-
-    def _down_s(self) -> float:
-        device = self._device
-        return 0.0 if device is None or self._failed else down_after(self._feeding_s, device.timeout_s)
 
     def _close_failed(self) -> None:
         """Let go of a device that cannot be fed; nothing is declared any more."""
