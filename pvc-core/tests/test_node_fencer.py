@@ -575,6 +575,24 @@ def test_the_grace_time_begins_anew_with_each_loss_even_if_the_return_was_not_se
     assert watch.missing().within == {"hv3"}
 
 
+def test_a_lease_that_is_taken_while_the_watch_looks_is_not_gone(site):
+    site.lost("hv3")
+    context = site.cluster.nodes["hv1"].agent.context
+    watch, store = Watch(context), context.store
+    children_many = store.children_many
+
+    def returns_then(paths):
+        found = children_many(paths)
+        store.children_many = children_many
+        site.returns("hv3")
+        return found
+
+    store.children_many = returns_then
+    watch.look()
+    assert site.read(keys.lease("hv3")) is not None
+    assert watch.gone() == {}
+
+
 class Stored(Site):
     """The same with storage that can be closed to a node, and no power controller that answers for hv3."""
 

@@ -44,7 +44,7 @@ class ClusterPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Every node has a BMC, and is fenced through it."""
     watchdog: bool = False
     """Every node has a watchdog, and a daemon that feeds it."""
-    watchdog_timeout_s: float = 10.0
+    watchdog_timeout_s: float = 8.0
     """For which the daemon asks."""
     watchdog_reboot_s: float = 1.0
     """After a reset by its watchdog a node is on again after so many seconds; below 0: it stays off."""

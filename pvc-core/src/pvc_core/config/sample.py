@@ -89,7 +89,7 @@ watchdog:
   # /dev/watchdog, used by nothing else.
   #device: ""
   # It resets the node when it is not fed for so long.
-  #timeout: 10.0
+  #timeout: 8.0
 
 logging:
   # debug, info, warning or error

@@ -141,7 +141,7 @@ class Watchdog(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeout: Annotated[
         Annotated[float, Meta(ge=2, le=600)],
         Meta(description="The device resets the node when it is not fed for so many seconds; kernels want whole ones."),
-    ] = 10.0
+    ] = 8.0
 
 
 class Logging(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -47,11 +47,15 @@ class Watch:
         members, leases = store.children_many([f"{keys.SPEC}/node", keys.LEASE])
         without = sorted(set(members) - set(leases))
         last = documents.read_many(store, [keys.generation(node) for node in without])
-        # After the reads: what was seen gone was gone by then.
+        # Looked at once more: a lease that was taken between the two reads is not gone.  And the time after the reads:
+        # what was seen gone was gone by then.
+        again = set(store.children(keys.LEASE)) if without else set()
         now = self._context.clock.monotonic()
         gone: dict[str, Gone] = {}
         never: dict[str, float] = {}
         for node, entry in zip(without, last, strict=True):
+            if node in again:
+                continue
             if entry is None:
                 never[node] = self._never.get(node, now)
                 continue
