@@ -43,6 +43,10 @@ class MemoryWorld:
         self.touched: set[str] = set()
         """VMs with a domain that came, went or changed since this was last cleared: what a checker has to look at."""
 
+    def touch(self) -> None:
+        """Have every guest looked at: something changed that they all depend on."""
+        self.touched.update(vm for host in self._hosts.values() for vm in host.guests)
+
     # -- building and looking ---------------------------------------------------------------------------------
 
     def host(

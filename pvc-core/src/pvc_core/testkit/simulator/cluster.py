@@ -18,7 +18,7 @@ from pvc_core.store import documents, keys, schema
 from pvc_core.store.api import Operation
 from pvc_core.store.memory import MemoryStore, MemoryTree, Moment
 from pvc_core.testkit.drivers import DirectDrivers
-from pvc_core.testkit.fakes import FakeBackend, FakeNetwork, FakeStorage
+from pvc_core.testkit.fakes import FakeBackend, FakeNetwork
 from pvc_core.testkit.simulator.clock import NodeClock, VirtualClock
 from pvc_core.testkit.simulator.daemon import SimDaemon
 from pvc_core.testkit.simulator.ensemble import Ensemble
@@ -27,9 +27,10 @@ from pvc_core.testkit.simulator.fibres import Fibres
 from pvc_core.testkit.simulator.invariants import Invariants
 from pvc_core.testkit.simulator.node import NodeSetup, SimNode
 from pvc_core.testkit.simulator.power import BMC, Controller, Power
+from pvc_core.testkit.simulator.storage import DRIVER, Closing, SimStorage
 from pvc_core.testkit.simulator.trace import Trace
 from pvc_core.testkit.simulator.truth import Truth
-from pvc_core.testkit.simulator.watchdog import WatchdogTimer, start_feeding
+from pvc_core.testkit.simulator.watchdog import WatchdogTimer
 
 TIMING: Final = Timing(restart_give_up=1_000_000, prepare=20.0, migration=60.0)
 """Of simulated clusters: the defaults, but a guest is never given up, so that at the end all must run."""
@@ -47,6 +48,7 @@ class Cluster:
         self.trace = Trace(self.clock, verbose=verbose)
         self.fibres = Fibres()
         self.backend = FakeBackend()
+        self.closing = Closing(lambda: self.world.touch())
         self.nodes: dict[str, SimNode] = {}
         self.controllers: dict[tuple[str, str], Controller] = {}
         self._soon: list[Callable[[], None]] = []
@@ -66,7 +68,7 @@ class Cluster:
         self.ops = Ops(
             self.operator, wall=self.clock.wall, monotonic=self.clock.monotonic, new_id=self.new_id
         )
-        self._site = Site(self.controllers, self.rng, self.truth.fencing)
+        self._site = Site(self.controllers, self.rng, self.truth.fencing, self.truth.switched)
         for setup in nodes:
             self._add(setup)
         for node in self.nodes.values():
@@ -202,17 +204,14 @@ class Cluster:
         node.frozen = False
         store = self.ensemble.connect(node)
         daemon = node.daemon = SimDaemon(self, node, store, self.world.connect(node.name), self._drivers)
-        daemon.agent.start()
-        if node.watchdog is not None:
-            start_feeding(self, daemon, node.watchdog)
+        daemon.begin()
         self.ensemble.look()
 
     def _drivers(self, daemon: SimDaemon) -> DirectDrivers:
         name = daemon.node.name
         fencing = {NAME: SimFence(self._site, name, daemon)} if daemon.node.coordinator else {}
-        return DirectDrivers(
-            storage={"fake": FakeStorage(self.backend, name)}, network={"fake": FakeNetwork(name)}, fencing=fencing
-        )
+        storage = SimStorage(self.backend, name, daemon.node.client, daemon, self.closing)
+        return DirectDrivers(storage={DRIVER: storage}, network={"fake": FakeNetwork(name)}, fencing=fencing)
 
     def _store_effect(self, moment: Moment, session: MemoryStore, operations: tuple[Operation, ...]) -> None:
         if moment is Moment.READ or not operations:
@@ -226,7 +225,7 @@ class Cluster:
 
     def _changed(self, by: str, paths: list[str]) -> None:
         self.invariants.changed(by, paths)
-        for call in self.on_change:
+        for call in list(self.on_change):
             call(by, paths)
 
     # --- what befalls nodes -----------------------------------------------------------------------------
@@ -236,12 +235,21 @@ class Cluster:
         daemon, node.daemon = node.daemon, None
         node.frozen = False
         if daemon is not None:
-            if node.watchdog is not None and node.watchdog.armed:
+            if node.watchdog is not None and node.watchdog.armed and node.power.on:
                 node.watchdog.feed()  # as Linux does when a process dies that has it open
             daemon.kill()
         self.ensemble.look()
         if back_after_s is not None:
             self.later(back_after_s, f"{node.name}: daemon starts", lambda: self.start_daemon(node))
+
+    def stop_daemon(self, node: SimNode, back_after_s: float | None) -> None:
+        """Stop a daemon in good order, as ``systemctl stop`` does; its guests go on."""
+        daemon = node.daemon
+        if daemon is None or node.frozen:
+            return
+        daemon.act("stop", daemon.stop)
+        if node.daemon is daemon:
+            self.daemon_gone(node, back_after_s)
 
     def reset(self, node: SimNode, why: str) -> None:
         """Have a node start anew, as its watchdog does: its guests are gone at once."""

@@ -4,17 +4,20 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pvc_core.hypervisor.api import Hypervisor
+from pvc_core.model.errors import PvcError
 from pvc_core.node.agent import Agent, Identity
 from pvc_core.node.assemble import assemble
 from pvc_core.node.context import Reconciler
 from pvc_core.node.fence_calls import FenceCalls
 from pvc_core.node.reconcile.node import NodeReconciler
 from pvc_core.node.workqueue import WorkKey
+from pvc_core.node.watchdog import Watchdog
 from pvc_core.ops.context import Ops
 from pvc_core.store.memory import MemoryStore
 from pvc_core.testkit.drivers import DirectDrivers
 from pvc_core.testkit.simulator.fibres import Fibre
 from pvc_core.testkit.simulator.fragile import FragileHypervisor
+from pvc_core.testkit.simulator.watchdog import make_watchdog
 from pvc_core.testkit.simulator.workqueue import SimQueue
 
 if TYPE_CHECKING:
@@ -106,6 +109,7 @@ class SimDaemon:
             timing=cluster.timing,
             queue=self.queue,
         )
+        self.watchdog = make_watchdog(self, node.watchdog) if node.watchdog is not None else None
         self.parts = assemble(
             self.agent,
             ops=Ops(store, wall=clock.wall, monotonic=clock.monotonic),
@@ -120,6 +124,36 @@ class SimDaemon:
     def _reconcilers(self, own: NodeReconciler) -> Mapping[str, Reconciler]:
         return self._cluster.reconcilers(self, own)
 
+    def begin(self) -> None:
+        """Begin to work."""
+        self.agent.start()
+        if self.watchdog is not None:
+            self._tick(self.watchdog)
+
+    def _tick(self, watchdog: Watchdog) -> None:
+        if self.alive:
+            if not self.node.frozen:
+                self.act("watchdog", watchdog.tick)
+            pause = watchdog.feed_interval_s * self._cluster.rng.uniform(0.8, 1.0)
+            self._cluster.later(pause, "", lambda: self._tick(watchdog))
+
+    def stop(self) -> None:
+        """Give up role and lease in good order; what fails is for others to find out."""
+        released: list[bool] = []
+        self.parts.state.daemon = "stopping"
+        steps: list[Callable[[], object]] = [
+            self.parts.election.stop,
+            self.parts.publisher.publish,
+            lambda: released.append(self.agent.lease.release()),
+            lambda: self.watchdog and self.watchdog.stop(released=released == [True]),
+            self.store.close,
+        ]
+        for step in steps:
+            try:
+                step()
+            except PvcError as error:
+                self._cluster.note(f"{self.node.name}: a step of its stop failed: {error}")
+
     # --- work ---------------------------------------------------------------------------------------
 
     def step(self, key: WorkKey) -> None:
@@ -130,7 +164,8 @@ class SimDaemon:
         """Do something in one of its threads; it may die of it, or be stopped in the middle."""
 
         run = self._as(kind, function)
-        self._guarded(run if self._stops is None else lambda: self._start(run))
+        stoppable = self._stops is not None or (kind == "duties" and bool(self._cluster.on_change))
+        self._guarded((lambda: self._start(run)) if stoppable else run)
 
     def spawn(self, name: str, function: Callable[[], None]) -> None:
         """Run something that blocks in a thread of its own."""

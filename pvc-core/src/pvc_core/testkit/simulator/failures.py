@@ -110,11 +110,39 @@ def at_fencing(cluster: "Cluster", node: "SimNode", times: int, call: Callable[[
 
     def look(by: str, paths: list[str]) -> None:
         nonlocal left
-        if by == node.name or path not in paths or left < 0:
+        if by == node.name or path not in paths:
             return
         left -= 1
         if left < 0:
             # After the transaction, and before whatever its writer does next.
             cluster.at_once(call)
+            cluster.on_change.remove(look)
 
     cluster.on_change.append(look)
+
+
+def starve_watchdog(cluster: "Cluster", node: "SimNode") -> None:
+    """Let a node's lease end, and its watchdog bite as late as it can.
+
+    Its lease was confirmed just before it ended, so it is fed for a while; then the daemon is stopped between the last
+    check and the feeding that follows, and is killed before the next one would be missed, for which Linux feeds again.
+    """
+    if node.watchdog is None or not node.watchdog.armed or not cluster.ensemble.expire(node):
+        return
+    part, timeout_s = cluster.rng.uniform(0.8, 1.0), node.watchdog.timeout_s
+    set_link(cluster, node, Link.CUT, 120.0)
+    for device in (device for name, device in cluster.controllers if name == node.name):
+        set_mode(cluster, node, device, Mode.UNREACHABLE, 120.0)
+    daemon = node.daemon
+
+    def stop() -> None:
+        if daemon is not None and daemon.alive:
+            daemon.stop_after(0, lambda: freeze(cluster, node, part * timeout_s))
+
+    def kill() -> None:
+        if node.daemon is daemon and not node.frozen:
+            cluster.daemon_gone(node, 60.0)
+
+    feeding_s = cluster.timing.lease * 0.7
+    cluster.later(part * feeding_s, "", stop)
+    cluster.later(part * (feeding_s + 2 * timeout_s), f"{node.name}: daemon is killed", kill)

@@ -21,6 +21,7 @@ class Fate:
         faults: list[tuple[int, Callable[[SimNode], str]]] = [
             (6, self._daemon_dies_soon),
             (3, self._daemon_killed),
+            (2, self._daemon_stopped),
             (6, self._power_cut),
             (2, self._several_power_cuts),
             (2, self._reset),
@@ -34,6 +35,8 @@ class Fate:
             (1, self._majority),
             (4, self._fence_device),
             (2, self._password),
+            (1, self._storage),
+            (2, self._watchdog_starves),
             (2, self._wall_clock),
             (4, self._back_while_fenced),
             (4, self._fencer_dies_soon),
@@ -61,6 +64,7 @@ class Fate:
         for controller in self._c.controllers.values():
             controller.mode = Mode.OK
             controller.wrong_password.clear()
+        self._c.closing.fails = False
         for node in self._c.nodes.values():
             node.server_down = False
             failures.heal(self._c, node)
@@ -93,6 +97,12 @@ class Fate:
             return ""
         self._c.daemon_gone(node, self._seconds(0.5, 30.0))
         return "daemon is killed"
+
+    def _daemon_stopped(self, node: SimNode) -> str:
+        if not node.alive or node.frozen:
+            return ""
+        self._c.stop_daemon(node, self._seconds(1.0, 60.0))
+        return "daemon was stopped in good order"
 
     def _power_cut(self, node: SimNode) -> str:
         if not node.power.on:
@@ -163,6 +173,10 @@ class Fate:
             else:
                 failures.heal(self._c, node)
 
+            primary = self._c.primary()
+            if primary is not None and primary.daemon is not None and self._c.rng.random() < 0.5:
+                primary.daemon.stall_after(0, self._seconds(1.0, 40.0))
+
         failures.at_fencing(self._c, node, self._c.rng.randrange(0, 5), back)
         kind = self._c.rng.choice((self._power_cut, self._daemon_stops, self._link))
         return f"{kind(node)}, until it is fenced"
@@ -173,7 +187,9 @@ class Fate:
         if node.link is not Link.UP:
             return ""
         link = self._c.rng.choice((Link.CUT, Link.CUT, Link.NO_ANSWERS, Link.NO_REQUESTS, Link.ISOLATED))
-        seconds = self._seconds(1.0, 6.0) if link is Link.ISOLATED else self._seconds(1.0, 60.0)
+        seconds = self._c.rng.choice((self._seconds(1.0, 20.0), self._seconds(10.0, 100.0)))
+        if link is Link.ISOLATED:
+            seconds = self._seconds(1.0, 8.0)
         failures.set_link(self._c, node, link, seconds)
         return f"link to the ZooKeeper servers: {link}, for {seconds:.1f} s"
 
@@ -210,6 +226,22 @@ class Fate:
         controller.wrong_password.add(who)
         self._c.later(self._seconds(20.0, 200.0), "", lambda: controller.wrong_password.discard(who))
         return f"{who} has a wrong password for its {controller.device}"
+
+    def _storage(self, node: SimNode) -> str:
+        del node
+
+        def well() -> None:
+            self._c.closing.fails = False
+
+        self._c.closing.fails = True
+        self._c.later(self._seconds(10.0, 60.0), "the storage can be closed and opened again", well)
+        return "the storage cannot be closed or opened"
+
+    def _watchdog_starves(self, node: SimNode) -> str:
+        if node.watchdog is None or not node.watchdog.armed:
+            return ""
+        failures.starve_watchdog(self._c, node)
+        return "its watchdog will bite late"
 
     def _wall_clock(self, node: SimNode) -> str:
         jump = self._c.rng.choice((-86400.0, -30.0, 30.0, 3600.0, 400_000.0))

@@ -33,6 +33,8 @@ class Site(NamedTuple):
     rng: random.Random
     fencing: Callable[[str, str], None]
     """Told of each call that will switch a node off, when it begins: node, coordinator."""
+    switched: Callable[[str], None]
+    """Told of a node whose power a device is about to cut, and with an empty string when it has."""
 
 
 class SimFence(FenceDriver):
@@ -80,8 +82,14 @@ class SimFence(FenceDriver):
             return wanted
         works = mode in (Mode.OK, Mode.SLOW) or (mode is Mode.GARBAGE and rng.random() < 0.5)
         takes = rng.uniform(10.0, 20.0) if mode is Mode.SLOW else rng.uniform(0.1, 1.5)
+
+        def switch() -> None:
+            self._site.switched(target.node if wanted is PowerState.OFF else "")
+            controller.switch(wanted)
+            self._site.switched("")
+
         if works:
-            caller.send(takes, lambda: controller.switch(wanted))
+            caller.send(takes, switch)
         caller.pause(takes + rng.uniform(0.02, 0.5))
         if not controller.answers():
             raise NotReady(f"the {controller.device} of node {target.node} does not answer any more")

@@ -1,7 +1,7 @@
 """What must hold after every step."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from pvc_core.hypervisor.memory import MemoryWorld
 from pvc_core.model.base import Document
@@ -13,6 +13,10 @@ from pvc_core.store.memory import MemoryTree
 from pvc_core.testkit.simulator.truth import Truth
 
 T = TypeVar("T", bound=Document)
+
+
+_WITHOUT_LEASE: Final = ("lease", "generation")
+"""What a node changes to get its lease; for everything else it needs one."""
 
 
 class Violation(AssertionError):
@@ -99,6 +103,8 @@ class Invariants:
             if not path.startswith(keys.ROOT):
                 continue
             area, _, rest = path.removeprefix(keys.ROOT + "/").partition("/")
+            if area not in _WITHOUT_LEASE and self._truth.is_late(by):
+                self._violated(f"{by} writes {path} without a lease")
             if area == "claim":
                 self._claim_changed(by, rest)
             elif area == "lease":
@@ -174,6 +180,8 @@ class Invariants:
     def _taken(self, by: str, vm: str, new: VmClaim) -> None:
         if by != new.node:
             self._violated(f"{by} gave the claim of VM {vm}, which nobody held, to {new.node}")
+        elif new.lease != self._truth.standing(by):
+            self._violated(f"{by} takes the claim of VM {vm} with lease {new.lease}, and has {self._truth.standing(by)}")
         spec = self._read(keys.vm_spec(vm))
         wanted = spec is not None and spec.power == "running" and not spec.deleting
         if not wanted and new.node not in self._world.present(vm):

@@ -74,6 +74,11 @@ class SimNode:
         return self.daemon.store if self.daemon is not None else None
 
     @property
+    def client(self) -> str:
+        """What shared storage knows this start of the host by."""
+        return f"{self.name}-{self.boots}"
+
+    @property
     def serves(self) -> bool:
         """A ZooKeeper server runs on it that the others can reach."""
         return (
@@ -83,5 +88,5 @@ class SimNode:
     def figures(self) -> HostFigures:
         """Return what its kernel says."""
         return HostFigures(
-            kernel="simulated", architecture="x86_64", boot_id=f"{self.name}-{self.boots}", load1=0.0
+            kernel="simulated", architecture="x86_64", boot_id=self.client, load1=0.0
         )

@@ -10,12 +10,13 @@ from pvc_core.ops.fence_level import FenceLevelAdd, fence_level_add
 from pvc_core.ops.node import NodeQuery
 from pvc_core.ops.node_service import NodeFlush, NodeMaintenance, node_flush, node_maintenance, node_ready
 from pvc_core.ops.vm_define import vm_define
-from pvc_core.ops.vm_definition import VmDefine
+from pvc_core.ops.vm_definition import DiskDefinition, VmDefine
 from pvc_core.ops.vm_move import VmMigrate, VmMove, VmUnmigrate, vm_migrate, vm_move, vm_unmigrate
 from pvc_core.ops.vm_power import VmStart, VmStop, vm_restart, vm_shutdown, vm_start, vm_stop
 from pvc_core.ops.vm_remove import VmRemove, vm_remove
 from pvc_core.ops.vm_views import VmQuery
 from pvc_core.testkit.simulator.cluster import Cluster
+from pvc_core.testkit.simulator.storage import POOL, add_pool, add_volume
 
 METHODS: Final = ("live-or-shutdown", "live-or-shutdown", "live", "shutdown")
 RESTART: Final = ("always", "always", "always", "always", "on-crash", "never")
@@ -24,9 +25,12 @@ RESTART: Final = ("always", "always", "always", "always", "on-crash", "never")
 class Operators:
     """People who use the cluster: each call of ``act`` makes one request, chosen at random."""
 
-    def __init__(self, cluster: Cluster, vms: int) -> None:
+    def __init__(self, cluster: Cluster, vms: int, *, disks: float = 0.0) -> None:
+        """``vms``: how many there may be at once; ``disks``: the part of them that has a disk on shared storage."""
         self._c = cluster
         self._vms = vms
+        self._disks = disks
+        self._pool = add_pool(cluster.operator, cluster.backend, cluster.new_id()) if disks else None
         self.done = 0
         self.refused = 0
         requests: list[tuple[int, Callable[[], str]]] = [
@@ -73,11 +77,15 @@ class Operators:
                     except PvcError as error:
                         self._c.note(f"refused fence level of {node.name}: {error}")
 
-    def all_ready(self) -> None:
-        """Put every node back into service, as at the end of all maintenance."""
+    def end_maintenance(self) -> None:
+        """End all maintenance."""
         cluster_maintenance(self._c.ops, ClusterMaintenance(maintenance=False))
         for name in self._c.nodes:
             node_maintenance(self._c.ops, NodeMaintenance(node=name, maintenance=False))
+
+    def all_ready(self) -> None:
+        """Put every node back into service."""
+        for name in self._c.nodes:
             node_ready(self._c.ops, NodeQuery(node=name))
 
     def define(self) -> str:
@@ -106,11 +114,19 @@ class Operators:
                 restart=rng.choice(RESTART),
                 priority=rng.choice((-10, 0, 0, 0, 10)),
                 shutdown_timeout_s=20,
+                disks=self._disk(vm),
                 start=True,
             ),
         )
         self._c.invariants.vms[vm] = None
         return f"define {vm[:8]}"
+
+    def _disk(self, vm: str) -> tuple[DiskDefinition, ...]:
+        if self._pool is None or self._c.rng.random() >= self._disks:
+            return ()
+        name = f"disk-{vm[:8]}"
+        add_volume(self._c.operator, self._c.backend, self._pool, self._c.new_id(), name)
+        return (DiskDefinition(pool=POOL, volume=name),)
 
     def _start(self) -> str:
         vm = self._vm()

@@ -3,11 +3,15 @@
 import random
 from typing import NamedTuple
 
+from pvc_core.model.errors import PvcError
+from pvc_core.ops.cluster import ClusterSettings, cluster_settings
 from pvc_core.testkit.simulator.cluster import Cluster
 from pvc_core.testkit.simulator.fate import Fate
 from pvc_core.testkit.simulator.invariants import Violation
+from pvc_core.testkit.simulator.loss import Figures, Loss
 from pvc_core.testkit.simulator.node import NodeSetup
 from pvc_core.testkit.simulator.operators import Operators
+from pvc_core.testkit.simulator.quiet import Quiet
 from pvc_core.testkit.simulator.settled import check_settled
 
 TROUBLE_S = 120.0
@@ -18,11 +22,11 @@ LOOK_S = 60.0
 """Whether it has is looked at this often."""
 
 _LEVELS = (
-    ((("bmc",),), 12),
+    ((("bmc",),), 10),
     ((("bmc",), ("pdu-a",)), 3),
     ((("pdu-a", "pdu-b"),), 2),
     ((("bmc",), ("pdu-a", "pdu-b")), 1),
-    ((), 2),
+    ((), 4),
 )
 
 
@@ -30,9 +34,12 @@ class Run(NamedTuple):
     """What happened in a run that kept all invariants."""
 
     seed: int
+    kind: str
+    """``storm``: many faults and requests; ``loss``: nodes die at one moment, and their VMs' bound is watched."""
     nodes: int
     vms: int
     steps: int
+    virtual_s: float
     requests: int
     refused: int
     faults: dict[str, int]
@@ -40,6 +47,7 @@ class Run(NamedTuple):
     revoked: int
     fence_calls: int
     late_kills: int
+    figures: tuple[Figures, ...]
     trace: tuple[str, ...]
 
 
@@ -47,7 +55,53 @@ class Failed(AssertionError):
     """A run that broke an invariant; the message ends with the trace."""
 
 
-def setups(rng: random.Random) -> list[NodeSetup]:
+def run(seed: int, *, trouble_s: float = TROUBLE_S, verbose: bool = False) -> Run:
+    """Run one seed.  Raises Failed with a readable trace; ``verbose``: with everything that the daemons log."""
+    rng = random.Random(seed ^ 0x5EED)  # noqa: S311  (a seeded run, not a secret)
+    nodes = _setups(rng)
+    cluster = Cluster(seed, nodes, verbose=verbose)
+    vms = rng.choice((5, 10, 10, 20, 20, 20, 30, 40)) if rng.random() < 0.98 else 200
+    operators = Operators(cluster, vms, disks=rng.choice((0.0, 0.0, 0.0, 0.7, 1.0)))
+    fate, loss = Fate(cluster), Loss(cluster, rng)
+    kind = "loss" if seed % 3 == 0 else "storm"
+    cluster.later(4.0, "", operators.set_levels)
+    for _ in range(vms * 3 // 4):
+        cluster.later(rng.uniform(5.0, 12.0), "", lambda: _quietly(operators))
+    try:
+        with cluster.trace.listening():
+            if kind == "loss":
+                steps = _lose(cluster, loss)
+            else:
+                steps = _storm(cluster, operators, fate, rng, trouble_s)
+            cluster.note("everything is repaired, and every node is put back into service")
+            fate.make_peace()
+            operators.end_maintenance()
+            steps += _settle(cluster, fate, operators)
+    except AssertionError as error:
+        lines = "\n".join(cluster.trace.lines)
+        raise Failed(f"seed {seed}: {error}\n\ntrace of seed {seed}:\n{lines}") from error
+    finally:
+        cluster.close()
+    return Run(
+        seed=seed,
+        kind=kind,
+        nodes=len(nodes),
+        vms=len(cluster.invariants.vms),
+        steps=steps,
+        virtual_s=cluster.elapsed,
+        requests=operators.done,
+        refused=operators.refused,
+        faults=fate.struck if kind == "storm" else loss.kinds,
+        proofs=cluster.invariants.proofs,
+        revoked=cluster.invariants.revoked,
+        fence_calls=cluster.truth.fence_calls,
+        late_kills=cluster.truth.late_kills,
+        figures=tuple(loss.figures),
+        trace=tuple(cluster.trace.lines),
+    )
+
+
+def _setups(rng: random.Random) -> list[NodeSetup]:
     """Return the nodes of a cluster, 3 to 9."""
     count = rng.choice((3, 3, 3, 4, 4, 5, 5, 6, 7, 8, 9))
     coordinators = 5 if count >= 5 and rng.random() < 0.3 else 3
@@ -63,6 +117,46 @@ def setups(rng: random.Random) -> list[NodeSetup]:
         )
         for number in range(1, count + 1)
     ]
+
+
+def _quietly(operators: Operators) -> None:
+    try:
+        operators.define()
+    except PvcError:
+        pass  # its node was not there yet
+
+
+def _storm(cluster: Cluster, operators: Operators, fate: Fate, rng: random.Random, trouble_s: float) -> int:
+    end = cluster.clock.monotonic() + trouble_s
+    settings = ClusterSettings(power_on_after_fence=rng.random() < 0.5, return_after_fence=rng.random() < 0.5)
+
+    def next_request() -> None:
+        operators.act()
+        if cluster.clock.monotonic() < end:
+            cluster.later(rng.expovariate(1 / 1.5), "", next_request)
+
+    def next_fault() -> None:
+        fate.strike()
+        if cluster.clock.monotonic() < end:
+            cluster.later(rng.expovariate(1 / 8.0), "", next_fault)
+
+    cluster.later(3.0, "", lambda: cluster_settings(cluster.ops, settings) and None)
+    cluster.later(12.0, "", next_request)
+    cluster.later(15.0, "", next_fault)
+    steps = cluster.run(trouble_s)
+    cluster.note("no more faults; what has no power stays so")
+    fate.make_peace()
+    operators.end_maintenance()
+    quiet = Quiet(cluster)
+    steps += cluster.run(quiet.bound_s)
+    quiet.check()
+    return steps
+
+
+def _lose(cluster: Cluster, loss: Loss) -> int:
+    cluster.later(15.0, "", loss.prepare)
+    steps = cluster.run(40.0)
+    return steps + cluster.run(loss.strike() + 2.0)
 
 
 def _settle(cluster: Cluster, fate: Fate, operators: Operators) -> int:
@@ -84,55 +178,3 @@ def _settle(cluster: Cluster, fate: Fate, operators: Operators) -> int:
     steps += cluster.run(LOOK_S)
     check()
     return steps
-
-
-def run(seed: int, *, trouble_s: float = TROUBLE_S, verbose: bool = False) -> Run:
-    """Run one seed.  Raises Failed with a readable trace; ``verbose``: with everything that the daemons log."""
-    rng = random.Random(seed ^ 0x5EED)  # noqa: S311  (a seeded run, not a secret)
-    nodes = setups(rng)
-    cluster = Cluster(seed, nodes, verbose=verbose)
-    vms = rng.choice((5, 10, 10, 20, 20, 20, 30, 40)) if rng.random() < 0.97 else 200
-    operators = Operators(cluster, vms)
-    fate = Fate(cluster)
-    end = cluster.clock.monotonic() + trouble_s
-
-    def next_request() -> None:
-        operators.act()
-        if cluster.clock.monotonic() < end:
-            cluster.later(rng.expovariate(1 / 1.5), "", next_request)
-
-    def next_fault() -> None:
-        fate.strike()
-        if cluster.clock.monotonic() < end:
-            cluster.later(rng.expovariate(1 / 8.0), "", next_fault)
-
-    cluster.later(4.0, "", operators.set_levels)
-    for _ in range(vms * 3 // 4):
-        cluster.later(rng.uniform(5.0, 12.0), "", lambda: operators.define() and None)
-    cluster.later(12.0, "", next_request)
-    cluster.later(15.0, "", next_fault)
-    try:
-        with cluster.trace.listening():
-            steps = cluster.run(trouble_s + 100.0)
-            cluster.note("all faults have passed; every node is put back into service")
-            fate.make_peace()
-            steps += _settle(cluster, fate, operators)
-    except AssertionError as error:
-        lines = "\n".join(cluster.trace.lines)
-        raise Failed(f"seed {seed}: {error}\n\ntrace of seed {seed}:\n{lines}") from error
-    finally:
-        cluster.close()
-    return Run(
-        seed=seed,
-        nodes=len(nodes),
-        vms=len(cluster.invariants.vms),
-        steps=steps,
-        requests=operators.done,
-        refused=operators.refused,
-        faults=fate.struck,
-        proofs=cluster.invariants.proofs,
-        revoked=cluster.invariants.revoked,
-        fence_calls=cluster.truth.fence_calls,
-        late_kills=cluster.truth.late_kills,
-        trace=tuple(cluster.trace.lines),
-    )

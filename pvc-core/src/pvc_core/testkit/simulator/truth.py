@@ -35,6 +35,7 @@ class Truth:
         """Nodes in maintenance, and since when; ``""`` is the cluster."""
         self._called: dict[tuple[str, str], float] = {}
         """By coordinator and node: when the last fence call began that was right."""
+        self._switching = ""
         self.fence_calls = 0
         self.late_kills = 0
         """Nodes that had a lease again by the time their power was cut by a call that began before."""
@@ -67,8 +68,12 @@ class Truth:
 
     def power_lost(self, node: str) -> None:
         """A node's host is off."""
-        if node in self._standing and any(self._called.get((by, node), -60.0) > self._clock.monotonic() - 60.0 for by in self._nodes):
+        if node in self._standing and self._switching == node:
             self.late_kills += 1
+
+    def switched(self, node: str) -> None:
+        """A fence device is about to cut a node's power (empty: it has)."""
+        self._switching = node
 
     def power_back(self, node: str) -> None:
         """A node's host starts."""
@@ -104,9 +109,13 @@ class Truth:
         """Return the generation of the lease that a node has."""
         return self._standing.get(node)
 
+    def is_late(self, by: str) -> bool:
+        """It is a node without a lease."""
+        return by in self._nodes and by not in self._standing
+
     def blocked(self, node: str) -> bool:
         """Whatever executes on a node cannot write to shared storage."""
-        return node in self._backend.blocked
+        return self._nodes[node].client in self._backend.blocked
 
     def disproof(self, proof: Proof, node: str, lease: int, pools: Collection[str]) -> str:
         """Return why a proof about a node that lost this lease is not true, or an empty string.
@@ -116,13 +125,18 @@ class Truth:
         if proof.kind is ProofKind.STORAGE:
             if not set(pools) <= set(proof.pools) or not pools:
                 return f"it covers pools {sorted(proof.pools)}, and the disks are on {sorted(pools)}"
-            return "" if self.blocked(node) else "the node is not kept from writing"
+            return "" if self.blocked(node) or self._is_over(node, lease) else "the node is not kept from writing"
         lost = self._lost.get((node, lease))
         if lost is None:
             return f"its lease {lease} was never lost"
         host = self._nodes[node]
-        if host.power.on and host.boots <= self._boot[node, lease]:
+        if not self._is_over(node, lease):
             return "its host still runs as it did under that lease"
         if proof.kind is ProofKind.POWER and host.power.on and self._powered.get(node, 0.0) < lost:
             return "its power was never off after that lease was lost"
         return ""
+
+    def _is_over(self, node: str, lease: int) -> bool:
+        """The host's start in which it had this lease is over."""
+        host = self._nodes[node]
+        return not host.power.on or host.boots > self._boot.get((node, lease), host.boots)

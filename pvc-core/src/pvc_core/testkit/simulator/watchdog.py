@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pvc_core.model.base import Condition
 from pvc_core.node.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -61,19 +62,13 @@ class OpenWatchdog:
         self._timer.disarm()
 
 
-def start_feeding(cluster: "Cluster", daemon: "SimDaemon", timer: WatchdogTimer) -> None:
-    """Let a daemon that starts feed its node's watchdog, as its threads would."""
-    watchdog = Watchdog(
-        daemon.agent.lease,
-        daemon.node.clock,
-        lambda: OpenWatchdog(timer, daemon.effect),
-        daemon.parts.state.put_condition,
-    )
+def make_watchdog(daemon: "SimDaemon", timer: WatchdogTimer) -> Watchdog:
+    """Return the part of a daemon that feeds its node's watchdog; whoever has it calls ``tick``."""
 
-    def tick() -> None:
-        if daemon.alive:
-            if not daemon.node.frozen:
-                daemon.act("watchdog", watchdog.tick)
-            cluster.later(watchdog.feed_interval_s * cluster.rng.uniform(0.8, 1.0), "", tick)
+    def tell(condition: Condition) -> None:
+        daemon.parts.state.put_condition(condition)
 
-    cluster.later(cluster.rng.uniform(0.0, 0.5), "", tick)
+    watchdog = Watchdog(daemon.agent.lease, daemon.node.clock, lambda: OpenWatchdog(timer, daemon.effect), tell)
+    # As WatchdogThreads does: before any other work under a new lease.
+    daemon.agent.on_lease(lambda _: watchdog.confirm())
+    return watchdog
