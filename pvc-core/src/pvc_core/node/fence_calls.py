@@ -40,9 +40,14 @@ class FenceCalls:
         self._guard: Final = threading.Lock()
         self._locks: Final[defaultdict[str, AbstractContextManager[object]]] = defaultdict(lock)
 
-    def off(self, node: str, level: FenceLevel) -> Outcome:
-        """Switch all devices of a level off; ok only when at the end each of them reads off."""
-        return self._switch(node, level, PowerState.OFF, lambda driver, target: driver.power_off(target))
+    def off(self, node: str, level: FenceLevel, *, unless: Callable[[], str] | None = None) -> Outcome:
+        """Switch all devices of a level off; ok only when at the end each of them reads off.
+
+        ``unless`` is asked when every device has just answered, immediately before the first one is told: what it
+        returns, if anything, is why none is.  A device that cannot be reached for a while would else cut the power of a
+        node that came back within reach together with it.
+        """
+        return self._switch(node, level, PowerState.OFF, lambda driver, target: driver.power_off(target), unless)
 
     def on(self, node: str, level: FenceLevel) -> Outcome:
         """Switch all devices of a level on; ok only when at the end each of them reads on."""
@@ -57,21 +62,31 @@ class FenceCalls:
                 for device_number, device in enumerate(level.devices, 1)
             )
 
-    def _switch(self, node: str, level: FenceLevel, wanted: PowerState, call: _Call) -> Outcome:
+    def _switch(
+        self, node: str, level: FenceLevel, wanted: PowerState, call: _Call, unless: Callable[[], str] | None = None
+    ) -> Outcome:
         with self._lock(node):
+            why_not = (self._unreadable(node, level) or unless()) if unless is not None else ""
+            if why_not:
+                return Outcome(ok=False, message=why_not)
             said = [self._call(node, device, call) for device in level.devices]
             if len(level.devices) > 1 and all(state is wanted for state, _ in said):
                 # The first may have been switched back while the last was switched.
-                said = [self._call(node, d, lambda driver, target: driver.power_status(target)) for d in level.devices]
+                said = [self._call(node, device, _read) for device in level.devices]
         messages = [
             f"{device.driver}: {error or state.value}"
             for device, (state, error) in zip(level.devices, said, strict=True)
         ]
         return Outcome(all(state is wanted for state, _ in said), ", ".join(messages))
 
+    def _unreadable(self, node: str, level: FenceLevel) -> str:
+        """Return what is wrong with the devices that cannot be read, or an empty string."""
+        answers = [(device.driver, self._call(node, device, _read)[1]) for device in level.devices]
+        return ", ".join(f"{driver}: {error}" for driver, error in answers if error)
+
     def _health(self, node: str, device: FenceDevice, level_number: int, device_number: int) -> DeviceHealth:
         began = self._clock.monotonic()
-        state, error = self._call(node, device, lambda driver, target: driver.power_status(target))
+        state, error = self._call(node, device, _read)
         if state is PowerState.UNKNOWN and not error:
             error = "it answers, but cannot tell whether the power is on"
         return DeviceHealth(
@@ -95,3 +110,7 @@ class FenceCalls:
     def _lock(self, node: str) -> AbstractContextManager[object]:
         with self._guard:
             return self._locks[node]
+
+
+def _read(driver: FenceDriver, target: FenceTarget) -> PowerState:
+    return driver.power_status(target)

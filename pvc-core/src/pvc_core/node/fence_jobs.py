@@ -83,7 +83,7 @@ class FenceJobs:
 
     def _cut_power(self, node: str, number: int, level: FenceLevel) -> Reply:
         began = self._context.clock.monotonic()
-        outcome = self._returned(node) or self._misled(node, number) or self._calls.off(node, level)
+        outcome = self._misled(node, number) or self._calls.off(node, level, unless=lambda: self._returned(node))
         took = self._context.clock.monotonic() - began
 
         def reply(s: plan.Situation, record: FenceRecord) -> plan.Write:
@@ -96,14 +96,13 @@ class FenceJobs:
 
         return reply
 
-    def _returned(self, node: str) -> Outcome | None:
-        """Look for a lease once more, immediately before the power is cut."""
+    def _returned(self, node: str) -> str:
+        """Look for a lease once more, immediately before the power is cut; return why it is not, if so."""
         try:
-            if self._context.store.get(keys.lease(node).path) is None:
-                return None
+            lease = self._context.store.get(keys.lease(node).path)
         except StoreUnavailable as error:
-            return Outcome(ok=False, message=f"not tried: whether the node is back cannot be asked ({error})")
-        return Outcome(ok=False, message="not tried: the node is back")
+            return f"not tried: whether the node is back cannot be asked ({error})"
+        return "" if lease is None else "not tried: the node is back"
 
     def _misled(self, node: str, number: int) -> Outcome | None:
         """Look whether this level was found to say off of the node while it was alive."""
