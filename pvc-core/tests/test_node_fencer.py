@@ -3,144 +3,21 @@
 import pytest
 from msgspec.structs import replace
 
-from pvc_core.model.fence import (
-    FenceDevice,
-    FenceLevel,
-    FenceRecord,
-    FenceStage,
-    Proof,
-    ProofKind,
-)
+from pvc_core.model.fence import FenceLevel, FenceRecord, FenceStage, Proof, ProofKind
 from pvc_core.model.vm import MigrationPhase, MigrationRecord, VmClaim, VmState
-from pvc_core.node.reconcilers import core
 from pvc_core.node.watch import Watch
-from pvc_core.ops.pool import PoolAdd, pool_add
 from pvc_core.ops.vm_define import vm_define
-from pvc_core.ops.vm_definition import DiskDefinition, VmDefine
-from pvc_core.ops.volume import VolumeAdd, volume_add
+from pvc_core.ops.vm_definition import VmDefine
 from pvc_core.plan import fencing as plan
 from pvc_core.plugin.specs.fencing import PowerState
-from pvc_core.plugin.specs.storage import StorageCapabilities
 from pvc_core.store import documents, keys
 from pvc_core.store.api import Put
-from pvc_core.testkit.drivers import DirectDrivers
-from pvc_core.testkit.fake_fence import FakeFence, FakePower
-from pvc_core.testkit.fakes import FakeBackend, FakeStorage
-from pvc_core.testkit.stepped import SteppedCluster
-
-COORDINATORS = ("hv1", "hv2", "hv3")
-LEVEL = FenceLevel(devices=(FenceDevice(driver="fake"),))
-OTHER = FenceLevel(devices=(FenceDevice(driver="other"),))
-
-
-class Site:
-    """Three coordinators with power controllers; what blocks runs when ``answer`` lets it."""
-
-    def __init__(self):
-        self.cluster = SteppedCluster(COORDINATORS)
-        self.power, self.other = FakePower(self._switched), FakePower(self._switched)
-        self.held = False
-        self.pending = []
-        for name in COORDINATORS:
-            self.power.add(name)
-            self.other.add(name)
-            self._add(name)
-        self.cluster.settle()
-        self.primary = self.read(keys.PRIMARY).node
-        self.victim = "hv3"
-        assert self.primary == "hv1"
-        for name in COORDINATORS:
-            self.change(keys.node_spec(name), fence_levels=(LEVEL,))
-        self.cluster.settle()
-
-    def _drivers(self, name):
-        return DirectDrivers(fencing={"fake": FakeFence(self.power), "other": FakeFence(self.other)})
-
-    def _add(self, name):
-        def reconcilers(context, node):
-            return core(context, self.cluster.ops).reconcilers(node)
-
-        self.cluster.add(name, drivers=self._drivers(name), reconcilers=reconcilers, spawn=self._spawn)
-
-    def _spawn(self, name, function):
-        if self.held and name.startswith("fence-"):
-            self.pending.append(function)
-        else:
-            function()
-
-    def answer(self):
-        """Let the calls that were held end."""
-        pending, self.pending = self.pending, []
-        for function in pending:
-            function()
-        self.cluster.settle()
-
-    def _switched(self, node, power):
-        if power is PowerState.OFF:
-            self.dies(node)
-        else:
-            self.cluster.world.power_on(node)
-
-    def dies(self, node):
-        """Let a node lose its power."""
-        if self.cluster.nodes[node].running:
-            self.cluster.nodes[node].kill()
-        self.cluster.world.power_off(node)
-
-    def loses_lease(self, node):
-        """Let the servers drop a dead node's session."""
-        self.cluster.nodes[node].store.expire()
-        self.cluster.settle()
-
-    def lost(self, node):
-        """Let a node lose its power, and its lease a while later."""
-        self.dies(node)
-        self.loses_lease(node)
-
-    def isolated(self, node):
-        """Cut a node off from the store: it lives on, and its lease ends."""
-        store = self.cluster.nodes[node].store
-        store.suspend()
-        store.expire()
-        self.cluster.settle()
-
-    def returns(self, node):
-        """Give a node power, and start its daemon."""
-        self.cluster.world.power_on(node)
-        self.cluster.nodes[node].start()
-        self.cluster.settle()
-
-    def vm(self, name, node="hv3", **definition):
-        vm = vm_define(self.cluster.ops, VmDefine(name=name, memory=512, node=node, start=True, **definition)).id
-        self.cluster.until(lambda: self.cluster.world.running(vm) == [node], 30.0)
-        return vm
-
-    def read(self, key):
-        entry = documents.read(self.cluster.operator, key)
-        return entry.value if entry is not None else None
-
-    def change(self, key, **changes):
-        entry = documents.read(self.cluster.operator, key)
-        new = replace(entry.value, generation=entry.value.generation + 1, **changes)
-        self.cluster.operator.commit(entry.put(new))
-
-    def record(self, node="hv3"):
-        return self.read(keys.fence(node))
-
-    def stage(self, node="hv3"):
-        record = self.record(node)
-        return record.stage if record is not None else None
-
-    def events(self, node="hv1"):
-        return [event for event, _ in self.cluster.nodes[node].drivers.events]
-
-    def until(self, condition, seconds=60.0):
-        return self.cluster.until(condition, seconds)
+from pvc_core.testkit.fence_site import LEVEL, OTHER, ClosableSite, FenceSite
 
 
 @pytest.fixture
 def site():
-    return Site()
+    return FenceSite()
 
 
 def test_the_vms_of_a_dead_node_run_elsewhere_once_its_power_is_proven_off(site):
@@ -593,36 +470,9 @@ def test_a_lease_that_is_taken_while_the_watch_looks_is_not_gone(site):
     assert watch.gone() == {}
 
 
-class Stored(Site):
-    """The same with storage that can be closed to a node, and no power controller that answers for hv3."""
-
-    def __init__(self):
-        self.backend, self.plain = FakeBackend(), FakeBackend()
-        super().__init__()
-        self.power.silent.add("hv3")
-        pool_add(self.cluster.ops, PoolAdd(name="shared", driver="fake"))
-        pool_add(self.cluster.ops, PoolAdd(name="plain", driver="plain"))
-        self.cluster.run(30.0)
-
-    def _drivers(self, name):
-        plain = FakeStorage(self.plain, name, capabilities=StorageCapabilities(formats=("raw",)))
-        drivers = super()._drivers(name)
-        return DirectDrivers(
-            fencing={kind: drivers.fencing(kind) for kind in ("fake", "other")},
-            storage={"fake": FakeStorage(self.backend, name), "plain": plain},
-        )
-
-    def vm_on(self, name, *pools):
-        """Start a VM on hv3 with a disk on each of some pools."""
-        for pool in pools:
-            volume_add(self.cluster.ops, VolumeAdd(pool=pool, name=name, size="4M"))
-        self.cluster.run(10.0)
-        return self.vm(name, disks=tuple(DiskDefinition(pool=pool, volume=name) for pool in pools))
-
-
 @pytest.fixture
 def stored():
-    return Stored()
+    return ClosableSite()
 
 
 def test_a_node_whose_storage_is_closed_loses_the_vms_on_it_and_only_those(stored):
