@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
+from pvc_core.model.errors import PvcError
 from pvc_core.model.fence import FenceAttempt, FenceLevel, FenceRecord, Proof, ProofKind, StorageBlock
 from pvc_core.node.context import NodeContext
 from pvc_core.node.fence_calls import FenceCalls, Outcome
@@ -73,6 +74,8 @@ class FenceJobs:
     def _run(self, node: str, lease: int, call: plan.Call, job: Callable[[], Reply]) -> None:
         try:
             reply = job()
+        except PvcError as error:
+            reply = _failed(call, str(error))
         except Exception as error:
             # Whatever it was, the search goes on.
             log.exception("fence-call-defect node=%s call=%s", node, call)
@@ -83,7 +86,7 @@ class FenceJobs:
 
     def _cut_power(self, node: str, number: int, level: FenceLevel) -> Reply:
         began = self._context.clock.monotonic()
-        outcome = self._misled(node, number) or self._calls.off(node, level, unless=lambda: self._returned(node))
+        outcome = self._misled(node, number) or self._calls.off(node, level, unless=lambda: self._spared(node))
         took = self._context.clock.monotonic() - began
 
         def reply(s: plan.Situation, record: FenceRecord) -> plan.Write:
@@ -96,13 +99,22 @@ class FenceJobs:
 
         return reply
 
-    def _returned(self, node: str) -> str:
-        """Look for a lease once more, immediately before the power is cut; return why it is not, if so."""
+    def _spared(self, node: str) -> str:
+        """Look once more, immediately before the power is cut; return why it is not, if so."""
+        lease, node_spec, cluster = keys.lease(node), keys.node_spec(node), keys.CLUSTER
         try:
-            lease = self._context.store.get(keys.lease(node).path)
+            found = self._context.store.get_many([lease.path, node_spec.path, cluster.path])
         except StoreUnavailable as error:
             return f"not tried: whether the node is back cannot be asked ({error})"
-        return "" if lease is None else "not tried: the node is back"
+        if found[0] is not None:
+            return "not tried: the node is back"
+        for what, entry in (
+            ("node", documents.maybe(node_spec, found[1])),
+            ("cluster", documents.maybe(cluster, found[2])),
+        ):
+            if entry is not None and entry.value.maintenance:
+                return f"not tried: the {what} is in maintenance now"
+        return ""
 
     def _misled(self, node: str, number: int) -> Outcome | None:
         """Look whether this level was found to say off of the node while it was alive."""
