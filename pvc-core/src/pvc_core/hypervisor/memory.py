@@ -86,6 +86,10 @@ class MemoryWorld:
         with self.step():
             return {h.name: h.guests[vm].state for h in self._hosts.values() if vm in h.guests}
 
+    def plan(self, host: str, vm: str) -> DomainPlan:
+        """Return what a guest on a host was started with."""
+        return self._hosts[host].guests[vm].plan
+
     def faults(self, host: str) -> Faults:
         """Return a host's fault switches."""
         return self._hosts[host].faults

@@ -234,11 +234,13 @@ class SimDaemon:
         self.queue.move(self.node.clock.monotonic())
         held, self._held = self._held, []
         for fibre, lock_free in held:
-            wait = self._cluster.rng.uniform(0.0, 2.0) if lock_free and self._cluster.rng.random() < 0.5 else 0.0
-            if wait:
+            if lock_free and self._cluster.rng.random() < 0.5:
+                wait = self._cluster.rng.uniform(0.0, 2.0)
                 self._cluster.later(wait, "", lambda f=fibre: self.go_on(f))  # type: ignore[misc]
-            else:
+            elif self._cluster.fibres.current is None:
                 self.go_on(fibre)
+            else:
+                self._cluster.later(0.0, "", lambda f=fibre: self.go_on(f))  # type: ignore[misc]
 
     # --- dying and being stopped ----------------------------------------------------------------------
 

@@ -31,8 +31,8 @@ class Site(NamedTuple):
     controllers: Mapping[tuple[str, str], Controller]
     """By node and device."""
     rng: random.Random
-    fencing: Callable[[str, str], None]
-    """Told of each call that will switch a node off, when it begins: node, coordinator."""
+    fencing: Callable[[str, str, str], None]
+    """Told of each call that will switch a node off, when it begins: node, device, coordinator."""
     switched: Callable[[str], None]
     """Told of a node whose power a device is about to cut, and with an empty string when it has."""
 
@@ -55,8 +55,8 @@ class SimFence(FenceDriver):
         return self._connect(target).read()
 
     def power_off(self, target: FenceTarget) -> PowerState:
+        self._site.fencing(target.node, target.parameters["device"], self._me)
         self._caller.effect(f"before power-off {target.node}")
-        self._site.fencing(target.node, self._me)
         state = self._switch(target, PowerState.OFF)
         self._caller.effect(f"after power-off {target.node}")
         return state

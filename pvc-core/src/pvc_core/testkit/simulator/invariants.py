@@ -82,7 +82,7 @@ class Invariants:
 
     def _harmless(self, vm: str, host: str) -> bool:
         """A copy that cannot write, as all its disks are on storage that is closed to its node."""
-        return self._truth.blocked(host) and bool(self._pools(vm))
+        return self._truth.blocked(host) and bool(self._world.plan(host, vm).vm.disks)
 
     def _pools(self, vm: str) -> set[str]:
         """Return the ids of the pools of a VM's disks."""

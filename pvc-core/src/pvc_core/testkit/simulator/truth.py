@@ -14,6 +14,10 @@ _LATE_S: Final = 1.0
 """A fence call may begin so long after the node has got a new lease: the look at the lease and the call are two things."""
 
 
+_LEVEL_S: Final = 60.0
+"""All devices of a level are told within this time."""
+
+
 class Truth:
     """Ledger of leases, power and fence calls.  ``violated`` is called with what must never happen."""
 
@@ -79,20 +83,22 @@ class Truth:
         """A node's host starts."""
         self._powered[node] = self._clock.monotonic()
 
-    def fencing(self, node: str, by: str) -> None:
-        """A coordinator begins a call that will switch a node off."""
+    def fencing(self, node: str, device: str, by: str) -> None:
+        """A coordinator begins a call that will switch a node, or a part of its power, off."""
         now = self._clock.monotonic()
         self.fence_calls += 1
+        began = self._called.get((by, node))
+        first = not any(device in level[1:] for level in self._nodes[node].setup.levels)
+        if not first and began is not None and now - began < _LEVEL_S:
+            return  # the others of a level follow the first, which was right
         since = self._taken.get(node)
-        if since is None or now - since <= _LATE_S:
+        why_not = self._left_alone(node, now)
+        if since is not None and now - since > _LATE_S:
+            why_not = f"has had a lease for {now - since:.1f} s"
+        if why_not:
+            self.violated(f"{by} fences {node}, which {why_not}")
+        else:
             self._called[by, node] = now
-            reason = self._left_alone(node, now)
-            if reason:
-                self.violated(f"{by} fences {node}, which {reason}")
-            return
-        right = self._called.get((by, node))
-        if right is None or now - right > 30.0 or right <= since - 30.0:
-            self.violated(f"{by} fences {node}, which has had a lease for {now - since:.1f} s")
 
     def _left_alone(self, node: str, now: float) -> str:
         if node in self._released:
