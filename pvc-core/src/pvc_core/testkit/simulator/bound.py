@@ -44,7 +44,9 @@ def down_s(p: Prospects, coordinators: Sequence[str], timing: Timing, *, disks: 
         if disks and p.closable and "storage" in p.recovery:
             proofs.append(gone + timing.grace + failed + _BLOCK_S)
         if p.watchdog_down_s and "watchdog" in p.recovery:
-            proofs.append(gone + max(timing.grace, p.watchdog_down_s))
+            # While some VMs are proven by closed storage and others not, it is looked at in intervals only.
+            look = timing.publish if p.closable and not disks else 0.0
+            proofs.append(gone + max(timing.grace, p.watchdog_down_s) + look)
         if not proofs:
             return None
         worst = max(worst, min(proofs))

@@ -1,16 +1,25 @@
 """Once faults have ended: what can be proven is proven, and what was taken from dead nodes runs elsewhere."""
 
-from pvc_core.model.vm import VmState
+from collections import Counter
+from typing import Final, TypeVar
+
+from pvc_core.model.base import Document
+from pvc_core.model.vm import VmSpec, VmState
 from pvc_core.store import documents, keys
 from pvc_core.testkit.simulator.bound import Prospects, down_s
 from pvc_core.testkit.simulator.cluster import Cluster
 from pvc_core.testkit.simulator.invariants import Violation
 from pvc_core.testkit.simulator.node import SimNode
 
-_RETRY_S = 60.0 + 30.0
+T = TypeVar("T", bound=Document)
+
+_RETRY_S: Final = 60.0 + 30.0
 """The longest pause between two rounds, and a round that was under way."""
-_LATEST_S = 30.0
+_LATEST_S: Final = 30.0
 """Daemons that were killed or stopped are back by then."""
+
+_RESERVED_MIB: Final = 1024
+"""Of each node's memory, for the host itself."""
 
 
 class Quiet:
@@ -25,15 +34,15 @@ class Quiet:
         self._boots = {node.name: node.boots for node in self._expected}
 
     def _must_be_fenced(self, node: SimNode) -> bool:
-        last = documents.maybe(keys.generation(node.name), self._c.tree.peek(keys.generation(node.name).path))
-        return last is not None and not last.value.released
+        last = self._read(keys.generation(node.name))
+        return last is not None and not last.released
 
     def _bound(self, node: SimNode) -> float | None:
-        last = documents.maybe(keys.generation(node.name), self._c.tree.peek(keys.generation(node.name).path))
+        last = self._read(keys.generation(node.name))
         prospects = Prospects(
             levels=[[self._c.controllers[node.name, device] for device in level] for level in node.setup.levels],
             recovery=("power", "storage", "watchdog"),
-            watchdog_down_s=last.value.watchdog_down_s if last is not None else 0.0,
+            watchdog_down_s=last.watchdog_down_s if last is not None else 0.0,
             closable=True,
         )
         coordinators = [other.name for other in self._c.nodes.values() if other.coordinator]
@@ -57,23 +66,31 @@ class Quiet:
 
     def _check_restarted(self, node: SimNode) -> None:
         record = self._c.invariants.records().get(node.name)
-        if record is None or not self._room():
-            return
-        for freed in (vm.vm for vm in record.vms if vm.outcome == "freed"):
-            spec = documents.maybe(keys.vm_spec(freed), self._c.tree.peek(keys.vm_spec(freed).path))
-            status = documents.maybe(keys.vm_status(freed), self._c.tree.peek(keys.vm_status(freed).path))
-            if spec is None or spec.value.power != "running" or spec.value.deleting or status is None:
+        for freed in (vm.vm for vm in record.vms if vm.outcome == "freed") if record is not None else ():
+            spec, status = self._read(keys.vm_spec(freed)), self._read(keys.vm_status(freed))
+            if spec is None or spec.power != "running" or spec.deleting or status is None:
                 continue
-            if status.value.state is VmState.WAITING and not self._c.world.running(freed):
-                raise Violation(f"VM {freed}, taken from {node.name}, waits although there is room: {status.value}")
+            if status.state is VmState.WAITING and not self._c.world.running(freed) and self._room(spec):
+                raise Violation(f"VM {freed}, taken from {node.name}, waits although there is room: {status}")
 
-    def _room(self) -> bool:
-        """Some node takes VMs; memory is plenty in these runs."""
-        for node in self._c.nodes.values():
-            spec = documents.maybe(keys.node_spec(node.name), self._c.tree.peek(keys.node_spec(node.name).path))
-            status = documents.maybe(keys.node_status(node.name), self._c.tree.peek(keys.node_status(node.name).path))
-            leased = self._c.tree.peek(keys.lease(node.name).path) is not None
-            if leased and spec is not None and status is not None:
-                if spec.value.scheduling == "ready" and status.value.scheduling == "ready":
-                    return True
-        return False
+    def _room(self, vm: VmSpec) -> bool:
+        """Some node takes VMs, and has the memory for this one."""
+        placed = Counter[str | None]()
+        for other in self._c.invariants.vms:
+            spec = self._read(keys.vm_spec(other))
+            if spec is not None and spec.power == "running" and other != vm.id:
+                placed[spec.node] += spec.memory_mib
+        return any(
+            self._takes_vms(node.name) and placed[node.name] + vm.memory_mib <= node.setup.memory_mib - _RESERVED_MIB
+            for node in self._c.nodes.values()
+        )
+
+    def _takes_vms(self, node: str) -> bool:
+        spec, status = self._read(keys.node_spec(node)), self._read(keys.node_status(node))
+        if spec is None or status is None or self._read(keys.lease(node)) is None:
+            return False
+        return spec.scheduling == "ready" and status.scheduling == "ready"
+
+    def _read(self, key: keys.Key[T]) -> T | None:
+        entry = documents.maybe(key, self._c.tree.peek(key.path))
+        return entry.value if entry is not None else None
