@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pvc_core.model.errors import PvcError
 from pvc_core.model.fence import FenceAttempt, FenceLevel, FenceRecord, Proof, ProofKind, StorageBlock
 from pvc_core.node.context import NodeContext
-from pvc_core.node.fence_calls import FenceCalls, Outcome
+from pvc_core.node.fence_calls import FenceCalls
 from pvc_core.node.storage_block import StorageFences
 from pvc_core.node.tasks import Spawn
 from pvc_core.plan import fencing as plan
@@ -86,7 +86,7 @@ class FenceJobs:
 
     def _cut_power(self, node: str, number: int, level: FenceLevel) -> Reply:
         began = self._context.clock.monotonic()
-        outcome = self._misled(node, number) or self._calls.off(node, level, unless=lambda: self._spared(node))
+        outcome = self._calls.off(node, level, unless=lambda: self._spared(node, number))
         took = self._context.clock.monotonic() - began
 
         def reply(s: plan.Situation, record: FenceRecord) -> plan.Write:
@@ -99,11 +99,12 @@ class FenceJobs:
 
         return reply
 
-    def _spared(self, node: str) -> str:
-        """Look once more, immediately before the power is cut; return why it is not, if so."""
+    def _spared(self, node: str, number: int) -> str:
+        """Look once more, immediately before the power is cut by a level; return why it is not, if so."""
         lease, node_spec, cluster = keys.lease(node), keys.node_spec(node), keys.CLUSTER
+        health = keys.fence_health(self._context.name)
         try:
-            found = self._context.store.get_many([lease.path, node_spec.path, cluster.path])
+            found = self._context.store.get_many([lease.path, node_spec.path, cluster.path, health.path])
         except StoreUnavailable as error:
             return f"not tried: whether the node is back cannot be asked ({error})"
         if found[0] is not None:
@@ -114,15 +115,11 @@ class FenceJobs:
         ):
             if entry is not None and entry.value.maintenance:
                 return f"not tried: the {what} is in maintenance now"
-        return ""
-
-    def _misled(self, node: str, number: int) -> Outcome | None:
-        """Look whether this level was found to say off of the node while it was alive."""
-        found = documents.read(self._context.store, keys.fence_health(self._context.name))
-        devices = found.value.nodes.get(node, ()) if found is not None else ()
+        mine = documents.maybe(health, found[3])
+        devices = mine.value.nodes.get(node, ()) if mine is not None else ()
         if any(device.misleading for device in devices if device.level == number):
-            return Outcome(ok=False, message="not believed: it said off while the node was alive")
-        return None
+            return "not believed: it said off while the node was alive"
+        return ""
 
     def _block_storage(self, node: str, lease: int) -> Reply:
         """Find out what is to be closed, which goes into the record; called again, have it closed."""
