@@ -29,6 +29,9 @@ WATCHED: Final = (keys.SPEC, keys.CLAIM, keys.TASK, keys.LEASE, keys.FENCE, keys
 _WITHOUT_LEASE: Final = frozenset({"session", "primary"})
 """Kinds that are looked at also while this node has no lease: they notice that and act on it."""
 
+_UNCLEAN: Final = frozenset({"duties", "fence-health"})
+"""Kinds that need a lease, but not that what comes first under it is done: the cluster's business, not this node's."""
+
 _FULL_SCAN_EVERY: Final = 10
 """Every so many resyncs all specs are read: a safety net under the watches."""
 
@@ -217,16 +220,19 @@ class Agent:
         reconciler = self._reconcilers.get(kind)
         if reconciler is None:
             return None
-        if kind not in _WITHOUT_LEASE and self.lease.generation() is None:
+        if kind not in _WITHOUT_LEASE and not self._may_work(kind):
             self._dropped = True
             return None
         if kind == "vm" and not self.interest.concerns_vm(id_):
             return None
         delay = reconciler.reconcile(id_)
-        if kind == "session" and self._dropped and self.lease.generation() is not None:
+        if kind == "session" and self._dropped and self.session.entered():
             self._scan_fully_after_disturbance()
             self._look_at_everything()
         return delay
+
+    def _may_work(self, kind: str) -> bool:
+        return self.lease.generation() is not None if kind in _UNCLEAN else self.session.entered()
 
     def _taken(self, generation: int) -> None:
         for call in self._on_taken:

@@ -46,6 +46,11 @@ class Session:
         """Look at the store at the next call, even if the lease seems to stand."""
         self._verify = True
 
+    def entered(self) -> bool:
+        """Return whether all that has to be done first under the lease that is held now has been done."""
+        generation = self._lease.generation()
+        return generation is not None and generation == self._generation
+
     def looked(self) -> float:
         """Return when the lease was last looked at, on the monotonic clock: the daemon's sign of life."""
         return self._looked

@@ -9,6 +9,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from pvc_core.hypervisor.api import HypervisorUnavailable
 from pvc_core.model.errors import PvcError
 from pvc_core.model.fence import FenceRecord, FenceStage
 from pvc_core.node.context import NodeContext
@@ -41,12 +42,12 @@ def clean_up(context: NodeContext) -> bool:
         return False
     closed = bool(entry.value.blocked)
     lost = _lost(context, closed=closed)
-    for vm in lost:
-        log.warning("domain-ended vm=%s node=%s reason=claim-lost-while-fenced", vm, me)
-        context.hypervisor.destroy(vm)
+    wrong = _end(context, lost)
     left = _lost(context, closed=closed)
     if left:
-        raise NotClean(f"node {me} was fenced and still has domains that it may not run: {', '.join(left)}")
+        why = "; ".join(f"{vm} ({wrong.get(vm, 'it is here again')})" for vm in left)
+        _tell(context, entry, f"domains that it may not run any more do not end: {why}")
+        raise NotClean(f"node {me} was fenced and still has domains that it may not run: {why}")
     if closed:
         _give_up_claims(context)
     _record(context, entry, len(lost))
@@ -64,11 +65,26 @@ def _lost(context: NodeContext, *, closed: bool) -> list[str]:
     ]
 
 
+def _end(context: NodeContext, vms: list[str]) -> dict[str, str]:
+    """End domains; return why some did not end.  Raises HypervisorUnavailable."""
+    wrong = {}
+    for vm in vms:
+        log.warning("domain-ended vm=%s node=%s reason=claim-lost-while-fenced", vm, context.name)
+        try:
+            context.hypervisor.destroy(vm)
+        except HypervisorUnavailable:
+            raise
+        except PvcError as error:
+            # The others must not go on because of this one.
+            wrong[vm] = str(error)
+    return wrong
+
+
 def _give_up_claims(context: NodeContext) -> None:
     store, me = context.store, context.name
-    claims = documents.read_many(store, [keys.claim(vm) for vm in sorted(store.children(keys.CLAIM))])
+    claims = documents.read_all(store, [keys.claim(vm) for vm in sorted(store.children(keys.CLAIM))])
     for claim in claims:
-        if claim is None or claim.value.node != me:
+        if claim.value.node != me:
             continue
         vm = claim.value.vm
         spec, status = documents.read(store, keys.vm_spec(vm)), documents.read(store, keys.vm_status(vm))
@@ -82,8 +98,14 @@ def _give_up_claims(context: NodeContext) -> None:
         log.warning("claim-given-up vm=%s node=%s reason=storage-was-closed", vm, me)
 
 
+def _tell(context: NodeContext, entry: Entry[FenceRecord], why: str) -> None:
+    """Let the record say what the clean-up waits for: nothing else of this node does until it is done."""
+    if entry.value.waits_for != why:
+        context.store.commit(entry.put(replace(entry.value, waits_for=why)), *context.lease.guard())
+
+
 def _record(context: NodeContext, entry: Entry[FenceRecord], ended: int) -> None:
-    record, wall = replace(entry.value, dirty=False), context.clock.wall()
+    record, wall = replace(entry.value, dirty=False, waits_for=""), context.clock.wall()
     said = f"it is back and clean: {ended} domains were ended"
     stage = FenceStage.RETURNED if record.stage in _FENCED else record.stage
     context.store.commit(entry.put(with_event(record, stage, said, context.name, wall)), *context.lease.guard())

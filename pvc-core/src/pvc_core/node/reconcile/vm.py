@@ -24,6 +24,7 @@ from pvc_core.model.vm import (
     VmStatus,
 )
 from pvc_core.node.context import NodeContext
+from pvc_core.node.lease import LeaseLost
 from pvc_core.node.reconcile import resources
 from pvc_core.node.reconcile.vm_view import VmDocuments, VmViews
 from pvc_core.ops.context import Ops
@@ -185,18 +186,20 @@ class VmReconciler:
         self._views.note(id_, attached=True)
         try:
             disks, nics = needs.attach(self._c.drivers, id_, s.claim.epoch, incoming=False)
-            self._c.hypervisor.start(
-                DomainPlan(
-                    vm=s.vm,
-                    disks=disks,
-                    nics=nics,
-                    machine=self._machine(s.vm),
-                    cpu_model=s.vm.cpu_model or read.cluster.cpu_model,
-                    console_log=f"{self._c.console_directory}/{id_}.log",
-                )
+            domain = DomainPlan(
+                vm=s.vm,
+                disks=disks,
+                nics=nics,
+                machine=self._machine(s.vm),
+                cpu_model=s.vm.cpu_model or read.cluster.cpu_model,
+                console_log=f"{self._c.console_directory}/{id_}.log",
             )
-        except HypervisorUnavailable:
-            raise  # whether it started is unknown: the next call sees
+            if self._c.lease.generation() != s.lease:
+                # A driver may have taken so long that this node was fenced meanwhile, and is back.
+                raise LeaseLost(f"VM {id_} is not started: lease {s.lease}, under which that was begun, is lost")
+            self._c.hypervisor.start(domain)
+        except (HypervisorUnavailable, LeaseLost):
+            raise  # whether it started, or still should, is unknown: the next call sees
         except PvcError as error:
             log.warning("domain-start-failed vm=%s error=%s", id_, error)
             failed = plan.crashed(s, s.vm, s.status or VmStatus(id=id_), f"it could not be started: {error}")
