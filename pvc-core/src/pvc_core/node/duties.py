@@ -78,9 +78,7 @@ class LostTasks:
             ids = store.children(keys.TASK)
             self._ended &= set(ids)
             unread = [keys.task(id_) for id_ in ids if id_ not in self._ended]
-            for entry in documents.read_many(store, unread):
-                if entry is None:
-                    continue
+            for entry in documents.read_all(store, unread):
                 if entry.value.state in FINAL:
                     self._ended.add(entry.value.id)
                 elif entry.value.node in missing.beyond or entry.value.node not in members:
@@ -124,14 +122,14 @@ class Orphans:
         if last is not None and last[0] == working and now - last[1] < self._context.timing.resync:
             return missing.next_s
         pool_ids = [keys.pool_spec(id_) for id_ in store.children(f"{keys.SPEC}/pool")]
-        pools = [entry for entry in documents.read_many(store, pool_ids) if entry is not None]
+        pools = documents.read_all(store, pool_ids)
         for pool in pools:
             if pool.value.node not in working:
                 self._reassign(pool, f"pool {pool.value.name}", pool.value.driver, guard)
         drivers = {pool.value.id: pool.value.driver for pool in pools}
         volumes = [keys.volume_spec(id_) for id_ in store.children(f"{keys.SPEC}/volume")]
-        for volume in documents.read_many(store, volumes):
-            if volume is not None and volume.value.node not in working and volume.value.pool in drivers:
+        for volume in documents.read_all(store, volumes):
+            if volume.value.node not in working and volume.value.pool in drivers:
                 self._reassign(volume, f"volume {volume.value.name}", drivers[volume.value.pool], guard)
         self._looked_at = working, now
         return missing.next_s
@@ -207,7 +205,7 @@ class EndMaintenance:
         store = self._context.store
         specs = [keys.node_spec(node) for node in store.children(f"{keys.SPEC}/node")]
         cluster = self._end(documents.read(store, keys.CLUSTER), guard)
-        return least(cluster, *(self._end(entry, guard) for entry in documents.read_many(store, specs)))
+        return least(cluster, *(self._end(entry, guard) for entry in documents.read_all(store, specs)))
 
     def _end(self, entry: Entry[Maintained] | None, guard: Guard) -> float | None:
         """End one maintenance that is over; return the seconds until it must be looked at again."""

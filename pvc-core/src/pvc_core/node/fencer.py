@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from pvc_core.model.cluster import Cluster
-from pvc_core.model.errors import Conflict
+from pvc_core.model.errors import Conflict, PvcError
 from pvc_core.model.fence import FenceRecord, FenceStage
 from pvc_core.model.node import LeaseGeneration, NodeSpec
 from pvc_core.node.context import NodeContext
@@ -22,7 +22,7 @@ from pvc_core.node.watch import Gone, Watch
 from pvc_core.plan import fencing as plan
 from pvc_core.plan.backoff import least
 from pvc_core.store import documents, keys
-from pvc_core.store.api import Check, CheckAbsent, Operation
+from pvc_core.store.api import Check, CheckAbsent, Operation, StoreUnavailable
 from pvc_core.store.documents import Entry
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,12 @@ class Fencer:
             except Conflict as error:
                 log.debug("fence-conflict node=%s error=%s", node, error)
                 pause = _AGAIN_S
+            except StoreUnavailable:
+                raise
+            except PvcError as error:
+                # Trouble with one node must not cost the others their fencing, nor what their devices answered.
+                log.warning("fence-failed node=%s error=%s", node, error)
+                pause = self._limits.retry_s
             pauses.append(pause)
         return least(*pauses)
 
@@ -78,24 +84,26 @@ class Fencer:
     def _read(self) -> dict[str, _Facts]:
         """Return the nodes that are gone, and those that have a record."""
         store, gone = self._context.store, self._watch.gone()
-        members = set(store.children(f"{keys.SPEC}/node"))
-        nodes = sorted(members & (set(gone) | set(store.children(keys.FENCE))))
+        members, recorded = map(set, store.children_many([f"{keys.SPEC}/node", keys.FENCE]))
+        nodes = sorted(members & (set(gone) | recorded))
         for node in set(self._searches) - set(nodes):
             self._forget(node)
         if not nodes:
             return {}
         cluster = documents.read(store, keys.CLUSTER)
-        specs = documents.read_many(store, [keys.node_spec(node) for node in nodes])
-        lasts = documents.read_many(store, [keys.generation(node) for node in nodes])
-        records = documents.read_many(store, [keys.fence(node) for node in nodes])
+        specs = {e.value.id: e for e in documents.read_all(store, [keys.node_spec(node) for node in nodes])}
+        lasts = {e.value.node: e for e in documents.read_all(store, [keys.generation(node) for node in nodes])}
+        records = {e.value.node: e for e in documents.read_all(store, [keys.fence(node) for node in nodes])}
         found = {}
-        for node, spec, last, record in zip(nodes, specs, lasts, records, strict=True):
-            if spec is None or last is None:
-                continue
+        for node in nodes:
+            if node not in specs or node not in lasts or (node in recorded and node not in records):
+                continue  # absent, or cannot be read: that was told
             seen = gone.get(node)
-            if seen is not None and seen.last.version != last.version:
+            if seen is not None and seen.last.version != lasts[node].version:
                 continue  # it was back since the look at the leases: there will be another
-            found[node] = _Facts(spec, last, record, seen, cluster.value if cluster is not None else Cluster())
+            found[node] = _Facts(
+                specs[node], lasts[node], records.get(node), seen, cluster.value if cluster is not None else Cluster()
+            )
         return found
 
     def _situation(self, node: str, facts: _Facts, record: Entry[FenceRecord] | None) -> plan.Situation:
@@ -175,9 +183,8 @@ class Fencer:
         self, facts: _Facts, before: Entry[FenceRecord] | None, step: plan.Write, guard: Guard
     ) -> Entry[FenceRecord]:
         new, old = step.record, before.value if before is not None else None
-        if step.search is not None:
-            self._searches[new.node] = (new.lease, step.search)
         if before is not None and new == old:
+            self._remember(step)
             return before
         key = keys.fence(new.node)
         if before is None:
@@ -186,6 +193,8 @@ class Fencer:
         else:
             self._context.store.commit(before.put(new), *self._checks(facts, guard))
             after = before._replace(value=new, version=before.version + 1)
+        # Not before it is written: after a conflict the search goes on from where it was.
+        self._remember(step)
         if step.told:
             self._tell(new, step.told)
         if new.proofs and not (old is not None and old.lease == new.lease and old.proofs):
@@ -193,6 +202,10 @@ class Fencer:
         if new.waits_for and new.waits_for != (old.waits_for if old is not None else ""):
             log.warning("fence-waits node=%s round=%d reason=%r", new.node, new.round, new.waits_for)
         return after
+
+    def _remember(self, step: plan.Write) -> None:
+        if step.search is not None:
+            self._searches[step.record.node] = (step.record.lease, step.search)
 
     def _tell(self, record: FenceRecord, message: str) -> None:
         log.warning("fence node=%s lease=%d stage=%s message=%r", record.node, record.lease, record.stage, message)

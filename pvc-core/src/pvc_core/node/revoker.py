@@ -14,7 +14,7 @@ from pvc_core.model.vm import VmClaim, VmSpec, VmStatus
 from pvc_core.node.context import NodeContext
 from pvc_core.plan.revocation import Revocation, covering, refused_by_the_dead, revoke
 from pvc_core.store import documents, keys
-from pvc_core.store.api import Operation
+from pvc_core.store.api import Node, Operation
 from pvc_core.store.documents import Entry
 
 log = logging.getLogger(__name__)
@@ -132,11 +132,11 @@ class Revoker:
         if not claims:
             return []
         ids = [claim.value.vm for claim in claims]
-        specs = documents.read_many(self._context.store, [keys.vm_spec(id_) for id_ in ids])
-        statuses = documents.read_many(self._context.store, [keys.vm_status(id_) for id_ in ids])
+        specs = self._context.store.get_many([keys.vm_spec(id_).path for id_ in ids])
+        statuses = self._context.store.get_many([keys.vm_status(id_).path for id_ in ids])
         return [
-            _Vm(claim, spec.value if spec is not None else None, status)
-            for claim, spec, status in zip(claims, specs, statuses, strict=True)
+            _Vm(claim, *_readable(id_, spec, status))
+            for claim, id_, spec, status in zip(claims, ids, specs, statuses, strict=True)
         ]
 
     def _pools(self) -> dict[str, str]:
@@ -144,6 +144,16 @@ class Revoker:
         store = self._context.store
         found = documents.read_all(store, [keys.pool_spec(id_) for id_ in store.children(f"{keys.SPEC}/pool")])
         return {entry.value.name: entry.value.id for entry in found}
+
+
+def _readable(id_: str, spec: Node | None, status: Node | None) -> tuple[VmSpec | None, Entry[VmStatus] | None]:
+    """Return a VM's documents; none of them when one cannot be read: it is then freed as one without a spec."""
+    try:
+        found = documents.maybe(keys.vm_spec(id_), spec)
+        return found.value if found is not None else None, documents.maybe(keys.vm_status(id_), status)
+    except documents.CorruptDocument as error:
+        log.error("document-unreadable error=%s", error)
+        return None, None
 
 
 def _pools_of(vm: VmSpec | None, pools: dict[str, str]) -> set[str]:

@@ -39,23 +39,25 @@ class Watch:
         self._context = context
         self._gone: dict[str, Gone] = {}
         self._never: dict[str, float] = {}
-        """Nodes that are members and never had a lease."""
+        """Nodes that are members and never had a lease, or one of which nothing can be read."""
 
     def look(self) -> None:
         """Read all leases; what the other methods return is as of then."""
         store = self._context.store
         members, leases = store.children_many([f"{keys.SPEC}/node", keys.LEASE])
         without = sorted(set(members) - set(leases))
-        last = documents.read_many(store, [keys.generation(node) for node in without])
+        found = documents.read_all(store, [keys.generation(node) for node in without])
+        last = {entry.value.node: entry for entry in found}
         # Looked at once more: a lease that was taken between the two reads is not gone.  And the time after the reads:
         # what was seen gone was gone by then.
         again = set(store.children(keys.LEASE)) if without else set()
         now = self._context.clock.monotonic()
         gone: dict[str, Gone] = {}
         never: dict[str, float] = {}
-        for node, entry in zip(without, last, strict=True):
+        for node in without:
             if node in again:
                 continue
+            entry = last.get(node)
             if entry is None:
                 never[node] = self._never.get(node, now)
                 continue
