@@ -41,9 +41,12 @@ class Placed(View, frozen=True, kw_only=True):
 
 
 def apply_evacuation(ops: Ops, node: str, guard: Guard = ()) -> Placed:
-    """Give every running VM of a node that drains another place; remembers home.  Plans all before it writes any."""
+    """Give every running VM of a node that drains another place; remembers home.  Plans all before it writes any.
+
+    Also those that have another place already, on a node that is not alive any more.
+    """
     snapshot = read_cluster(ops)
-    vms = _read_running(ops, snapshot, [row.id for row in snapshot.vms.values() if row.node == node])
+    vms = _read_running(ops, snapshot, _leaving(snapshot, node))
     plan = _plan(ops, snapshot, vms, {node: "it is being flushed"})
 
     def moved(spec: VmSpec) -> VmSpec:
@@ -59,7 +62,7 @@ def apply_evacuation(ops: Ops, node: str, guard: Guard = ()) -> Placed:
 def plan_flush(ops: Ops, node: str) -> Evacuation:
     """Return where the running VMs of a node would go, without writing anything."""
     snapshot = read_cluster(ops)
-    vms = _read_running(ops, snapshot, [row.id for row in snapshot.vms.values() if row.node == node])
+    vms = _read_running(ops, snapshot, _leaving(snapshot, node))
     return _plan(ops, snapshot, vms, {node: "it is being flushed"})
 
 
@@ -123,6 +126,17 @@ def _homeless(ops: Ops, snapshot: ClusterSnapshot, vms: list[VmDocuments]) -> li
         return view is not None and not obstacle(spec, without_vm(view, spec), policy, resources.capabilities(spec))
 
     return [vm for vm in vms if not fits(vm.spec)]
+
+
+def _leaving(snapshot: ClusterSnapshot, node: str) -> list[str]:
+    """Return the VMs that a node which drains has to find a place for."""
+    alive = snapshot.alive()
+    return [
+        row.id
+        for row in snapshot.vms.values()
+        if row.node == node
+        or (row.node not in alive and row.id in snapshot.claims and snapshot.claims[row.id].node == node)
+    ]
 
 
 def _held(snapshot: ClusterSnapshot, vm: str) -> bool:

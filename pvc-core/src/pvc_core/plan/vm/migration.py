@@ -101,9 +101,9 @@ def migrating(s: Snapshot, vm: VmSpec, record: MigrationRecord) -> Action:
             return EndMigration(failed=True, message=f"node {record.target} refused: {record.message}")
         case MigrationPhase.PREPARE | MigrationPhase.READY if not wanted:
             return EndMigration(failed=False, message="the move is not wanted any more")
+        case MigrationPhase.PREPARE | MigrationPhase.READY if not s.target_alive:
+            return EndMigration(failed=True, message=f"node {record.target} lost its lease")
         case MigrationPhase.PREPARE:
-            if not s.target_alive:
-                return EndMigration(failed=True, message=f"node {record.target} lost its lease")
             if waited > s.limits.prepare_s:
                 return EndMigration(failed=True, message=f"node {record.target} did not get ready in time")
             return say(s, vm, VmState.MIGRATING, f"{record.target} gets ready") or Idle(again_s=5.0)
