@@ -11,8 +11,8 @@ from pvc_core.ops.snapshot import ClusterSnapshot
 from pvc_core.ops.vm_write import changed, with_documents
 from pvc_core.ops.volume_documents import choose_volume_node
 from pvc_core.store import keys
-from pvc_core.store.api import Delete, Operation
-from pvc_core.store.documents import Entry, read_many
+from pvc_core.store.api import Check, CheckAbsent, Delete, Operation
+from pvc_core.store.documents import Entry, read, read_many
 
 S = TypeVar("S", PoolSpec, VolumeSpec)
 
@@ -57,18 +57,25 @@ def reassign_storage(ops: Ops, node: str) -> None:
 
 
 def leftovers(ops: Ops, node: str) -> list[Operation]:
-    """Return the deletions of what is left of a node beside its spec."""
+    """Return the deletions of what is left of a node beside its spec, and the check that it has not been back since.
+
+    The number of its last lease stays, so that no proof, claim or count of an old lease holds for a new one.  So does a
+    fence record with debts: the host may still run guests that were taken from it, and must end them should it return.
+    """
+    generation = keys.generation(node).path
     paths = [
         keys.node_status(node).path,
-        keys.generation(node).path,
         keys.usage(node).path,
-        # A new node of this name begins with lease 1 again: no record of an old one may count for it.
-        keys.fence(node).path,
         keys.fence_health(node).path,
         *[keys.network_status(network, node).path for network in ops.store.children(f"{keys.SPEC}/network")],
     ]
-    found = ops.store.get_many(paths)
-    return [Delete(path, item.version) for path, item in zip(paths, found, strict=True) if item is not None]
+    last, *found = ops.store.get_many([generation, *paths])
+    record = read(ops.store, keys.fence(node))
+    operations: list[Operation] = [CheckAbsent(generation) if last is None else Check(generation, last.version)]
+    operations += [Delete(path, item.version) for path, item in zip(paths, found, strict=True) if item is not None]
+    if record is not None and not record.value.dirty and not record.value.blocked:
+        operations.append(record.delete())
+    return operations
 
 
 def _hand_over(entry: Entry[S], node: str | None) -> Operation:

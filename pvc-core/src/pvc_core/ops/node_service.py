@@ -170,6 +170,8 @@ def node_remove(ops: Ops, request: NodeQuery) -> NodeRemoved:
     def once() -> NodeRemoved:
         entry = resolve.node(ops, request.node)
         name = entry.value.id
+        # Before the claims are read, so that a node that was back for a moment since is not removed.
+        remnants = leftovers(ops, name)
         snapshot = read_cluster(ops)
         if name in snapshot.nodes and snapshot.nodes[name].alive:
             raise InUse(f"node {name} is alive: flush it and stop its daemon first")
@@ -186,7 +188,7 @@ def node_remove(ops: Ops, request: NodeQuery) -> NodeRemoved:
         # Each step may be repeated; the last one takes the node out only if it has not come back.
         displaced.update(displace_vms(ops, snapshot, name))
         reassign_storage(ops, name)
-        ops.store.commit(entry.delete(), CheckAbsent(keys.lease(name).path), *leftovers(ops, name))
+        ops.store.commit(entry.delete(), CheckAbsent(keys.lease(name).path), *remnants)
         return NodeRemoved(node=name, displaced=tuple(sorted(displaced)))
 
     removed = attempt(f"node {request.node!r} could not be removed", once)

@@ -5,7 +5,7 @@ What is in the tree and in the file falls into three classes:
 - *Wanted*: settings, specs, names, references, and what plugins keep.  Made equal to the file: what
   the file lacks is removed, except for nodes that are alive.
 - *Observed*: status, usage, lease generations, claims, the primary.  What is in the tree is newer than
-  the file, so it stays.  Into a tree with objects a claim comes back without its holder, only so that
+  the file, so it stays; the generation of a node's lease also when the file lacks the node, as it never runs backwards.  Into a tree with objects a claim comes back without its holder, only so that
   its epoch does not run backwards: a claim says who runs a VM at this moment, and an old one beside a
   guest that runs elsewhere could have it run twice.
 - *Momentary*: leases, fences and tasks.  Never restored: a job or a fence of that day must not run again.
@@ -144,7 +144,7 @@ class _Plan(NamedTuple):
         if path in self.saved or path in keys.BASE or self.tree[path].ephemeral or below(path, _MOMENTARY):
             return False
         match path.removeprefix(f"{keys.ROOT}/").split("/"):
-            case ["spec" | "status" | "name" | "ref", "node", node, *_] | ["usage" | "generation", node]:
+            case ["spec" | "status" | "name" | "ref", "node", node, *_] | ["usage", node]:
                 return node not in alive
             case ["claim", vm]:
                 return keys.vm_spec(vm).path not in self.saved and not _held(self.tree, vm)
