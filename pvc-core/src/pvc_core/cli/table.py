@@ -212,6 +212,11 @@ CORE: Final = (
         ),
     ),
     Entry(
+        "simulate",
+        "Play failures on a simulated cluster, from scenario files.",
+        "pvc_core.testkit.scenario.cli:simulate",
+    ),
+    Entry(
         "completion",
         "Print the script that completes words in your shell.",
         "pvc_core.cli.commands.completion:completion",

@@ -1,1 +1,4 @@
-"""Scenario files: a cluster, what befalls it at which time, and what must come of it, run in the simulator."""
+"""Scenario files: failures at stated times against a simulated cluster, and what must come of them.
+
+Run by ``pvc simulate``; the format is described in docs/scenarios.md.
+"""
