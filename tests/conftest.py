@@ -55,6 +55,7 @@ class Cluster:
     def close(self) -> None:
         if self._store is not None:
             self._store.close()
+            self._store = None
 
     # --- commands -----------------------------------------------------------------------------------
 
@@ -246,6 +247,12 @@ class Guests:
     def _left(self) -> dict[str, dict[str, Any]]:
         rows = self._cluster.pvc.json("storage", "volume", "list")
         return {f"{row['pool']}/{row['name']}": row for row in rows}
+
+
+@pytest.fixture(scope="session")
+def view_of(eventually: Callable[..., Any]) -> Callable[[Any], Cluster]:
+    """Return what makes a view of another sandbox, for a test that has its own."""
+    return lambda sandbox: Cluster(sandbox, eventually)
 
 
 @pytest.fixture(scope="session")
