@@ -566,6 +566,7 @@ def test_guests_whose_storage_may_have_been_closed_start_afresh_when_it_is_open(
 
 def test_storage_that_cannot_be_opened_keeps_the_node_from_running_vms(stored):
     vm = stored.vm_on("a", "shared")
+    new = vm_define(stored.cluster.ops, VmDefine(name="new", memory=512, node="hv3", node_limit=("hv3",))).id
     stored.isolated("hv3")
     stored.until(lambda: stored.read(keys.claim(vm)).node in ("hv1", "hv2"))
     for name in ("hv1", "hv2"):
@@ -575,10 +576,11 @@ def test_storage_that_cannot_be_opened_keeps_the_node_from_running_vms(stored):
     node.store.reconnect()
     stored.until(lambda: stored.stage() is FenceStage.RETURNED)
     stored.change(keys.node_spec("hv3"), scheduling="ready")
-    new = vm_define(stored.cluster.ops, VmDefine(name="new", memory=512, node="hv3", start=True)).id
+    stored.change(keys.vm_spec(new), power="running")
     stored.cluster.run(60.0)
     assert stored.cluster.world.running(new) == []
-    assert stored.read(keys.vm_status(new)).reason == "node hv3 was fenced, and storage is still closed to it"
+    said = "hv3: it was fenced, and its storage cannot be opened again: "
+    stored.until(lambda: said in stored.read(keys.vm_status(new)).reason)
     for name in ("hv1", "hv2"):
         stored.cluster.nodes[name].drivers.mend_driver("fake")
     stored.until(lambda: stored.cluster.world.running(new) == ["hv3"], 180.0)

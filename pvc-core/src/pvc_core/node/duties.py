@@ -14,7 +14,7 @@ from pvc_core.model.errors import Conflict, NoNodeFits
 from pvc_core.model.node import NodeSpec
 from pvc_core.model.storage import PoolSpec, VolumeSpec
 from pvc_core.model.task import FINAL, Task, TaskState
-from pvc_core.model.vm import VmState
+from pvc_core.model.vm import VmState, VmStatus
 from pvc_core.node.context import NodeContext
 from pvc_core.node.watch import Watch
 from pvc_core.ops.context import Ops
@@ -179,15 +179,18 @@ class Placing:
         claim, status = keys.claim(vm), documents.read(store, keys.vm_status(vm))
         why = "; ".join(f"{node}: {reason}" for node, reason in sorted(reasons.items())) or "the cluster has no nodes"
         reason = f"no node can take it: {why}"
-        if status is None or (status.value.state, status.value.reason) == (VmState.WAITING, reason):
+        old = status.value if status is not None else VmStatus(id=vm)
+        if (old.state, old.reason) == (VmState.WAITING, reason):
             return
-        waiting = replace(status.value, state=VmState.WAITING, node=None, reason=reason)
+        waiting = replace(old, state=VmState.WAITING, node=None, reason=reason)
+        say = status.put(waiting) if status is not None else documents.create(keys.vm_status(vm), waiting)
         held = documents.read(store, claim)
         vacant = CheckAbsent(claim.path) if held is None else Check(claim.path, held.version)
         if held is not None and held.value.node:
             return
         try:
-            store.commit(status.put(waiting), vacant, *guard)
+            # Nor does it outlive its VM.
+            store.commit(say, vacant, Check(keys.vm_spec(vm).path), *guard)
         except Conflict as error:
             log.debug("stuck-not-told vm=%s error=%s", vm, error)
         else:

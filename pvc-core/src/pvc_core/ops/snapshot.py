@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from pvc_core.model.cluster import Cluster
+from pvc_core.model.fence import FenceStage
 from pvc_core.model.node import HYPERVISOR, LeaseGeneration, NodeSpec, NodeStatus
 from pvc_core.model.placement import NodeView
 from pvc_core.model.vm import Power, VmSpec
@@ -83,9 +84,21 @@ class ClaimRow(msgspec.Struct, frozen=True):
     migration: MigrationRow | None = None
 
 
+class FenceRow(msgspec.Struct, frozen=True):
+    """What is left to do about a node that was fenced."""
+
+    stage: str = ""
+    dirty: bool = False
+    blocked: tuple[msgspec.Raw, ...] = ()
+    waits_for: str = ""
+
+
 _VM: Final = msgspec.json.Decoder(VmRow)
 _STATUS: Final = msgspec.json.Decoder(StatusRow)
 _CLAIM: Final = msgspec.json.Decoder(ClaimRow)
+_FENCE: Final = msgspec.json.Decoder(FenceRow)
+_SOUGHT: Final = (FenceStage.SUSPECTED, FenceStage.FENCING)
+"""Stages in which a record waits for a proof, not for what the node owes."""
 
 
 class NodeFacts(NamedTuple):
@@ -97,6 +110,8 @@ class NodeFacts(NamedTuple):
     """Its lease exists."""
     last: LeaseGeneration
     """Its last lease; generation 0: it never had one."""
+    owes: str = ""
+    """Why it takes no VMs since it was fenced; empty: it does."""
 
     @property
     def released(self) -> bool:
@@ -111,6 +126,8 @@ class NodeFacts(NamedTuple):
         """Return why the node takes no VMs now, or an empty string."""
         if not self.alive:
             return "its daemon is stopped" if self.released or self.status is None else "its lease is gone"
+        if self.owes:
+            return self.owes
         if self.status is None or self.status.daemon == "starting":
             return "its daemon is starting"
         if self.status.daemon != "running":
@@ -262,7 +279,7 @@ def _view(name: str, facts: NodeFacts, allocated: int, provisioned: int, vcpus: 
 
 
 def _node_paths(names: list[str]) -> list[str]:
-    return [path for name in names for path in (key.path for key in _node_keys(name))]
+    return [path for name in names for path in (key.path for key in (*_node_keys(name), keys.fence(name)))]
 
 
 def _node_keys(name: str) -> tuple[keys.Key[NodeSpec], keys.Key[NodeStatus], keys.Key[LeaseGeneration]]:
@@ -272,14 +289,35 @@ def _node_keys(name: str) -> tuple[keys.Key[NodeSpec], keys.Key[NodeStatus], key
 def _node_facts(names: list[str], leases: frozenset[str], found: list[Node | None]) -> dict[str, NodeFacts]:
     result: dict[str, NodeFacts] = {}
     for index, name in enumerate(names):
+        spec_node, status_node, last_node, fence = found[4 * index : 4 * index + 4]
         spec_key, status_key, generation_key = _node_keys(name)
-        spec = maybe(spec_key, found[3 * index])
-        status = maybe(status_key, found[3 * index + 1])
-        generation = maybe(generation_key, found[3 * index + 2])
-        if spec is not None:
-            last = generation.value if generation is not None else LeaseGeneration(node=name)
-            result[name] = NodeFacts(spec.value, status.value if status else None, name in leases, last)
+        spec, status, last = (
+            maybe(spec_key, spec_node),
+            maybe(status_key, status_node),
+            maybe(generation_key, last_node),
+        )
+        if spec is None:
+            continue
+        result[name] = NodeFacts(
+            spec.value,
+            status.value if status is not None else None,
+            name in leases,
+            last.value if last is not None else LeaseGeneration(node=name),
+            _owes(fence),
+        )
     return result
+
+
+def _owes(fence: Node | None) -> str:
+    """Return why a node takes no VMs for longer than a moment since it was fenced, or an empty string."""
+    if fence is None:
+        return ""
+    try:
+        row = _FENCE.decode(fence.value)
+    except msgspec.MsgspecError:
+        return "its fence record cannot be read"
+    stuck = row.waits_for and (row.dirty or row.blocked) and row.stage not in _SOUGHT
+    return f"it was fenced, and {row.waits_for}" if stuck else ""
 
 
 def _row(decoder: msgspec.json.Decoder[R], path: str, node: Node) -> R:
