@@ -21,7 +21,7 @@ from pvc_core.plan.evacuation import Candidate, Evacuation, plan_evacuation
 from pvc_core.plan.placement import obstacle, without_vm
 from pvc_core.store import keys
 from pvc_core.store.api import Operation, TransactionFailed
-from pvc_core.store.documents import maybe
+from pvc_core.store.documents import CorruptDocument, maybe
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def apply_evacuation(ops: Ops, node: str, guard: Guard = ()) -> Placed:
 
     Also those that have another place already, on a node that is not alive any more.
     """
-    snapshot = read_cluster(ops)
+    snapshot = read_cluster(ops, lenient=True)
     vms = _read_running(ops, snapshot, _leaving(snapshot, node))
     plan = _plan(ops, snapshot, vms, {node: "it is being flushed"})
 
@@ -68,7 +68,7 @@ def plan_flush(ops: Ops, node: str) -> Evacuation:
 
 def apply_return(ops: Ops, node: str, guard: Guard = ()) -> Placed:
     """Bring back the VMs that are at home on this node, as far as they fit."""
-    snapshot = read_cluster(ops)
+    snapshot = read_cluster(ops, lenient=True)
     home = [row.id for row in snapshot.vms.values() if row.home == node and not row.deleting]
     vms = _read(ops, snapshot, home)
     running = [vm for vm in vms if vm.spec.power == "running"]
@@ -85,7 +85,7 @@ def apply_return(ops: Ops, node: str, guard: Guard = ()) -> Placed:
 
 def autostart_for(ops: Ops, node: str, guard: Guard = ()) -> list[str]:
     """Ask for a start of the stopped VMs with autostart that are placed on this node; returns their ids."""
-    snapshot = read_cluster(ops)
+    snapshot = read_cluster(ops, lenient=True)
     rows = snapshot.vms.values()
     wanted = [r.id for r in rows if r.node == node and r.autostart and r.power == "stopped" and not r.deleting]
     vms = _read(ops, snapshot, wanted)
@@ -98,7 +98,7 @@ def place_waiting(ops: Ops, guard: Guard = (), *, keep: Collection[str] = ()) ->
     A VM has no place when nobody holds its claim and it has no node, or one that cannot take it: drained, in
     maintenance, not alive, removed, or full; VMs of the nodes ``keep`` are left where they are.  A removal has no node when its node is not alive and the claim is vacant.
     """
-    snapshot = read_cluster(ops)
+    snapshot = read_cluster(ops, lenient=True)
     _finish_removals(ops, snapshot, guard)
     vacant = [row.id for row in snapshot.vms.values() if not _held(snapshot, row.id) and row.node not in keep]
     homeless = _homeless(ops, snapshot, [vm for vm in _read_running(ops, snapshot, vacant) if not vm.holder])
@@ -156,16 +156,19 @@ def _finish_removals(ops: Ops, snapshot: ClusterSnapshot, guard: Guard) -> None:
 
 
 def _read(ops: Ops, snapshot: ClusterSnapshot, ids: Iterable[str]) -> list[VmDocuments]:
-    """Return the documents of VMs; specs as of the snapshot, status and claim as of now."""
+    """Return the documents of VMs; specs as of the snapshot, status and claim as of now; without what cannot be read."""
     wanted = sorted(ids)
     statuses, claims = [keys.vm_status(id_) for id_ in wanted], [keys.claim(id_) for id_ in wanted]
     found = ops.store.get_many([key.path for key in statuses] + [key.path for key in claims])
-    return [
-        VmDocuments(snapshot.spec(id_), maybe(status, s), maybe(claim, c))
-        for id_, status, claim, s, c in zip(
-            wanted, statuses, claims, found[: len(wanted)], found[len(wanted) :], strict=True
-        )
-    ]
+    vms = []
+    for id_, status, claim, s, c in zip(
+        wanted, statuses, claims, found[: len(wanted)], found[len(wanted) :], strict=True
+    ):
+        try:
+            vms.append(VmDocuments(snapshot.spec(id_), maybe(status, s), maybe(claim, c)))
+        except CorruptDocument as error:
+            log.error("document-unreadable error=%s", error)
+    return vms
 
 
 def _read_running(ops: Ops, snapshot: ClusterSnapshot, ids: Iterable[str]) -> list[VmDocuments]:

@@ -4,8 +4,9 @@ VM documents are decoded only as far as lists and placement need them: 5,000 VMs
 ten milliseconds.  A snapshot is not of one instant; whoever acts on it checks what matters in his transaction.
 """
 
-from collections.abc import Collection, Mapping
-from typing import Final, NamedTuple, TypeVar
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -21,6 +22,7 @@ from pvc_core.store.api import Node, Store
 from pvc_core.store.documents import CorruptDocument, Entry, decode, maybe
 
 R = TypeVar("R")
+log = logging.getLogger(__name__)
 
 
 class DiskRow(msgspec.Struct, frozen=True):
@@ -96,6 +98,8 @@ class FenceRow(msgspec.Struct, frozen=True):
 _VM: Final = msgspec.json.Decoder(VmRow)
 _STATUS: Final = msgspec.json.Decoder(StatusRow)
 _CLAIM: Final = msgspec.json.Decoder(ClaimRow)
+_UNKNOWN_HOLDER: Final = ClaimRow(node="?")
+"""In place of a claim that cannot be read."""
 _FENCE: Final = msgspec.json.Decoder(FenceRow)
 _SOUGHT: Final = (FenceStage.SUSPECTED, FenceStage.FENCING)
 """Stages in which a record waits for a proof, not for what the node owes."""
@@ -168,8 +172,12 @@ class ClusterSnapshot(NamedTuple):
         return ops.policy._replace(default_selector=self.cluster.default_selector)
 
 
-def read_cluster(ops: Ops) -> ClusterSnapshot:
-    """Read nodes and VMs: one pipelined listing and one pipelined read."""
+def read_cluster(ops: Ops, *, lenient: bool = False) -> ClusterSnapshot:
+    """Read nodes and VMs: one pipelined listing and one pipelined read.
+
+    ``lenient``: a VM that cannot be read is told and left out, and one whose claim cannot be read counts as held by
+    nobody knows whom; otherwise CorruptDocument is raised.
+    """
     store = ops.store
     names, leases, ids = store.children_many([f"{keys.SPEC}/node", keys.LEASE, f"{keys.SPEC}/vm"])
     node_paths = _node_paths(names)
@@ -187,8 +195,8 @@ def read_cluster(ops: Ops) -> ClusterSnapshot:
     return ClusterSnapshot(
         cluster.value if cluster is not None else Cluster(),
         _node_facts(names, frozenset(leases), found[1:start]),
-        {id_: vm_row(id_, node) for id_, node in specs.items()},
-        {id_: _row(_CLAIM, keys.claim(id_).path, node) for id_, node in claims if node is not None},
+        _rows(_VM, keys.vm_spec, specs.items(), lenient=lenient),
+        _rows(_CLAIM, keys.claim, claims, lenient=lenient, instead=_UNKNOWN_HOLDER),
         specs,
     )
 
@@ -318,6 +326,29 @@ def _owes(fence: Node | None) -> str:
         return "its fence record cannot be read"
     stuck = row.waits_for and (row.dirty or row.blocked) and row.stage not in _SOUGHT
     return f"it was fenced, and {row.waits_for}" if stuck else ""
+
+
+def _rows(
+    decoder: msgspec.json.Decoder[R],
+    key: Callable[[str], keys.Key[Any]],
+    found: Iterable[tuple[str, Node | None]],
+    *,
+    lenient: bool,
+    instead: R | None = None,
+) -> dict[str, R]:
+    rows = {}
+    for id_, node in found:
+        if node is None:
+            continue
+        try:
+            rows[id_] = _row(decoder, key(id_).path, node)
+        except CorruptDocument as error:
+            if not lenient:
+                raise
+            log.error("document-unreadable error=%s", error)
+            if instead is not None:
+                rows[id_] = instead
+    return rows
 
 
 def _row(decoder: msgspec.json.Decoder[R], path: str, node: Node) -> R:
