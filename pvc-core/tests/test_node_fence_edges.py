@@ -10,9 +10,10 @@ from pvc_core.ops.node import NodeQuery
 from pvc_core.ops.node_service import node_remove
 from pvc_core.ops.vm_define import vm_define
 from pvc_core.ops.vm_definition import VmDefine
+from pvc_core.plugin.errors import DriverError
 from pvc_core.store import documents, keys
 from pvc_core.store.api import Put
-from pvc_core.testkit.fence_site import ClosableSite, FenceSite
+from pvc_core.testkit.fence_site import LEVEL, OTHER, ClosableSite, FenceSite
 
 
 @pytest.fixture
@@ -85,6 +86,29 @@ def test_an_answer_for_one_node_survives_trouble_with_another(site):
     store.commit = troubled
     site.lost("hv3")
     site.until(lambda: len(site.running(vm)) == 1)
+
+
+def test_a_driver_that_says_very_much_does_not_keep_the_record_from_being_written(site):
+    site.change(keys.node_spec("hv3"), fence_levels=(OTHER, LEVEL))
+    driver = site.cluster.nodes["hv1"].drivers.fencing("other")
+    driver.faults.fail_always("power_status", DriverError("no " * 1_000_000))
+    site.lost("hv3")
+    site.until(lambda: site.stage() is FenceStage.RECOVERED)
+    assert [attempt.ok for attempt in site.record().attempts] == [False, True]
+
+
+def test_claims_are_read_once_for_all_nodes_that_are_gone(site):
+    site.vm("web", node="hv1")
+    for node in ("hv2", "hv3"):
+        site.lost(node)
+    site.until(lambda: {site.stage("hv2"), site.stage("hv3")} == {FenceStage.RECOVERED})
+    site.cluster.run(5.0)
+    node = site.cluster.nodes["hv1"]
+    children, asked = node.store.children, []
+    node.store.children = lambda path: asked.append(path) or children(path)
+    node.agent.queue.add("duties", "")
+    node.agent.step(("duties", ""))
+    assert asked.count(keys.CLAIM) == 1
 
 
 # --- who returns ----------------------------------------------------------------------------------------

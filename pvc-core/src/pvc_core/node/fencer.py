@@ -31,6 +31,8 @@ Guard = tuple[Operation, ...]
 
 _STEPS: Final = 20
 """Of one node in one go; a bound against a plan that never waits."""
+_NAMED: Final = 5
+"""So many VMs are named in a message; more are counted."""
 _AGAIN_S: Final = 0.2
 """After somebody else changed a document between our read and our write."""
 
@@ -63,6 +65,7 @@ class Fencer:
     def __call__(self, guard: Guard) -> float | None:
         """Do everything that can be done now; returns the seconds until there is more."""
         answers = self._take_answers()
+        self._revoker.begin()
         pauses: list[float | None] = []
         for node, facts in self._read().items():
             try:
@@ -221,7 +224,9 @@ class Fencer:
         known, self._uncovered[node] = self._uncovered.get(node, ()), swept.uncovered
         entry, timing = swept.record, self._context.timing
         if swept.uncovered:
-            why = f"no proof covers {', '.join(swept.uncovered)}: their disks are not all on storage that was closed"
+            more = f" and {len(swept.uncovered) - _NAMED} more VMs" if len(swept.uncovered) > _NAMED else ""
+            named = ", ".join(swept.uncovered[:_NAMED])
+            why = f"no proof covers {named}{more}: their disks are not all on storage that was closed"
             if entry.value.whole_node() is None and entry.value.waits_for == "":
                 entry = self._write(facts, entry, plan.Write(replace(entry.value, waits_for=why)), guard)
             return entry, None if not known else timing.publish

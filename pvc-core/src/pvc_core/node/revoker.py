@@ -47,6 +47,12 @@ class Revoker:
 
     def __init__(self, context: NodeContext) -> None:
         self._context = context
+        self._known: list[Entry[VmClaim]] | None = None
+        """All claims as they were read for an earlier node; what is written over them is checked."""
+
+    def begin(self) -> None:
+        """Begin a round over all nodes: claims are read again, once for all of those that have lost none."""
+        self._known = None
 
     def sweep(self, entry: Entry[FenceRecord], guard: Guard) -> Swept:
         """Take every claim from the record's node that its proofs cover."""
@@ -97,6 +103,7 @@ class Revoker:
                     else documents.create(keys.vm_status(new.status.id), new.status)
                 )
         record = replace(entry.value, vms=(*entry.value.vms, *(new.outcome for _, new in batch)))
+        self._known = None
         self._context.store.commit(entry.put(record), *operations, *guard)
         for _, new in batch:
             log.warning(
@@ -117,6 +124,7 @@ class Revoker:
             status = vm.status.value if vm.status is not None else None
             if covering(record, vm.spec, status, _pools_of(vm.spec, pools)) is None:
                 continue
+            self._known = None
             try:
                 self._context.store.commit(claim.put(new), *guard)
             except Conflict as error:
@@ -125,8 +133,10 @@ class Revoker:
                 log.warning("migration-refused vm=%s target=%s reason=proven-dead", new.vm, node)
 
     def _claims(self) -> list[Entry[VmClaim]]:
-        wanted = [keys.claim(vm) for vm in sorted(self._context.store.children(keys.CLAIM))]
-        return documents.read_all(self._context.store, wanted)
+        if self._known is None:
+            wanted = [keys.claim(vm) for vm in self._context.store.children(keys.CLAIM)]
+            self._known = documents.read_all(self._context.store, wanted)
+        return self._known
 
     def _vms(self, claims: list[Entry[VmClaim]]) -> list[_Vm]:
         if not claims:

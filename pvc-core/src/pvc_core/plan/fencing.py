@@ -143,6 +143,9 @@ Step = Write | CutPower | BlockStorage | Revoke | SwitchOn | OpenStorage | PutBa
 
 SWITCH_ON_TRIES: Final = 5
 
+_LONGEST: Final = 1000
+"""Characters of what a driver said, in a record."""
+
 
 def decide(s: Situation) -> Step:
     """Return the next step for a node."""
@@ -287,13 +290,14 @@ def answered(s: Situation, record: FenceRecord, attempt: FenceAttempt, proof: Pr
 
     Only for the record under which the try was begun (same lease), while the node has no lease.
     """
+    attempt = replace(attempt, message=_clipped(attempt.message))
     noted = replace(record, attempts=(*record.attempts, attempt)[-KEPT:])
     if attempt.means == "storage":
         search = s.search._replace(storage_tried=True)
     else:
         search = s.search._replace(level=attempt.level + 1)
     if proof is not None:
-        return _prove(s, noted, proof)._replace(search=search)
+        return _prove(s, noted, replace(proof, evidence=_clipped(proof.evidence)))._replace(search=search)
     return Write(noted, search=search)
 
 
@@ -303,17 +307,22 @@ def switched_on(s: Situation, record: FenceRecord, message: str, *, ok: bool) ->
     search = _later(s, failures)
     if not ok and failures < SWITCH_ON_TRIES:
         return Write(record, search=search)
-    said = f"switched on: {message}" if ok else f"could not be switched on: {message}"
+    said = _clipped(f"switched on: {message}" if ok else f"could not be switched on: {message}")
     return Write(with_event(replace(record, powered_on=said), record.stage, said, s.me, s.wall), search=search)
 
 
 def opened(s: Situation, record: FenceRecord, error: str) -> Write:
     """Return what to write when opening the storage has ended; with an error it is tried again for ever."""
     if error:
-        why = f"its storage cannot be opened again: {error}"
+        why = _clipped(f"its storage cannot be opened again: {error}")
         return Write(replace(record, waits_for=why), search=_later(s, s.search.failures + 1))
     freed = replace(record, blocked=(), waits_for="")
     return Write(with_event(freed, record.stage, "its storage is open again", s.me, s.wall), search=_later(s, 0))
+
+
+def _clipped(text: str) -> str:
+    """Return what a driver said, as far as a record takes it: with many long words it could not be written any more."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _later(s: Situation, failures: int) -> Search:
