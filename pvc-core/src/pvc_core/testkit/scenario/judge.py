@@ -222,7 +222,7 @@ class _Forbidden:
 
     def look(self, now: float) -> None:
         """Look in passing."""
-        if not self._found and self._n.after <= now and (self._n.until is None or now <= self._n.until):
+        if not self._found and self._n.after <= now and (self._n.until is None or now < self._n.until):
             self._found = self._judge.transgression(self._n, now)
 
     def verdict(self) -> Verdict:

@@ -90,6 +90,8 @@ class Observer:
         if taken:
             what = _words([vm.name or self._site.name(vm.vm) for vm in taken])
             self._note(f"{by}: takes {what} from {node}, on {taken[-1].proof}")
+        if old is not None and old.blocked and not new.blocked:
+            self._note(f"{by}: storage is open to {node} again")
         if new.waits_for and (old is None or new.waits_for != old.waits_for):
             self._note(f"{by}: no proof of the death of {node}: {new.waits_for}")
 

@@ -130,7 +130,7 @@ class Never(Section, frozen=True, kw_only=True):
     """Something that must not happen at any moment."""
 
     after: Annotated[Moment, Meta(description="From this moment on.")] = 0.0
-    until: Annotated[Moment | None, Meta(description="Up to this moment; nothing: to the end.")] = None
+    until: Annotated[Moment | None, Meta(description="Before this moment; nothing: to the end.")] = None
     vm: Annotated[str, Meta(description="A VM, or the name of several.")] = ""
     runs_on: Annotated[tuple[str, ...], Meta(description="Its guest executes on one of these nodes.")] = ()
     down: Annotated[bool, Meta(description="Its guest executes nowhere.")] = False

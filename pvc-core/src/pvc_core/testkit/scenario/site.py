@@ -158,8 +158,8 @@ class Site:
 
     @property
     def now(self) -> float:
-        """Seconds since the scenario began."""
-        return self.cluster.clock.monotonic() - self._begun
+        """Seconds since the scenario began; rounded, as 105.2 - 5.2 is not quite 100."""
+        return round(self.cluster.clock.monotonic() - self._begun, 6)
 
     @property
     def begun(self) -> float:
