@@ -297,10 +297,7 @@ class Fencer:
 
 def _summary(record: FenceRecord) -> str:
     """Return one sentence on what became of the node's VMs."""
-    count = {o: sum(vm.outcome == o for vm in record.vms) for o in ("freed", "handed-over", "not-restarted")}
-    if not record.vms:
-        return "it ran no VMs"
-    return (
-        f"{count['freed']} VMs are free to be started elsewhere, {count['handed-over']} had been migrated in time, "
-        f"{count['not-restarted']} are not to be restarted"
-    )
+    words = {"freed": "free to be started elsewhere", "handed-over": "migrated in time", "not-restarted": "left stopped"}
+    counts = {outcome: sum(vm.outcome == outcome for vm in record.vms) for outcome in words}
+    told = [f"{counts[outcome]} {said}" for outcome, said in words.items() if counts[outcome]]
+    return f"of its VMs {', '.join(told)}" if told else "it ran no VMs"
