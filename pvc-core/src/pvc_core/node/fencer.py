@@ -297,7 +297,11 @@ class Fencer:
 
 def _summary(record: FenceRecord) -> str:
     """Return one sentence on what became of the node's VMs."""
-    words = {"freed": "free to be started elsewhere", "handed-over": "migrated in time", "not-restarted": "left stopped"}
+    words = {
+        "freed": "free to be started elsewhere",
+        "handed-over": "migrated in time",
+        "not-restarted": "left stopped",
+    }
     counts = {outcome: sum(vm.outcome == outcome for vm in record.vms) for outcome in words}
     told = [f"{counts[outcome]} {said}" for outcome, said in words.items() if counts[outcome]]
     return f"of its VMs {', '.join(told)}" if told else "it ran no VMs"
