@@ -60,10 +60,11 @@ class Revoker:
         claims = self._claims()
         pending = any(c.value.migration is not None and c.value.migration.target == node for c in claims)
         self._refuse(node, entry.value, claims, guard)
-        pools = self._pools()
+        held = [claim for claim in claims if claim.value.node == node]
+        pools = self._pools() if held else {}
         uncovered: list[str] = []
         todo: list[tuple[_Vm, Revocation]] = []
-        for vm in self._vms([claim for claim in claims if claim.value.node == node]):
+        for vm in self._vms(held):
             status = vm.status.value if vm.status is not None else None
             proof = covering(entry.value, vm.spec, status, _pools_of(vm.spec, pools))
             if proof is None:
