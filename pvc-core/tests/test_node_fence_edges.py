@@ -153,6 +153,7 @@ def test_a_domain_that_does_not_end_keeps_the_node_from_everything_but_ending_th
     assert site.read(keys.claim(stubborn)).node == ""
     assert site.record().dirty
     assert f"{stubborn} (VM {stubborn} did not end)" in site.record().waits_for
+    assert site.read(keys.node_status("hv3")).lease == site.read(keys.generation("hv3")).generation
     release()
     site.until(lambda: site.stage() is FenceStage.RETURNED)
     site.until(lambda: site.running(new) == ["hv3"], 120.0)

@@ -97,6 +97,8 @@ class Agent:
         self._reconcilers: dict[str, Reconciler] = {"session": self.session, "resync": _Resync(self)}
         self._on_taken: list[Callable[[int], None]] = []
         self._full_scan_at = 0.0
+        self._entered = False
+        """All that comes first under a lease was done at least once."""
         self._dropped = False
         """Keys were dropped for want of a lease: everything is looked at again when there is one."""
 
@@ -232,13 +234,17 @@ class Agent:
         return delay
 
     def _may_work(self, kind: str) -> bool:
-        return self.lease.generation() is not None if kind in _UNCLEAN else self.session.entered()
+        # A report is needed to close storage to this node should it be lost again; the first one only when it is whole.
+        early = kind in _UNCLEAN or (kind == "publish" and self._entered)
+        return self.lease.generation() is not None if early else self.session.entered()
 
     def _taken(self, generation: int) -> None:
         for call in self._on_taken:
             call(generation)
+        self._entered = True
         self._full_scan_at = 0.0
-        self._look_at_everything()
+        # Once the session says that this is done: until then keys are dropped.
+        self._dropped = True
 
     def _look_at_everything(self) -> None:
         self._dropped = False
