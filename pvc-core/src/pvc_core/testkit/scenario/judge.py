@@ -75,6 +75,10 @@ class Judge:
         problems = self._site.problems()
         return "" if any(e.problem in problem for problem in problems) else f"problems: {'; '.join(problems) or 'none'}"
 
+    def beginning(self, e: Expectation) -> float:
+        """Return from when on something is looked for."""
+        return e.after if e.after is not None else self._site.script.first
+
     def _vms(self, e: Expectation) -> str:
         vms = self._site.script.groups[e.vm]
         for vm in vms:
@@ -143,7 +147,7 @@ class Judge:
         if (record.stage if record is not None else "none") == e.stage:
             return True
         # A stage may last for no time at all.
-        return e.within is not None and any(stage == e.stage and at >= e.after for at, stage in log)
+        return e.within is not None and any(stage == e.stage and at >= self.beginning(e) for at, stage in log)
 
     def transgression(self, n: Never, now: float) -> str:
         """Return in how far something happens, or has happened, that must not; empty: it does not."""
@@ -194,12 +198,12 @@ class _Expected:
         e = self.e
         if e.at is not None or self._ok is not None or (e.problem and now < self._looked + _LOOK_S):
             return
-        if e.within is not None and e.after <= now <= e.within:
+        if e.within is not None and self._judge.beginning(e) <= now <= e.within:
             self._looked = now
             self._found = self._judge.contradiction(e)
             if not self._found:
                 self._ok, self._found = True, f"at {now:.1f} s"
-        elif e.from_ is not None and e.from_ <= now and (e.until is None or now <= e.until):
+        elif e.from_ is not None and e.from_ <= now and (e.until is None or now < e.until):
             self._looked = now
             said = self._judge.contradiction(e)
             if said:

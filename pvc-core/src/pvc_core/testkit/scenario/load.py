@@ -52,6 +52,11 @@ class Script(NamedTuple):
     until: float
 
     @property
+    def first(self) -> float:
+        """When the first command comes."""
+        return min((step.command.at for step in self.steps if step.command.at is not None), default=0.0)
+
+    @property
     def path(self) -> str:
         """The file."""
         return self.source.path
@@ -214,7 +219,7 @@ class _Reading:
     def _check_expectation(self, keys: Keys, e: Expectation) -> None:
         if sum(moment is not None for moment in (e.at, e.within, e.from_)) != 1:
             self.wrong.append((keys, "give one of at, within and from"))
-        if e.after and e.within is None:
+        if e.after is not None and e.within is None:
             self.wrong.append(((*keys, "after"), "it is for within"))
         if e.until is not None and e.from_ is None:
             self.wrong.append(((*keys, "until"), "it is for from"))

@@ -42,13 +42,14 @@ class Observer:
             if now == before:
                 continue
             self.hosts[vm] = now
-            if not before:
+            new, gone = [n for n in now if n not in before], [n for n in before if n not in now]
+            if new and not gone:
                 self.starts[vm].append(self._site.now)
-                self._note(f"{vm} is started on {_words(now)}")
-            elif not now:
-                self._note(f"{vm} ends on {_words(before)}")
+                self._note(f"{vm} is started on {_words(new)}" + (", and still executes elsewhere" if before else ""))
+            elif gone and not new:
+                self._note(f"{vm} ends on {_words(gone)}" + (f", and executes on {_words(now)}" if now else ""))
             else:
-                self._note(f"{vm} executes on {_words(now)}, no longer on {_words(before)}")
+                self._note(f"{vm} executes on {_words(now)}, no longer on {_words(gone)}")
         return bool(touched)
 
     def timeline(self) -> tuple[TimelineEntry, ...]:

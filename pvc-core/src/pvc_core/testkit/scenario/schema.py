@@ -97,11 +97,15 @@ class Expectation(Section, frozen=True, kw_only=True):
 
     at: Annotated[Moment | None, Meta(description="It is true at this moment.")] = None
     within: Annotated[Moment | None, Meta(description="It is true once, by this moment.")] = None
-    after: Annotated[Moment, Meta(description="With `within`: not before this moment.")] = 0.0
+    after: Annotated[
+        Moment | None, Meta(description="With `within`: not before this moment; nothing: the first command's.")
+    ] = None
     from_: Annotated[Moment | None, Meta(description="It is true all the time from this moment on.")] = field(
         default=None, name="from"
     )
-    until: Annotated[Moment | None, Meta(description="With `from`: to this moment; nothing: to the end.")] = None
+    until: Annotated[Moment | None, Meta(description="With `from`: until before this moment; nothing: to the end.")] = (
+        None
+    )
 
     vm: Annotated[str, Meta(description="A VM; or the name of several, and it is true of each of them.")] = ""
     runs_on: Annotated[tuple[str, ...], Meta(description="Its guest really executes, on one of these nodes.")] = ()

@@ -5,7 +5,7 @@ from typing import Final, TypeVar
 
 from pvc_core.model.base import Document
 from pvc_core.model.errors import PvcError
-from pvc_core.model.fence import FenceRecord
+from pvc_core.model.fence import FenceRecord, ProofKind
 from pvc_core.model.node import Lease, NodeSpec, Primary
 from pvc_core.model.units import parse_mib
 from pvc_core.model.vm import VmClaim, VmStatus
@@ -70,6 +70,7 @@ class Site:
             for name, node in script.nodes.items()
         ]
         self.cluster: Cluster = Cluster(seed, setups, timing=scenario.timing)
+        self.cluster.invariants.excused = self._lied_about
         self._touched = _Touched()
         self.cluster.world.touched = self._touched
         self.ids: dict[str, str] = {name: self.cluster.new_id() for name in script.vms}
@@ -106,6 +107,12 @@ class Site:
         self._wait("every VM runs where it should", lambda: all(self._runs(vm, node) for vm, node in wanted.items()))
         self.run_until(c.clock.monotonic() + c.rng.uniform(1.0, _SPREAD_S), lambda: None)
         self._begun = c.clock.monotonic()
+
+    def _lied_about(self, node: str) -> bool:
+        """An operator confirmed the death of a node that lives, and it has not cleaned up since."""
+        record = self.record(node)
+        lies = node in self.script.scenario.operator_lies
+        return lies and record is not None and record.dirty and any(p.kind is ProofKind.OPERATOR for p in record.proofs)
 
     def _define(self) -> dict[str, str | None]:
         """Define the VMs; return those that shall run, and where (None: anywhere)."""
