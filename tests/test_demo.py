@@ -1,6 +1,7 @@
 """The demo that the README names: from nothing to its last line, also after it was killed."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -28,15 +29,20 @@ def start(name):
 
 
 def test_demo_goes_on_after_it_was_killed_and_comes_to_its_end(name):
-    with start(name) as killed:
-        for line in killed.stdout:
-            if "$ pvc node flush" in line:  # in the midst of an evacuation
-                break
-        killed.kill()
+    for moment in ("$ pvc node flush", "nobody is told"):  # in the midst of an evacuation, after a power cut
+        with start(name) as killed:
+            for line in killed.stdout:
+                if moment in line:
+                    break
+            killed.kill()
     with start(name) as demo:
         said = demo.communicate()[0]
     assert demo.returncode == 0, said
     assert "longest time without an answer" in said
+    told = re.findall(r"^ +([\d.]+) s  (\w+)", said, re.MULTILINE)
+    assert [word for _, word in told][1:5] == ["suspected", "fencing", "proven", "recovered"]
+    assert [float(seconds) for seconds, _ in told] == sorted(float(seconds) for seconds, _ in told)
+    assert "No number was told by two nodes" in said
     assert f"export PVC_CONFIG=/var/lib/pvc-sandbox/{name}/pvc.yml" in said
     running = [vm["name"] for vm in Sandbox(name).pvc.rows("vm", "list") if vm["state"] == "running"]
     assert running == ["web1"]

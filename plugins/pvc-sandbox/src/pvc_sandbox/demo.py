@@ -16,10 +16,13 @@ import yaml
 
 from pvc_core.model.errors import PvcError
 from pvc_core.model.units import format_duration
+from pvc_sandbox.counted import counted
 from pvc_sandbox.files import write_atomically
 from pvc_sandbox.images import LINUX_MEMORY_MIB, tiny_linux
+from pvc_sandbox.loss import follow_loss
 from pvc_sandbox.ping import Ping, Pinged, answers
 from pvc_sandbox.sandbox import Sandbox
+from pvc_sandbox.screen import Stopwatch, indented, say, timed
 from pvc_sandbox.waiting import wait_until
 
 NETWORK: Final = "lan"
@@ -28,6 +31,7 @@ VM: Final = "web1"
 _GUEST: Final = 10
 """Last octet of the guest's address."""
 _PATIENCE_S: Final = 120.0
+_LAST_RUNS: Final = 6
 _ENOUGH_PINGS: Final = 20
 """Answers before and after a move, so that the gap between is the move's."""
 
@@ -47,21 +51,24 @@ class Demo:
         self._virtual_machine()
         self._live_migration()
         self._evacuation()
-        self._ending()
-        _say("")
-        _say(f"All of it took {format_duration(time.monotonic() - begun)}. The cluster stays up:")
-        _say(f"    export PVC_CONFIG={self._sandbox.client_config} PVC_SANDBOX={self._sandbox.name}")
-        _say(f"    export PATH={os.path.dirname(sys.executable)}:$PATH")  # noqa: PTH120 - as the shell writes it
-        _say("    pvc node list; pvc vm list; pvc vm console web1; pvc sandbox status")
-        _say("or just: ./dev shell. To remove it: ./dev down")
+        self._failover()
+        self._return()
+        say("")
+        say(f"All of it took {format_duration(time.monotonic() - begun)}. The cluster stays up:")
+        say(f"    export PVC_CONFIG={self._sandbox.client_config} PVC_SANDBOX={self._sandbox.name}")
+        say(f"    export PATH={os.path.dirname(sys.executable)}:$PATH")  # noqa: PTH120 - as the shell writes it
+        say("    pvc node list; pvc vm list; pvc vm console web1; pvc sandbox status")
+        say("or just: ./dev shell. To remove it: ./dev down")
 
     def _cluster(self) -> None:
-        self._title("Three nodes, each with its own libvirtd, ZooKeeper server and pvcnoded")
-        _say(f"    $ pvc sandbox up --name {self._sandbox.name} --nodes 3")
-        with _timed():
-            self._sandbox.up(nodes=3, report=_indented)
+        self._title("Three nodes, each with its own libvirtd, ZooKeeper server, pvcnoded and BMC")
+        say(f"    $ pvc sandbox up --name {self._sandbox.name} --nodes 3")
+        with timed():
+            self._sandbox.up(nodes=3, bmc=True, report=indented)
+        self._wait_returned()
         for row in self._sandbox.pvc.rows("node", "list"):
-            if row["scheduling"] != "ready":  # an earlier demo was stopped in the middle
+            spec = self._sandbox.pvc.json("node", "info", row["name"])["spec"]
+            if spec["scheduling"] != "ready":  # an earlier demo was stopped in the middle
                 self._pvc("node", "ready", row["name"])
         self._pvc("node", "list")
 
@@ -93,12 +100,12 @@ class Demo:
         begun = time.monotonic()
         if not self._names("vm") & {VM}:
             for line in file.read_text().splitlines():
-                _indented(line)
+                indented(line)
             self._pvc("vm", "define", str(file), "--start")
         elif self._vm()["state"] != "running":
             self._pvc("vm", "start", VM)
         wait_until(f"ping of {address}", self._answers, deadline_s=_PATIENCE_S, detail=self._where)
-        _say(f"    {address} answers ping after {format_duration(time.monotonic() - begun)}")
+        say(f"    {address} answers ping after {format_duration(time.monotonic() - begun)}")
         self._pvc("vm", "list")
 
     def _live_migration(self) -> None:
@@ -117,38 +124,74 @@ class Demo:
         with self._pinged("the way home"):
             self._pvc("node", "ready", node)
 
-    def _ending(self) -> None:
-        """Cut the power of the VM's node; what the cluster says of it, and the VM's return with it."""
-        node = self._vm()["running_on"]
+    def _failover(self) -> None:
+        """Cut the power of the VM's node; the VM runs elsewhere, and only there."""
+        node, id_ = self._vm()["running_on"], self._vm()["id"]
         self._title(f"The power of {node} is cut: with it the VM, a ZooKeeper server and a daemon")
-        _say(f"    $ pvc sandbox power-cut {node} --name {self._sandbox.name}")
+        self._pvc("fence", "status")
+        say(f"    $ pvc sandbox power-cut {node} --name {self._sandbox.name}")
         self._sandbox.power_cut(node)
-        begun = time.monotonic()
-        wait_until(f"{node} is seen as lost", lambda: self._daemon_of(node) == "lost", deadline_s=_PATIENCE_S)
-        _say(f"    the cluster has seen that {node} is lost after {format_duration(time.monotonic() - begun)}")
-        self._pvc("node", "list")
+        watch = Stopwatch()
+        watch.tell(f"{node} is dark; nobody is told")
+        follow_loss(self._sandbox, node, watch)
+        watch.wait(
+            f"{VM} runs elsewhere",
+            lambda: self._vm()["running_on"] not in (None, node),
+            deadline_s=_PATIENCE_S,
+            detail=self._where,
+        )
+        watch.tell(f"{VM} is running on {self._vm()['running_on']}")
+        watch.wait(f"{VM} answers ping again", self._answers, deadline_s=_PATIENCE_S, detail=self._where)
+        watch.tell(f"{VM} answers ping again")
         self._pvc("vm", "list")
-        _say(f"    $ pvc sandbox power-on {node} --name {self._sandbox.name}")
-        begun = time.monotonic()
-        self._sandbox.power_on(node)
-        wait_until(f"{VM} answers ping again", self._answers, deadline_s=_PATIENCE_S, detail=self._where)
-        _say(f"    {node} is on, and {VM} answers ping again after {format_duration(time.monotonic() - begun)}")
-        self._sandbox.wait_ready([node])
+        self._never_twice(id_, node)
+
+    def _never_twice(self, id_: str, lost: str) -> None:
+        """Show where the VM counted, once a second, on its disk."""
+        new = self._vm()["running_on"]
+        runs = wait_until(
+            f"{VM} goes on counting",
+            lambda: (found := counted(self._sandbox, id_)) and found[-1].node == new and found,
+            deadline_s=_PATIENCE_S,
+        )
+        say(f"    {VM} counts on its disk, once a second. No number was told by two nodes:")
+        for run in runs[-_LAST_RUNS:]:
+            cut = f"   <- the power of {lost} was cut" if run is runs[-2] else ""
+            indented(f"{run.node}  {run.first:>3} to {run.last:>3}{cut}")
+
+    def _return(self) -> None:
+        node = next(row["node"] for row in self._sandbox.pvc.rows("fence", "list") if row["active"])
+        self._title(f"{node} is repaired, and its VM comes home")
+        say(f"    $ pvc sandbox power-on {node} --name {self._sandbox.name}")
+        with timed():
+            self._sandbox.power_on(node)
+            self._sandbox.wait_ready([node])
+            self._wait_returned()
+        with self._pinged("the way home"):
+            self._pvc("node", "ready", node)
+        self._pvc("fence", "list")
         self._pvc("cluster", "status")
+
+    def _wait_returned(self) -> None:
+        wait_until(
+            "nodes that were fenced are back",
+            lambda: not any(row["active"] for row in self._sandbox.pvc.rows("fence", "list")),
+            deadline_s=_PATIENCE_S,
+        )
 
     def _title(self, text: str) -> None:
         self._step += 1
-        _say(f"\n{self._step}. {text}")
+        say(f"\n{self._step}. {text}")
 
     def _pvc(self, *arguments: str) -> None:
-        _say(f"    $ pvc {' '.join(arguments)}")
-        with _timed():
+        say(f"    $ pvc {' '.join(arguments)}")
+        with timed():
             for line in self._sandbox.pvc(*arguments).splitlines():
-                _indented(line)
+                indented(line)
 
     def _make(self, kind: str, name: str, arguments: list[str]) -> None:
         if name in self._names(kind):
-            _say(f"    {kind} {name} is there already")
+            say(f"    {kind} {name} is there already")
         else:
             self._pvc(*arguments)
 
@@ -158,10 +201,6 @@ class Demo:
     def _vm(self) -> dict[str, Any]:
         found: dict[str, Any] = self._sandbox.pvc.json("vm", "info", VM)["view"]
         return found
-
-    def _daemon_of(self, node: str) -> str:
-        rows = self._sandbox.pvc.rows("node", "list")
-        return next((str(row["daemon"]) for row in rows if row["name"] == node), "")
 
     def _answers(self) -> bool:
         return answers(self._sandbox.layout, self._sandbox.layout.guest_address(_GUEST))
@@ -179,28 +218,12 @@ class Demo:
             wait_until(
                 "the guest answers ping", lambda: ping.answers() >= before + _ENOUGH_PINGS, deadline_s=_PATIENCE_S
             )
-        _say(f"    {_told(ping.result)} during {what}")
+        say(f"    {_told(ping.result)} during {what}")
 
 
 def _told(seen: Pinged) -> str:
     gap = format_duration(seen.longest_gap_s)
     return f"{seen.answered} of {seen.asked} pings answered, longest time without an answer {gap},"
-
-
-@contextmanager
-def _timed() -> Iterator[None]:
-    begun = time.monotonic()
-    yield
-    _indented(f"({format_duration(time.monotonic() - begun)})")
-
-
-def _indented(text: str) -> None:
-    _say(f"      {text}")
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 def main() -> None:

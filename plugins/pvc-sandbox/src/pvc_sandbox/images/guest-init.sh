@@ -36,11 +36,13 @@ tick() {
     # Goes on counting where an earlier life of this guest stopped.
     if [ "$disk" = 1 ]; then n=$(dd if=/dev/vda bs=512 count=1 2>/dev/null | sed -n 's/^tick \([0-9]*\).*/\1/p'); fi
     while :; do
-        n=$((n + 1)); echo "tick $n $(uptime_s)"
+        n=$((n + 1))
+        # First on the disk: what was told once is not told again after a power cut.
         if [ "$disk" = 1 ]; then
             printf '%-511s\n' "tick $n" >/sector
             dd if=/sector of=/dev/vda bs=512 count=1 oflag=direct conv=notrunc 2>/dev/null || echo "DISK-ERROR"
         fi
+        echo "tick $n $(uptime_s)"
         sleep 1
     done
 }
