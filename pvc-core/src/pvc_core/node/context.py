@@ -39,6 +39,15 @@ class NodeContext(NamedTuple):
     """``wake(kind, id, delay_s)``: put a key on the work queue."""
     console_directory: str = "/var/log/pvc/console"
 
+    def catch_up(self) -> None:
+        """Let everything that is read after this be at least as new as this call.
+
+        A server that was cut off from the others goes on answering reads for some seconds; a transaction needs the
+        majority, and the server that brings its result has seen all that came before.  Raises LeaseLost,
+        StoreUnavailable, Conflict when this node has another lease by now.
+        """
+        self.store.commit(*self.lease.guard())
+
 
 class Reconciler(Protocol):
     """Brings one kind of object to what its spec wants, one action per call.

@@ -35,6 +35,8 @@ Kept = TypeVar("Kept", PoolSpec, VolumeSpec)
 Maintained = TypeVar("Maintained", Cluster, NodeSpec)
 """What can be in maintenance."""
 
+_TOLD: Final = 5
+"""So many nodes are named in a reason; more are counted."""
 _PRUNE_S: Final = 3600.0
 
 
@@ -177,8 +179,9 @@ class Placing:
         """Let the status of a VM that fits nowhere say so."""
         store = self._context.store
         claim, status = keys.claim(vm), documents.read(store, keys.vm_status(vm))
-        why = "; ".join(f"{node}: {reason}" for node, reason in sorted(reasons.items())) or "the cluster has no nodes"
-        reason = f"no node can take it: {why}"
+        told = [f"{node}: {reason}" for node, reason in sorted(reasons.items())]
+        more = f"; and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+        reason = f"no node can take it: {'; '.join(told[:_TOLD]) or 'the cluster has no nodes'}{more}"
         old = status.value if status is not None else VmStatus(id=vm)
         if (old.state, old.reason) == (VmState.WAITING, reason):
             return

@@ -16,7 +16,6 @@ from pvc_core.node.storage_block import StorageFences
 from pvc_core.node.tasks import Spawn
 from pvc_core.plan import fencing as plan
 from pvc_core.store import documents, keys
-from pvc_core.store.api import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -104,8 +103,9 @@ class FenceJobs:
         lease, node_spec, cluster = keys.lease(node), keys.node_spec(node), keys.CLUSTER
         health = keys.fence_health(self._context.name)
         try:
+            self._context.catch_up()
             found = self._context.store.get_many([lease.path, node_spec.path, cluster.path, health.path])
-        except StoreUnavailable as error:
+        except PvcError as error:
             return f"not tried: whether the node is back cannot be asked ({error})"
         if found[0] is not None:
             return "not tried: the node is back"

@@ -138,6 +138,7 @@ class StorageFences:
         return result.blocked, result.evidence or ("closed" if result.blocked else "the driver could not confirm it")
 
     def _is_back(self, node: str) -> bool:
+        self._context.catch_up()
         return self._context.store.get(keys.lease(node).path) is not None
 
     def _obstacle(self, driver: str, status: NodeStatus | None, node: str, lease: int) -> str:
