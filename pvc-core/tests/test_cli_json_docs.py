@@ -56,6 +56,10 @@ HOME = {
     "SettingRow": "cli.commands.plugin",
     "CommandSpec": "plugin.manifest",
     "Finding": "runtime.doctor",
+    "ScenarioResult": "testkit.scenario.result",
+    "ScenarioRun": "testkit.scenario.result",
+    "Verdict": "testkit.scenario.result",
+    "TimelineEntry": "testkit.scenario.result",
     "Condition": "model.base",
 }
 
