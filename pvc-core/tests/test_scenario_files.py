@@ -9,6 +9,7 @@ from pvc_core.model.errors import InvalidRequest
 from pvc_core.plugin.errors import ConfigError
 from pvc_core.testkit.command_line import CommandLine
 from pvc_core.testkit.scenario.load import Script, files, understood
+from pvc_core.testkit.scenario.play import play
 from pvc_core.testkit.scenario.reference import replaced
 from pvc_core.testkit.scenario.verbs import VERBS
 from pvc_core.testkit.scenario.words import Names, understand
@@ -150,6 +151,6 @@ def test_the_page_shows_the_schema_of_today():
     assert replaced(page) == page, "run: python -m pvc_core.testkit.scenario.reference docs/scenarios.md"
 
 
-def test_the_page_shows_a_scenario_that_is_well_formed():
+def test_the_page_shows_a_scenario_that_comes_true():
     example = PAGE.read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0]
-    assert read(example).scenario.vms
+    assert play(read(example), 0).ok

@@ -101,7 +101,8 @@ class _Expected:
     def verdict(self) -> Verdict:
         """Return what came of it."""
         ok = self._ok if self._ok is not None else self.e.from_ is not None
-        return Verdict(line=self._line, what=expected(self.e), ok=ok, found=self._found)
+        found = self._found if ok or self._found else "the run ended before"
+        return Verdict(line=self._line, what=expected(self.e), ok=ok, found=found)
 
 
 class _Forbidden:
