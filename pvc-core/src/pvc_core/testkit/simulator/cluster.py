@@ -48,14 +48,14 @@ class Cluster:
         self.trace = Trace(self.clock, verbose=verbose)
         self.fibres = Fibres()
         self.backend = FakeBackend()
-        self.closing = Closing(lambda: self.world.touch())
         self.nodes: dict[str, SimNode] = {}
         self.controllers: dict[tuple[str, str], Controller] = {}
         self._soon: list[Callable[[], None]] = []
-        self._agenda: list[tuple[float, int, str, Callable[[], None]]] = []
+        self._agenda: list[tuple[float, int, str, Callable[[], object]]] = []
         self._due: list[tuple[float, int, SimDaemon, tuple[float, int, WorkKey]]] = []
         self._sequence = 0
         self.world = MemoryWorld(self.clock, Pace(boot_s=1.0, shutdown_s=2.0, migration_s=3.0, keepalive_s=10.0))
+        self.closing = Closing(self.world.touch)
         self.truth = Truth(self.clock, self.nodes, self.backend)
         self.tree = MemoryTree(hold=True, fault=self._store_effect, changed=self._changed)
         self.invariants = Invariants(self.tree, self.world, self.truth, self.note)
@@ -65,9 +65,7 @@ class Cluster:
         """Called with each change of the tree, at once: who made it, and the paths."""
         self.operator = self.tree.connect(name="operator", clock=self.clock)
         schema.initialise(self.operator)
-        self.ops = Ops(
-            self.operator, wall=self.clock.wall, monotonic=self.clock.monotonic, new_id=self.new_id
-        )
+        self.ops = Ops(self.operator, wall=self.clock.wall, monotonic=self.clock.monotonic, new_id=self.new_id)
         self._site = Site(self.controllers, self.rng, self.truth.fencing, self.truth.switched)
         for setup in nodes:
             self._add(setup)
@@ -80,7 +78,9 @@ class Cluster:
         node = SimNode(setup, address, NodeClock(self.clock, rate=setup.clock_rate), power)
         self.nodes[setup.name] = node
         for device in (device for level in setup.levels for device in level):
-            self.controllers[setup.name, device] = Controller(power, device, own_power=setup.bmc_own_power or device != BMC)
+            self.controllers[setup.name, device] = Controller(
+                power, device, own_power=setup.bmc_own_power or device != BMC
+            )
             if device != BMC:
                 power.outlets[device] = True
         if setup.watchdog_s:
@@ -98,7 +98,7 @@ class Cluster:
         """Virtual seconds since the beginning."""
         return self.clock.monotonic() - 1000.0
 
-    def later(self, delay_s: float, what: str, call: Callable[[], None]) -> None:
+    def later(self, delay_s: float, what: str, call: Callable[[], object]) -> None:
         """Have something happen after a delay."""
         self._sequence += 1
         heapq.heappush(self._agenda, (self.clock.monotonic() + delay_s, self._sequence, what, call))
@@ -152,8 +152,8 @@ class Cluster:
     def _move_on(self) -> None:
         times = [self._agenda[0][0]] if self._agenda else []
         while self._due:
-            when, _, daemon, what = self._due[0]
-            if daemon.alive and not daemon.node.frozen and daemon.queue.stands(*what):
+            when, _, daemon, key = self._due[0]
+            if daemon.alive and not daemon.node.frozen and daemon.queue.stands(*key):
                 times.append(when)
                 break
             heapq.heappop(self._due)
@@ -285,4 +285,3 @@ class Cluster:
 
         self.later(self.rng.uniform(1.0, 20.0), f"{node.name}: has booted", up)
         self.ensemble.look()
-

@@ -10,8 +10,8 @@ from pvc_core.node.assemble import assemble
 from pvc_core.node.context import Reconciler
 from pvc_core.node.fence_calls import FenceCalls
 from pvc_core.node.reconcile.node import NodeReconciler
-from pvc_core.node.workqueue import WorkKey
 from pvc_core.node.watchdog import Watchdog
+from pvc_core.node.workqueue import WorkKey
 from pvc_core.ops.context import Ops
 from pvc_core.store.memory import MemoryStore
 from pvc_core.testkit.drivers import DirectDrivers
@@ -59,14 +59,24 @@ class _Lock:
             self._cluster.later(0.0, "", lambda: self._daemon.go_on(following))
 
 
+class _Death(NamedTuple):
+    """What shall end a daemon in mid-action."""
+
+    effects: int
+    """Effects until then."""
+    where: str
+    """Only those count that begin like this."""
+
+
 class _Stop(NamedTuple):
     """What shall stop a daemon in mid-action."""
 
     effects: int
-    """Effects until then."""
+    where: str
     whole: Callable[[], None] | None
     """Stops all of it; None: one thread alone stands still, for so many seconds."""
     seconds: float
+    also: Callable[[], object]
 
 
 class SimDaemon:
@@ -88,7 +98,7 @@ class SimDaemon:
         """Of the work being done."""
         self._held: list[tuple[Fibre, bool]] = []
         """While stopped: what goes on then, and whether others may be faster."""
-        self._dies_in: int | None = None
+        self._dies: _Death | None = None
         self._stops: _Stop | None = None
         clock, starts = node.clock, node.starts
         self.drivers = make_drivers(self)
@@ -145,9 +155,11 @@ class SimDaemon:
             self.parts.election.stop,
             self.parts.publisher.publish,
             lambda: released.append(self.agent.lease.release()),
-            lambda: self.watchdog and self.watchdog.stop(released=released == [True]),
-            self.store.close,
         ]
+        if self.watchdog is not None:
+            watchdog = self.watchdog
+            steps.append(lambda: watchdog.stop(released=released == [True]))
+        steps.append(self.store.close)
         for step in steps:
             try:
                 step()
@@ -162,7 +174,6 @@ class SimDaemon:
 
     def act(self, kind: str, function: Callable[[], None]) -> None:
         """Do something in one of its threads; it may die of it, or be stopped in the middle."""
-
         run = self._as(kind, function)
         stoppable = self._stops is not None or (kind == "duties" and bool(self._cluster.on_change))
         self._guarded((lambda: self._start(run)) if stoppable else run)
@@ -244,31 +255,38 @@ class SimDaemon:
 
     # --- dying and being stopped ----------------------------------------------------------------------
 
-    def die_after(self, effects: int) -> None:
-        """Let it die within one of its next effects (a write to the store, a call of the hypervisor or of a device)."""
-        self._dies_in = effects
+    def die_after(self, effects: int, *, where: str = "") -> None:
+        """Let it die within one of its next effects (a write to the store, a call of the hypervisor or of a device).
 
-    def stop_after(self, effects: int, stop: Callable[[], None]) -> None:
+        ``where``: only those count whose description begins so.
+        """
+        self._dies = _Death(effects, where)
+
+    def stop_after(self, effects: int, stop: Callable[[], None], *, where: str = "") -> None:
         """Let all of it be stopped, by ``stop``, within one of its next effects."""
-        self._stops = _Stop(effects, stop, 0.0)
+        self._stops = _Stop(effects, where, stop, 0.0, lambda: None)
 
-    def stall_after(self, effects: int, seconds: float) -> None:
-        """Let one thread alone stand still for a while within one of its next effects."""
-        self._stops = _Stop(effects, None, seconds)
+    def stall_after(
+        self, effects: int, seconds: float, *, where: str = "", also: Callable[[], object] = lambda: None
+    ) -> None:
+        """Let one thread alone stand still for a while within one of its next effects; ``also`` happens then."""
+        self._stops = _Stop(effects, where, None, seconds, also)
 
     def effect(self, where: str) -> None:
         """Count an effect of this daemon."""
         if not self.alive:
             raise DaemonDied(f"{self.node.name}: {where}")
-        if self._dies_in is not None:
-            self._dies_in -= 1
-            if self._dies_in < 0:
-                self._dies_in = None
+        dies = self._dies
+        if dies is not None and where.startswith(dies.where):
+            self._dies = dies._replace(effects=dies.effects - 1)
+            if dies.effects <= 0:
+                self._dies = None
                 raise DaemonDied(f"{self.node.name}: {where}")
-        if self._stops is not None and self._cluster.fibres.current is not None:
-            self._stops = self._stops._replace(effects=self._stops.effects - 1)
-            if self._stops.effects < 0:
-                self._stand_still(self._stops, where)
+        stops = self._stops
+        if stops is not None and self._cluster.fibres.current is not None and where.startswith(stops.where):
+            self._stops = stops._replace(effects=stops.effects - 1)
+            if stops.effects <= 0:
+                self._stand_still(stops, where)
 
     def _stand_still(self, stop: "_Stop", where: str) -> None:
         fibre, kind = self._cluster.fibres.current, self._kind
@@ -283,6 +301,7 @@ class SimDaemon:
             self._held.append((fibre, lock_free))
         else:
             self._cluster.later(stop.seconds, f"{self.node.name}: goes on", lambda: self.go_on(fibre))
+            stop.also()
         self._cluster.fibres.wait()
         self._kind = kind
 

@@ -15,7 +15,7 @@ from pvc_core.store.memory import MemoryStore, MemoryTree
 if TYPE_CHECKING:
     from pvc_core.testkit.simulator.node import SimNode
 
-Later = Callable[[float, str, Callable[[], None]], None]
+Later = Callable[[float, str, Callable[[], object]], None]
 
 _TICK_S: Final = 2.0
 """Sessions end at the servers' ticks: up to so much later than they might."""

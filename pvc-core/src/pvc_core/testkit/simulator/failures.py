@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from pvc_core.store import keys
 from pvc_core.testkit.simulator.ensemble import Link
 from pvc_core.testkit.simulator.power import Mode
+from pvc_core.testkit.simulator.watchdog import FEEDING
 
 if TYPE_CHECKING:
     from pvc_core.testkit.simulator.cluster import Cluster
@@ -122,27 +123,29 @@ def at_fencing(cluster: "Cluster", node: "SimNode", times: int, call: Callable[[
 
 
 def starve_watchdog(cluster: "Cluster", node: "SimNode") -> None:
-    """Let a node's lease end, and its watchdog bite as late as it can.
+    """Cut a node off, and let its watchdog bite as late as it can.
 
-    Its lease was confirmed just before it ended, so it is fed for a while; then the daemon is stopped between the last
-    check and the feeding that follows, and is killed before the next one would be missed, for which Linux feeds again.
+    The daemon is stopped between the last check of the lease and the feeding that follows; when it has fed after all, it
+    is killed just before it would bite, for which Linux feeds once more.
     """
-    if node.watchdog is None or not node.watchdog.armed or not cluster.ensemble.expire(node):
-        return
-    part, timeout_s = cluster.rng.uniform(0.8, 1.0), node.watchdog.timeout_s
-    set_link(cluster, node, Link.CUT, 120.0)
-    for device in (device for name, device in cluster.controllers if name == node.name):
-        set_mode(cluster, node, device, Mode.UNREACHABLE, 120.0)
     daemon = node.daemon
-
-    def stop() -> None:
-        if daemon is not None and daemon.alive:
-            daemon.stop_after(0, lambda: freeze(cluster, node, part * timeout_s))
+    if daemon is None or node.watchdog is None or not node.watchdog.armed:
+        return
+    timeout_s, part = node.watchdog.timeout_s, cluster.rng.uniform(0.8, 1.0)
+    set_link(cluster, node, Link.CUT, 150.0)
+    for device in (device for name, device in cluster.controllers if name == node.name):
+        set_mode(cluster, node, device, Mode.UNREACHABLE, 150.0)
 
     def kill() -> None:
-        if node.daemon is daemon and not node.frozen:
+        if node.daemon is daemon:
             cluster.daemon_gone(node, 60.0)
 
-    feeding_s = cluster.timing.lease * 0.7
-    cluster.later(part * feeding_s, "", stop)
-    cluster.later(part * (feeding_s + 2 * timeout_s), f"{node.name}: daemon is killed", kill)
+    def stop() -> None:
+        freeze(cluster, node, part * timeout_s)
+        cluster.later(2 * part * timeout_s, f"{node.name}: daemon is killed", kill)
+
+    def stop_soon() -> None:
+        if daemon.alive:
+            daemon.stop_after(0, stop, where=FEEDING)
+
+    cluster.later(cluster.rng.uniform(3.5, 6.0), "", stop_soon)

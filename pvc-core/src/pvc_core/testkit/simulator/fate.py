@@ -1,12 +1,31 @@
 """What fate does to a simulated cluster."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 
+from pvc_core.store import keys
 from pvc_core.testkit.simulator import failures
 from pvc_core.testkit.simulator.cluster import Cluster
 from pvc_core.testkit.simulator.ensemble import Link
 from pvc_core.testkit.simulator.node import SimNode
 from pvc_core.testkit.simulator.power import Mode
+
+_PLACES = (
+    "",
+    "",
+    "",
+    f"before Put {keys.CLAIM}",
+    f"after Put {keys.CLAIM}",
+    f"before Put {keys.FENCE}",
+    f"after Put {keys.FENCE}",
+    f"before Put {keys.SPEC}",
+    "before start",
+    "after start",
+    "before power-off",
+    "after power-off",
+    "before closing",
+)
+"""Where daemons die or are stopped: the effects that this is the beginning of."""
 
 _BAD_MODES = (Mode.SLOW, Mode.STUCK, Mode.UNREACHABLE, Mode.GARBAGE)
 
@@ -14,7 +33,8 @@ _BAD_MODES = (Mode.SLOW, Mode.STUCK, Mode.UNREACHABLE, Mode.GARBAGE)
 class Fate:
     """Faults: each call of ``strike`` lets one befall the cluster, chosen at random."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, only: Collection[str] = ()) -> None:
+        """``only``: names of faults, when not all of them shall strike."""
         self._c = cluster
         self.struck: dict[str, int] = {}
         """Faults by name."""
@@ -26,8 +46,8 @@ class Fate:
             (2, self._several_power_cuts),
             (2, self._reset),
             (3, self._daemon_stops),
-            (4, self._daemon_stops_soon),
-            (3, self._thread_stalls_soon),
+            (5, self._daemon_stops_soon),
+            (5, self._thread_stalls_soon),
             (2, self._node_hangs),
             (4, self._link),
             (2, self._session),
@@ -47,7 +67,8 @@ class Fate:
             (1, self._host_link),
             (1, self._deaf_guest),
         ]
-        self._faults = [fault for weight, fault in faults for _ in range(weight)]
+        named = [(weight, fault) for weight, fault in faults if not only or fault.__name__.strip("_") in only]
+        self._faults = [fault for weight, fault in named for _ in range(weight)]
 
     def strike(self) -> None:
         """Let something happen to a node."""
@@ -83,14 +104,19 @@ class Fate:
     def _seconds(self, least: float, most: float) -> float:
         return self._c.rng.uniform(least, most)
 
+    def _place(self) -> tuple[int, str]:
+        """Return in which effect something happens to a daemon: how many pass before, and which count."""
+        where = self._c.rng.choice(_PLACES)
+        return self._c.rng.randrange(0, 3 if where else 12), where
+
     # --- daemons and hosts ----------------------------------------------------------------------------
 
     def _daemon_dies_soon(self, node: SimNode) -> str:
         if node.daemon is None:
             return ""
-        effects = self._c.rng.randrange(0, 12)
-        node.daemon.die_after(effects)
-        return f"daemon will die in effect {effects}"
+        effects, where = self._place()
+        node.daemon.die_after(effects, where=where)
+        return f"daemon will die in effect {effects} {where}".rstrip()
 
     def _daemon_killed(self, node: SimNode) -> str:
         if node.daemon is None:
@@ -114,7 +140,7 @@ class Fate:
     def _several_power_cuts(self, node: SimNode) -> str:
         others = self._c.rng.sample([n for n in self._c.nodes.values() if n is not node], k=self._c.rng.randint(1, 2))
         for victim in (node, *others):
-            self._c.later(self._seconds(0.0, 0.5), "", lambda v=victim: self._power_cut(v) and None)
+            self._c.later(self._seconds(0.0, 0.5), "", partial(self._power_cut, victim))
         return f"mains are cut, also of {', '.join(n.name for n in others)}"
 
     def _reset(self, node: SimNode) -> str:
@@ -132,16 +158,19 @@ class Fate:
     def _daemon_stops_soon(self, node: SimNode) -> str:
         if node.daemon is None:
             return ""
-        effects, seconds = self._c.rng.randrange(0, 12), self._seconds(1.0, 80.0)
-        node.daemon.stop_after(effects, lambda: failures.freeze(self._c, node, seconds))
-        return f"daemon will be stopped (SIGSTOP) in effect {effects}, for {seconds:.1f} s"
+        effects, where = self._place()
+        seconds = self._seconds(1.0, 80.0)
+        node.daemon.stop_after(effects, lambda: failures.freeze(self._c, node, seconds), where=where)
+        return f"daemon will be stopped (SIGSTOP) for {seconds:.1f} s, in effect {effects} {where}".rstrip()
 
     def _thread_stalls_soon(self, node: SimNode) -> str:
         if node.daemon is None:
             return ""
-        effects, seconds = self._c.rng.randrange(0, 12), self._seconds(1.0, 60.0)
-        node.daemon.stall_after(effects, seconds)
-        return f"one thread of the daemon will stand still in effect {effects}, for {seconds:.1f} s"
+        effects, where = self._place()
+        seconds = self._seconds(1.0, 60.0)
+        loses = self._c.rng.random() < 0.5
+        node.daemon.stall_after(effects, seconds, where=where, also=lambda: loses and self._c.ensemble.expire(node))
+        return f"one thread of the daemon will stand still for {seconds:.1f} s, in effect {effects} {where}".rstrip()
 
     def _node_hangs(self, node: SimNode) -> str:
         if not node.power.on or node.hung:

@@ -98,5 +98,7 @@ class SimFence(FenceDriver):
             caller.pause(25.0 - takes)
             state = controller.read()
             if state is not wanted and rng.random() < 0.5:
-                raise DriverError(f"the {controller.device} of node {target.node} accepted {wanted}, and still is {state}")
+                raise DriverError(
+                    f"the {controller.device} of node {target.node} accepted {wanted}, and still is {state}"
+                )
         return state

@@ -127,6 +127,10 @@ class Invariants:
         entry = documents.maybe(key, self._tree.peek(key.path))
         return entry.value if entry is not None else None
 
+    def _primary(self) -> str | None:
+        primary = self._read(keys.PRIMARY)
+        return primary.node if primary is not None else None
+
     def _lease_changed(self, node: str) -> None:
         lease = self._read(keys.lease(node))
         self._truth.lease_gone(node)
@@ -143,6 +147,8 @@ class Invariants:
             self._records.pop(node, None)
             return
         self._records[node] = new
+        if by != node and self._truth.is_node(by) and self._primary() != by:
+            self._violated(f"{by} writes the fence record of {node}, and {self._primary()} is primary")
         same = old is not None and old.lease == new.lease
         known = old.proofs if old is not None and same else ()
         if not same or (old is not None and old.stage is not new.stage):
@@ -167,8 +173,10 @@ class Invariants:
             self._violated(f"the epoch of the claim of VM {vm} ran backwards: {old} then {new}")
         if old.node and new.node and new.node != old.node:
             self._handed_over(vm, old, new)
-        if old.node and new.node != old.node and by != old.node:
+        if old.node and old.node not in (new.node, by):
             self.revoked += 1
+            if by != self._primary():
+                self._violated(f"{by} takes VM {vm} from {old.node}, and {self._primary()} is primary")
             self._demand_proof(by, f"takes VM {vm}", vm, old.node, old.lease)
         elif new.node and not old.node:
             self._taken(by, vm, new)
@@ -183,7 +191,9 @@ class Invariants:
         if by != new.node:
             self._violated(f"{by} gave the claim of VM {vm}, which nobody held, to {new.node}")
         elif new.lease != self._truth.standing(by):
-            self._violated(f"{by} takes the claim of VM {vm} with lease {new.lease}, and has {self._truth.standing(by)}")
+            self._violated(
+                f"{by} takes the claim of VM {vm} with lease {new.lease}, and has {self._truth.standing(by)}"
+            )
         spec = self._read(keys.vm_spec(vm))
         wanted = spec is not None and spec.power == "running" and not spec.deleting
         if not wanted and new.node not in self._world.present(vm):

@@ -17,8 +17,12 @@ from pvc_core.testkit.simulator.node import SimNode
 from pvc_core.testkit.simulator.power import Mode
 
 KINDS = ("power", "power", "hang", "cut", "freeze")
-_POLICIES: tuple[tuple[Means, ...], ...] = (("power", "storage", "watchdog"),) * 6 + (("power",), ("watchdog",), ("storage",))
-_SILENT_S = 45.0
+_POLICIES: tuple[tuple[Means, ...], ...] = (("power", "storage", "watchdog"),) * 6 + (
+    ("power",),
+    ("watchdog",),
+    ("storage",),
+)
+_SILENT_S = 100.0
 """By then the record of a node that cannot be proven dead says why."""
 
 
@@ -122,7 +126,9 @@ class Loss:
             elif node.power.on and node.boots > self._boots[node.name]:
                 pass  # its watchdog has reset it, and it takes its VMs up again when it has booted
             elif spent > bound:
-                raise Violation(f"VM {vm} of {node.name} does not run again {spent:.1f} s after its death; bound {bound:.1f} s")
+                raise Violation(
+                    f"VM {vm} of {node.name} does not run again {spent:.1f} s after its death; bound {bound:.1f} s"
+                )
             else:
                 self._c.later(0.25, "", look)
 

@@ -81,12 +81,8 @@ class SimNode:
     @property
     def serves(self) -> bool:
         """A ZooKeeper server runs on it that the others can reach."""
-        return (
-            self.coordinator and self.power.on and not self.hung and not self.server_down and self.link is Link.UP
-        )
+        return self.coordinator and self.power.on and not self.hung and not self.server_down and self.link is Link.UP
 
     def figures(self) -> HostFigures:
         """Return what its kernel says."""
-        return HostFigures(
-            kernel="simulated", architecture="x86_64", boot_id=self.client, load1=0.0
-        )
+        return HostFigures(kernel="simulated", architecture="x86_64", boot_id=self.client, load1=0.0)

@@ -18,8 +18,8 @@ _RETRY_S: Final = 60.0 + 30.0
 _LATEST_S: Final = 30.0
 """Daemons that were killed or stopped are back by then."""
 
-_RESERVED_MIB: Final = 1024
-"""Of each node's memory, for the host itself."""
+_SPARE: Final = 5
+"""A node has room for a VM when it has memory for so many: some is the host's, some of guests that are just leaving."""
 
 
 class Quiet:
@@ -81,7 +81,7 @@ class Quiet:
             if spec is not None and spec.power == "running" and other != vm.id:
                 placed[spec.node] += spec.memory_mib
         return any(
-            self._takes_vms(node.name) and placed[node.name] + vm.memory_mib <= node.setup.memory_mib - _RESERVED_MIB
+            self._takes_vms(node.name) and placed[node.name] + _SPARE * vm.memory_mib <= node.setup.memory_mib
             for node in self._c.nodes.values()
         )
 

@@ -34,9 +34,7 @@ def check_settled(dump: dict[str, Node], world: MemoryWorld, vms: list[str], nod
             raise Violation(f"node {node} is back, and its fencing never ended: {record}")
 
 
-def _check_vm(
-    dump: dict[str, Node], world: MemoryWorld, vm: str, spec: VmSpec | None, claim: VmClaim | None
-) -> None:
+def _check_vm(dump: dict[str, Node], world: MemoryWorld, vm: str, spec: VmSpec | None, claim: VmClaim | None) -> None:
     present = world.present(vm)
     if spec is None:
         if present:

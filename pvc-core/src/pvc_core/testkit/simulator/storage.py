@@ -69,7 +69,9 @@ def add_pool(store: Store, backend: FakeBackend, id_: str) -> PoolSpec:
     pool = PoolSpec(id=id_, name=POOL, driver=DRIVER)
     backend.pools.add(id_)
     store.commit(
-        create(keys.pool_spec(id_), pool), Create(keys.name("pool", POOL), id_.encode()), Create(keys.ref("pool", id_), b"")
+        create(keys.pool_spec(id_), pool),
+        Create(keys.name("pool", POOL), id_.encode()),
+        Create(keys.ref("pool", id_), b""),
     )
     return pool
 
@@ -79,9 +81,7 @@ def add_volume(store: Store, backend: FakeBackend, pool: PoolSpec, id_: str, nam
     FakeStorage(backend, "").volume_create(VolumeRef(pool=pool, name=name), 1 << 30, "")
     store.commit(
         create(keys.volume_spec(id_), VolumeSpec(id=id_, name=name, pool=pool.id, size_bytes=1 << 30)),
-        create(
-            keys.volume_status(id_), VolumeStatus(id=id_, state=VolumeState.READY, name=name, size_bytes=1 << 30)
-        ),
+        create(keys.volume_status(id_), VolumeStatus(id=id_, state=VolumeState.READY, name=name, size_bytes=1 << 30)),
         Create(keys.volume_name(pool.name, name), id_.encode()),
         Create(keys.ref("volume", id_), b""),
         Create(f"{keys.ref('pool', pool.id)}/{id_}", b""),

@@ -115,6 +115,10 @@ class Truth:
         """Return the generation of the lease that a node has."""
         return self._standing.get(node)
 
+    def is_node(self, name: str) -> bool:
+        """It is a node, not an operator."""
+        return name in self._nodes
+
     def is_late(self, by: str) -> bool:
         """It is a node without a lease."""
         return by in self._nodes and by not in self._standing

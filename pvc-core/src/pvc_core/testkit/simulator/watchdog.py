@@ -1,7 +1,7 @@
 """A simulated watchdog: hardware of a node that resets it, and the daemon's part that feeds it."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pvc_core.model.base import Condition
 from pvc_core.node.watchdog import Watchdog
@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from pvc_core.testkit.simulator.cluster import Cluster
     from pvc_core.testkit.simulator.daemon import SimDaemon
     from pvc_core.testkit.simulator.node import SimNode
+
+
+FEEDING: Final = "before the watchdog is fed"
+"""Name of the effect."""
 
 
 class WatchdogTimer:
@@ -55,7 +59,7 @@ class OpenWatchdog:
         return self._timer.timeout_s
 
     def feed(self) -> None:
-        self._effect("before a watchdog's feeding")
+        self._effect(FEEDING)
         self._timer.feed()
 
     def disarm(self) -> None:
