@@ -1,7 +1,8 @@
 """One life of a node's daemon: it ends with ``kill``, and the next one knows nothing of it."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from pvc_core.hypervisor.api import Hypervisor
 from pvc_core.model.errors import PvcError
@@ -15,8 +16,9 @@ from pvc_core.node.workqueue import WorkKey
 from pvc_core.ops.context import Ops
 from pvc_core.store.memory import MemoryStore
 from pvc_core.testkit.drivers import DirectDrivers
-from pvc_core.testkit.simulator.fibres import Fibre
+from pvc_core.testkit.simulator.fibres import Fibre, FibreLock
 from pvc_core.testkit.simulator.fragile import FragileHypervisor
+from pvc_core.testkit.simulator.interruption import DaemonDied, Interruptible, Stop
 from pvc_core.testkit.simulator.watchdog import make_watchdog
 from pvc_core.testkit.simulator.workqueue import SimQueue
 
@@ -28,58 +30,7 @@ _LOCK_FREE: Final = frozenset({"vm", "node", "duties", "fence-call"})
 """Kinds of work that hold no lock of the daemon at their effects, so that others may go on while one of them waits."""
 
 
-class DaemonDied(BaseException):
-    """Raised in the middle of an action: the daemon's process is gone at this point.
-
-    Not an Exception, so that no error boundary of the daemon can survive it.
-    """
-
-
-class _Lock:
-    """A lock of threads in virtual time."""
-
-    def __init__(self, cluster: "Cluster", daemon: "SimDaemon") -> None:
-        self._cluster = cluster
-        self._daemon = daemon
-        self._held = False
-        self._waiting: list[Fibre] = []
-
-    def __enter__(self) -> None:
-        while self._held:
-            fibre = self._cluster.fibres.current
-            assert fibre is not None, "a worker of the daemon waits for a fence device"
-            self._waiting.append(fibre)
-            self._cluster.fibres.wait()
-        self._held = True
-
-    def __exit__(self, *_: object) -> None:
-        self._held = False
-        if self._waiting:
-            following = self._waiting.pop(0)
-            self._cluster.later(0.0, "", lambda: self._daemon.go_on(following))
-
-
-class _Death(NamedTuple):
-    """What shall end a daemon in mid-action."""
-
-    effects: int
-    """Effects until then."""
-    where: str
-    """Only those count that begin like this."""
-
-
-class _Stop(NamedTuple):
-    """What shall stop a daemon in mid-action."""
-
-    effects: int
-    where: str
-    whole: Callable[[], None] | None
-    """Stops all of it; None: one thread alone stands still, for so many seconds."""
-    seconds: float
-    also: Callable[[], object]
-
-
-class SimDaemon:
+class SimDaemon(Interruptible):
     """The daemon's own code, on this node's store session, hypervisor, drivers and clock."""
 
     def __init__(
@@ -90,6 +41,7 @@ class SimDaemon:
         hypervisor: Hypervisor,
         make_drivers: Callable[["SimDaemon"], DirectDrivers],
     ) -> None:
+        super().__init__()
         self._cluster = cluster
         self.node = node
         self.store = store
@@ -98,8 +50,6 @@ class SimDaemon:
         """Of the work being done."""
         self._held: list[tuple[Fibre, bool]] = []
         """While stopped: what goes on then, and whether others may be faster."""
-        self._dies: _Death | None = None
-        self._stops: _Stop | None = None
         clock, starts = node.clock, node.starts
         self.drivers = make_drivers(self)
         self.queue = SimQueue(clock, lambda *what: cluster.due(self, *what))
@@ -126,7 +76,7 @@ class SimDaemon:
             host=node,
             coordinators=tuple(other.name for other in cluster.nodes.values() if other.coordinator),
             reconcilers=self._reconcilers,
-            fence_calls=FenceCalls(self.drivers, clock, lock=lambda: _Lock(cluster, self)),
+            fence_calls=FenceCalls(self.drivers, clock, lock=lambda: FibreLock(cluster.fibres, self._go_on_soon)),
             spawn=self.spawn,
             call=lambda _, function, __: function(),
         )
@@ -175,7 +125,7 @@ class SimDaemon:
     def act(self, kind: str, function: Callable[[], None]) -> None:
         """Do something in one of its threads; it may die of it, or be stopped in the middle."""
         run = self._as(kind, function)
-        stoppable = self._stops is not None or (kind == "duties" and bool(self._cluster.on_change))
+        stoppable = self.may_stop() or (kind == "duties" and bool(self._cluster.on_change))
         self._guarded((lambda: self._start(run)) if stoppable else run)
 
     def spawn(self, name: str, function: Callable[[], None]) -> None:
@@ -246,62 +196,38 @@ class SimDaemon:
         held, self._held = self._held, []
         for fibre, lock_free in held:
             if lock_free and self._cluster.rng.random() < 0.5:
-                wait = self._cluster.rng.uniform(0.0, 2.0)
-                self._cluster.later(wait, "", lambda f=fibre: self.go_on(f))  # type: ignore[misc]
+                self._cluster.later(self._cluster.rng.uniform(0.0, 2.0), "", partial(self.go_on, fibre))
             elif self._cluster.fibres.current is None:
                 self.go_on(fibre)
             else:
-                self._cluster.later(0.0, "", lambda f=fibre: self.go_on(f))  # type: ignore[misc]
+                self._go_on_soon(fibre)
+
+    def _go_on_soon(self, fibre: Fibre) -> None:
+        self._cluster.later(0.0, "", partial(self.go_on, fibre))
 
     # --- dying and being stopped ----------------------------------------------------------------------
 
-    def die_after(self, effects: int, *, where: str = "") -> None:
-        """Let it die within one of its next effects (a write to the store, a call of the hypervisor or of a device).
-
-        ``where``: only those count whose description begins so.
-        """
-        self._dies = _Death(effects, where)
-
-    def stop_after(self, effects: int, stop: Callable[[], None], *, where: str = "") -> None:
-        """Let all of it be stopped, by ``stop``, within one of its next effects."""
-        self._stops = _Stop(effects, where, stop, 0.0, lambda: None)
-
-    def stall_after(
-        self, effects: int, seconds: float, *, where: str = "", also: Callable[[], object] = lambda: None
-    ) -> None:
-        """Let one thread alone stand still for a while within one of its next effects; ``also`` happens then."""
-        self._stops = _Stop(effects, where, None, seconds, also)
-
     def effect(self, where: str) -> None:
-        """Count an effect of this daemon."""
-        if not self.alive:
+        """Mark an effect of this daemon: here it may die, or be stopped."""
+        if not self.alive or self._death_at(where):
             raise DaemonDied(f"{self.node.name}: {where}")
-        dies = self._dies
-        if dies is not None and where.startswith(dies.where):
-            self._dies = dies._replace(effects=dies.effects - 1)
-            if dies.effects <= 0:
-                self._dies = None
-                raise DaemonDied(f"{self.node.name}: {where}")
-        stops = self._stops
-        if stops is not None and self._cluster.fibres.current is not None and where.startswith(stops.where):
-            self._stops = stops._replace(effects=stops.effects - 1)
-            if stops.effects <= 0:
-                self._stand_still(stops, where)
+        fibre = self._cluster.fibres.current
+        if fibre is None:
+            return
+        # One thread alone stands still only where the others do not wait for a lock that it holds.
+        stop = self._stop_at(where, whole_only=self._kind not in _LOCK_FREE)
+        if stop is not None:
+            self._stand_still(fibre, stop, where)
 
-    def _stand_still(self, stop: "_Stop", where: str) -> None:
-        fibre, kind = self._cluster.fibres.current, self._kind
-        assert fibre is not None
-        lock_free = kind in _LOCK_FREE
-        if stop.whole is None and not lock_free:
-            return  # the others would wait for a lock: only the whole daemon may stand still here
-        self._stops = None
+    def _stand_still(self, fibre: Fibre, stop: Stop, where: str) -> None:
+        kind = self._kind
         self._cluster.note(f"{self.node.name}: is stopped in its work on {kind}, {where}")
         if stop.whole is not None:
             stop.whole()
-            self._held.append((fibre, lock_free))
+            self._held.append((fibre, kind in _LOCK_FREE))
         else:
-            self._cluster.later(stop.seconds, f"{self.node.name}: goes on", lambda: self.go_on(fibre))
-            stop.also()
+            self._cluster.later(stop.seconds, f"{self.node.name}: goes on", partial(self.go_on, fibre))
+        stop.also()
         self._cluster.fibres.wait()
         self._kind = kind
 
@@ -310,5 +236,5 @@ class SimDaemon:
         self.alive = False
         self.store.crash()
         for fibre, _ in self._held:
-            self._cluster.later(0.0, "", lambda f=fibre: self.go_on(f))  # type: ignore[misc]
+            self._go_on_soon(fibre)
         self._held.clear()

@@ -7,6 +7,7 @@ from pvc_core.store import keys
 from pvc_core.testkit.simulator import failures
 from pvc_core.testkit.simulator.cluster import Cluster
 from pvc_core.testkit.simulator.ensemble import Link
+from pvc_core.testkit.simulator.guest_faults import GuestFaults
 from pvc_core.testkit.simulator.node import SimNode
 from pvc_core.testkit.simulator.power import Mode
 
@@ -38,6 +39,7 @@ class Fate:
         self._c = cluster
         self.struck: dict[str, int] = {}
         """Faults by name."""
+        guests = GuestFaults(cluster)
         faults: list[tuple[int, Callable[[SimNode], str]]] = [
             (6, self._daemon_dies_soon),
             (3, self._daemon_killed),
@@ -60,12 +62,12 @@ class Fate:
             (2, self._wall_clock),
             (4, self._back_while_fenced),
             (4, self._fencer_dies_soon),
-            (2, self._libvirtd),
-            (2, self._guest_crashes),
-            (2, self._guest_shuts_down),
-            (2, self._migration_fault),
-            (1, self._host_link),
-            (1, self._deaf_guest),
+            (2, guests.libvirtd),
+            (2, guests.guest_crashes),
+            (2, guests.guest_shuts_down),
+            (2, guests.migration_fault),
+            (1, guests.host_link),
+            (1, guests.deaf_guest),
         ]
         named = [(weight, fault) for weight, fault in faults if not only or fault.__name__.strip("_") in only]
         self._faults = [fault for weight, fault in named for _ in range(weight)]
@@ -276,55 +278,3 @@ class Fate:
         jump = self._c.rng.choice((-86400.0, -30.0, 30.0, 3600.0, 400_000.0))
         node.clock.wall_offset_s += jump
         return f"wall clock jumps by {jump:g} s"
-
-    # --- guests ---------------------------------------------------------------------------------------
-
-    def _libvirtd(self, node: SimNode) -> str:
-        if not node.power.on:
-            return ""
-        self._c.world.stop_libvirtd(node.name)
-        back = lambda: self._c.world.start_libvirtd(node.name)  # noqa: E731
-        self._c.later(self._seconds(1.0, 20.0), f"{node.name}: libvirtd is back", back)
-        return "libvirtd ends"
-
-    def _executing(self, node: SimNode) -> str | None:
-        here = [vm for vm in self._c.invariants.vms if self._c.world.running(vm) == [node.name]]
-        return self._c.rng.choice(here) if here and not node.hung else None
-
-    def _guest_crashes(self, node: SimNode) -> str:
-        vm = self._executing(node)
-        if vm is None:
-            return ""
-        self._c.world.crash(node.name, vm)
-        return f"guest {vm[:8]} crashes"
-
-    def _guest_shuts_down(self, node: SimNode) -> str:
-        vm = self._executing(node)
-        if vm is None:
-            return ""
-        self._c.world.guest_shutdown(node.name, vm)
-        return f"guest {vm[:8]} shuts itself down"
-
-    def _migration_fault(self, node: SimNode) -> str:
-        faults = self._c.world.faults(node.name)
-        kind = self._c.rng.choice(("migration_stalls", "migration_error", "migration_unconfirmed"))
-        setattr(faults, kind, "connection reset" if kind == "migration_error" else True)
-
-        def pass_() -> None:
-            setattr(faults, kind, "" if kind == "migration_error" else False)
-
-        self._c.later(self._seconds(5.0, 60.0), f"{node.name}: {kind} passes", pass_)
-        return kind
-
-    def _host_link(self, node: SimNode) -> str:
-        other = self._c.rng.choice([name for name in self._c.nodes if name != node.name])
-        self._c.world.cut_link(node.name, other)
-        heal = lambda: self._c.world.heal_link(node.name, other)  # noqa: E731
-        self._c.later(self._seconds(5.0, 60.0), f"{node.name}: link to {other} is back", heal)
-        return f"link to {other} is cut"
-
-    def _deaf_guest(self, node: SimNode) -> str:
-        faults = self._c.world.faults(node.name)
-        faults.ignores_acpi = True
-        self._c.later(60.0, f"{node.name}: guests listen again", lambda: setattr(faults, "ignores_acpi", False))
-        return "guests ignore ACPI"

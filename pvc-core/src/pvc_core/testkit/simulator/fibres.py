@@ -103,3 +103,27 @@ class Fibres:
         while self._waiting:
             with contextlib.suppress(FibreClosed):
                 self.resume(next(iter(self._waiting)), FibreClosed())
+
+
+class FibreLock:
+    """A lock of threads in virtual time: a context manager."""
+
+    def __init__(self, fibres: Fibres, go_on: Callable[[Fibre], None]) -> None:
+        """``go_on`` has a fibre resumed later."""
+        self._fibres = fibres
+        self._go_on = go_on
+        self._held = False
+        self._waiting: list[Fibre] = []
+
+    def __enter__(self) -> None:
+        while self._held:
+            fibre = self._fibres.current
+            assert fibre is not None, "a worker of the daemon waits for a device"
+            self._waiting.append(fibre)
+            self._fibres.wait()
+        self._held = True
+
+    def __exit__(self, *_: object) -> None:
+        self._held = False
+        if self._waiting:
+            self._go_on(self._waiting.pop(0))
