@@ -12,7 +12,8 @@ from pvc_core.plan import fencing as plan
 from pvc_core.plugin.specs.fencing import PowerState
 from pvc_core.store import documents, keys
 from pvc_core.store.api import Put
-from pvc_core.testkit.fence_site import LEVEL, OTHER, ClosableSite, FenceSite
+from pvc_core.testkit.fence_site import COORDINATORS, LEVEL, OTHER, ClosableSite, FenceSite
+from pvc_core.testkit.stepped import FixedHost
 
 
 @pytest.fixture
@@ -201,6 +202,42 @@ def test_a_device_that_said_off_while_the_node_was_alive_is_not_believed(site):
     assert [(a.level, a.ok) for a in site.record().attempts] == [(1, False), (2, True)]
     assert site.record().attempts[0].message == "not believed: it said off while the node was alive"
     site.until(lambda: len(site.cluster.world.running(vm)) == 1)
+
+
+def test_after_a_power_cut_of_the_whole_site_slow_hosts_are_waited_for(site):
+    vm = site.vm("web")
+    for name in COORDINATORS:
+        site.lost(name)
+    for name in ("hv1", "hv2"):
+        site.cluster.nodes[name].host.uptime_s = 40.0
+        site.returns(name)
+    site.cluster.run(200.0)
+    assert site.stage() is FenceStage.SUSPECTED
+    assert site.record().waits_for == "its host may still be starting: this one was started a short while ago too"
+    site.returns("hv3")
+    site.until(lambda: site.stage() is FenceStage.CANCELLED)
+    site.until(lambda: site.cluster.world.running(vm) == ["hv3"])
+
+
+def test_a_host_that_never_comes_back_after_that_is_fenced_in_the_end(site):
+    vm = site.vm("web")
+    for name in COORDINATORS:
+        site.lost(name)
+    for name in ("hv1", "hv2"):
+        site.cluster.nodes[name].host.uptime_s = 40.0
+        site.returns(name)
+    site.until(lambda: len(site.cluster.world.running(vm)) == 1, 300.0)
+
+
+def test_a_host_that_was_seen_after_the_start_is_not_waited_for(site):
+    for name in COORDINATORS:
+        site.lost(name)
+    for name in COORDINATORS:
+        site.cluster.nodes[name].host.uptime_s = 40.0
+        site.returns(name)
+    site.cluster.run(20.0)
+    site.lost("hv3")
+    site.until(lambda: site.stage() is FenceStage.RECOVERED, 10.0)
 
 
 def test_several_nodes_are_fenced_at_the_same_time(site):
@@ -439,7 +476,7 @@ def test_a_deposed_primary_takes_nothing(site):
 
 def test_the_grace_time_begins_anew_with_each_loss_even_if_the_return_was_not_seen(site):
     site.lost("hv3")
-    watch = Watch(site.cluster.nodes["hv1"].agent.context)
+    watch = Watch(site.cluster.nodes["hv1"].agent.context, FixedHost())
     watch.look()
     since = watch.gone()["hv3"].since
     site.cluster.clock.move_to(site.cluster.clock.monotonic() + 3.0)
@@ -455,7 +492,7 @@ def test_the_grace_time_begins_anew_with_each_loss_even_if_the_return_was_not_se
 def test_a_lease_that_is_taken_while_the_watch_looks_is_not_gone(site):
     site.lost("hv3")
     context = site.cluster.nodes["hv1"].agent.context
-    watch, store = Watch(context), context.store
+    watch, store = Watch(context, FixedHost()), context.store
     children_many = store.children_many
 
     def returns_then(paths):

@@ -35,6 +35,7 @@ def situation(**changes):
         "last": LeaseGeneration(node="n3", generation=7),
         "leased": False,
         "lost_for": 6.0,
+        "cold_for": 0.0,
         "maintenance": "",
         "recovery": ("power", "storage", "watchdog"),
         "levels": LEVELS,

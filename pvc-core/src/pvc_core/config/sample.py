@@ -61,6 +61,8 @@ timing:
   # A node that is silent for this long has lost its lease; grace later it may be fenced.
   #lease: 10.0
   #grace: 5.0
+  # After a power cut of the whole site, hosts that start more slowly than this one have so long to come.
+  #cold_start: 300.0
   # Pause after all ways to fence a node have failed, doubled up to the longest; how often each device is tried out.
   #fence_retry: 5.0
   #fence_retry_max: 60.0

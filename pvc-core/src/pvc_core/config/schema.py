@@ -105,6 +105,13 @@ class Timing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Seconds, Meta(description="A node that is silent for this long has lost its lease (ZooKeeper session timeout).")
     ] = 10.0
     grace: Annotated[Seconds, Meta(description="Pause between a lost lease and the decision to fence.")] = 5.0
+    cold_start: Annotated[
+        Seconds,
+        Meta(
+            description="As long after its own start a host lets nodes, whose leases it has not seen, come before it "
+            "fences them: after a power cut of the whole site not all are up at the same time."
+        ),
+    ] = 300.0
     fence_retry: Annotated[
         Seconds, Meta(description="First pause after all ways to fence a node have failed; doubled each time.")
     ] = 5.0

@@ -70,7 +70,7 @@ def assemble(
     node = NodeReconciler(context, state, agent.interest, ops, host)
     election = Election(context, agent.lease, RoleServices(services, state, context.clock, call=call), coordinators)
     calls = fence_calls or FenceCalls(context.drivers, context.clock)
-    watch = Watch(context)
+    watch = Watch(context, host)
     storage = StorageFences(context)
     jobs = FenceJobs(context, calls, storage, spawn)
     fence_health = FenceHealthCheck(

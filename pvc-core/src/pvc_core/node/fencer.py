@@ -123,6 +123,7 @@ class Fencer:
             last=last,
             leased=facts.gone is None,
             lost_for=now - facts.gone.since if facts.gone is not None else 0.0,
+            cold_for=max(facts.gone.cold_until - now, 0.0) if facts.gone is not None else 0.0,
             maintenance=maintenance,
             recovery=cluster.recovery,
             levels=spec.fence_levels,

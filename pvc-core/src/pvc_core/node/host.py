@@ -1,7 +1,9 @@
 """Facts of this host that the kernel tells, not the hypervisor."""
 
+import math
 import os
 import platform
+import time
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -19,6 +21,8 @@ class HostFigures(NamedTuple):
     boot_id: str
     """Changes with every start of the host: guests that ran under another one are gone."""
     load1: float
+    uptime_s: float = math.inf
+    """Since the host was started."""
 
 
 class Host(Protocol):
@@ -33,19 +37,20 @@ class LinuxHost:
 
     def figures(self) -> HostFigures:
         """Read the kernel's figures."""
+        began = _began()
         return HostFigures(
             kernel=platform.release(),
             architecture=platform.machine(),
-            boot_id=_boot_id(),
+            boot_id=f"{_BOOT_ID.read_text(encoding='ascii').strip()}.{began}",
             load1=os.getloadavg()[0],
+            uptime_s=time.clock_gettime(time.CLOCK_BOOTTIME) - began / os.sysconf("SC_CLK_TCK"),
         )
 
 
-def _boot_id() -> str:
-    """Return the kernel's boot id and when its first process began.
+def _began() -> int:
+    """Return when the host's first process began, in clock ticks since the kernel did.
 
-    Nodes that are namespaces of one kernel share the first and not the second, so a power cut of one of
+    Nodes that are namespaces of one kernel share that kernel, but not their first process: so a power cut of one of
     them is seen as what it stands for.
     """
-    began = _INIT.read_text(encoding="utf-8").rpartition(")")[2].split()[_START_TIME]
-    return f"{_BOOT_ID.read_text(encoding='ascii').strip()}.{began}"
+    return int(_INIT.read_text(encoding="utf-8").rpartition(")")[2].split()[_START_TIME])

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pvc_core.model.node import LeaseGeneration
 from pvc_core.node.context import NodeContext
+from pvc_core.node.host import Host
 from pvc_core.store import documents, keys
 from pvc_core.store.documents import Entry
 
@@ -19,6 +20,8 @@ class Gone(NamedTuple):
     """Of the lease that is gone."""
     since: float
     """When this was first seen, on this node's monotonic clock: the lease was gone by then."""
+    cold_until: float
+    """Until then its host may be starting, as this one was a short while ago; a time in the past: it is not."""
 
 
 class Missing(NamedTuple):
@@ -35,8 +38,12 @@ class Missing(NamedTuple):
 class Watch:
     """Looks at all leases."""
 
-    def __init__(self, context: NodeContext) -> None:
+    def __init__(self, context: NodeContext, host: Host) -> None:
         self._context = context
+        self._warm = context.clock.monotonic() + context.timing.cold_start - host.figures().uptime_s
+        """From then on every host had the time to start."""
+        self._seen: set[str] = set()
+        """Nodes that had a lease at some look."""
         self._gone: dict[str, Gone] = {}
         self._never: dict[str, float] = {}
         """Nodes that are members and never had a lease, or one of which nothing can be read."""
@@ -52,6 +59,7 @@ class Watch:
         # what was seen gone was gone by then.
         again = set(store.children(keys.LEASE)) if without else set()
         now = self._context.clock.monotonic()
+        self._seen |= set(leases) | again
         gone: dict[str, Gone] = {}
         never: dict[str, float] = {}
         for node in without:
@@ -63,7 +71,8 @@ class Watch:
                 continue
             before = self._gone.get(node)
             same = before is not None and before.last.value.generation == entry.value.generation
-            gone[node] = Gone(entry, before.since if same and before is not None else now)
+            since = before.since if same and before is not None else now
+            gone[node] = Gone(entry, since, since if node in self._seen else self._warm)
         self._gone, self._never = gone, never
 
     def gone(self) -> dict[str, Gone]:

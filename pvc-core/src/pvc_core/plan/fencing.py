@@ -38,6 +38,7 @@ from pvc_core.model.fence import (
 from pvc_core.model.node import LeaseGeneration
 from pvc_core.plan.backoff import backoff, least
 
+_COLD: Final = "its host may still be starting: this one was started a short while ago too"
 _BEFORE_PROOF: Final = (FenceStage.SUSPECTED, FenceStage.FENCING)
 
 
@@ -80,6 +81,8 @@ class Situation(NamedTuple):
     """The node has a lease."""
     lost_for: float
     """Seconds since this observer first saw that the lease ``last`` is gone; 0 while it stands."""
+    cold_for: float
+    """Seconds for which the node's host may still be starting, because all were switched on together."""
     maintenance: str
     """Why the node is left alone ("it is in maintenance"); empty: it is not."""
     recovery: tuple[Means, ...]
@@ -162,6 +165,8 @@ def decide(s: Situation) -> Step:
         return Wait() if record.waits_for == s.maintenance else Write(replace(record, waits_for=s.maintenance))
     if s.lost_for < s.limits.grace_s:
         return Wait(s.limits.grace_s - s.lost_for)
+    if record.stage is FenceStage.SUSPECTED and s.cold_for > 0:
+        return Wait(s.cold_for) if record.waits_for == _COLD else Write(replace(record, waits_for=_COLD))
     if record.stage is FenceStage.SUSPECTED:
         why = f"its lease has been gone for {s.lost_for:.1f} s"
         return _enter(s, replace(record, waits_for=""), FenceStage.FENCING, why)

@@ -3,6 +3,7 @@
 Unlike the simulator nothing is random here, and nothing goes wrong unless the test makes it.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,10 +31,13 @@ class FixedHost:
     def __init__(self) -> None:
         self.boot_id = "boot-1"
         self.load1 = 0.25
+        self.uptime_s = math.inf
 
     def figures(self) -> HostFigures:
         """Return the figures."""
-        return HostFigures(kernel="6.1.0", architecture="x86_64", boot_id=self.boot_id, load1=self.load1)
+        return HostFigures(
+            kernel="6.1.0", architecture="x86_64", boot_id=self.boot_id, load1=self.load1, uptime_s=self.uptime_s
+        )
 
 
 class SteppedNode:
