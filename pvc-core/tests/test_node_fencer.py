@@ -273,6 +273,19 @@ def test_power_is_not_cut_when_the_node_is_back_at_the_last_moment(site):
     assert site.power.read("hv3") is PowerState.ON
 
 
+def test_power_is_not_cut_when_there_is_another_proof_by_then(site):
+    site.held = True
+    site.lost("hv3")
+    site.until(lambda: site.pending)
+    entry = documents.read(site.cluster.operator, keys.fence("hv3"))
+    proof = Proof(kind=ProofKind.OPERATOR, evidence="it is being repaired", by="me@desk")
+    site.cluster.operator.commit(entry.put(plan.with_proof(entry.value, proof)))
+    site.answer()
+    site.until(lambda: site.stage() is FenceStage.RECOVERED)
+    assert [proof.kind for proof in site.record().proofs] == [ProofKind.OPERATOR]
+    assert site.power.read("hv3") is PowerState.ON
+
+
 def test_a_new_primary_goes_on_from_the_record(site):
     vm = site.vm("web")
     site.held = True

@@ -53,7 +53,7 @@ class FenceJobs:
         job: Callable[[], Reply]
         match step:
             case plan.CutPower(level):
-                call, job = "power", lambda: self._cut_power(node, level, levels[level - 1])
+                call, job = "power", lambda: self._cut_power(node, lease, level, levels[level - 1])
             case plan.BlockStorage():
                 call, job = "storage", lambda: self._block_storage(node, lease)
             case plan.SwitchOn():
@@ -83,9 +83,9 @@ class FenceJobs:
             self._answers.append(Answer(node, lease, call, reply))
         self._context.wake("duties", "", 0.0)
 
-    def _cut_power(self, node: str, number: int, level: FenceLevel) -> Reply:
+    def _cut_power(self, node: str, lease: int, number: int, level: FenceLevel) -> Reply:
         began = self._context.clock.monotonic()
-        outcome = self._calls.off(node, level, unless=lambda: self._spared(node, number))
+        outcome = self._calls.off(node, level, unless=lambda: self._spared(node, lease, number))
         took = self._context.clock.monotonic() - began
 
         def reply(s: plan.Situation, record: FenceRecord) -> plan.Write:
@@ -98,13 +98,16 @@ class FenceJobs:
 
         return reply
 
-    def _spared(self, node: str, number: int) -> str:
-        """Look once more, immediately before the power is cut by a level; return why it is not, if so."""
+    def _spared(self, node: str, lost: int, number: int) -> str:
+        """Look once more, immediately before the power is cut by a level; return why it is not, if so.
+
+        Once there is another proof, whoever gave it may be switching the node on again.
+        """
         lease, node_spec, cluster = keys.lease(node), keys.node_spec(node), keys.CLUSTER
-        health = keys.fence_health(self._context.name)
+        health, fence = keys.fence_health(self._context.name), keys.fence(node)
         try:
             self._context.catch_up()
-            found = self._context.store.get_many([lease.path, node_spec.path, cluster.path, health.path])
+            found = self._context.store.get_many([lease.path, node_spec.path, cluster.path, health.path, fence.path])
         except PvcError as error:
             return f"not tried: whether the node is back cannot be asked ({error})"
         if found[0] is not None:
@@ -115,6 +118,9 @@ class FenceJobs:
         ):
             if entry is not None and entry.value.maintenance:
                 return f"not tried: the {what} is in maintenance now"
+        record = documents.maybe(fence, found[4])
+        if record is not None and record.value.lease == lost and record.value.whole_node() is not None:
+            return "not tried: it is proven dead already"
         mine = documents.maybe(health, found[3])
         devices = mine.value.nodes.get(node, ()) if mine is not None else ()
         if any(device.misleading for device in devices if device.level == number):
