@@ -9,7 +9,14 @@ from pvc_core.testkit.simulator.power import Controller, Mode
 
 TICK_S: Final = 2.0
 """The servers end sessions at their ticks."""
-_CALL_S: Final = {Mode.OK: 2.5, Mode.SLOW: 21.0, Mode.STUCK: 26.0, Mode.UNREACHABLE: 5.4, Mode.GARBAGE: 2.5}
+_CALL_S: Final = {
+    Mode.OK: 2.5,
+    Mode.SLOW: 21.0,
+    Mode.STUCK: 26.0,
+    Mode.UNREACHABLE: 5.4,
+    Mode.GARBAGE: 2.5,
+    Mode.DARK: 2.5,
+}
 """Longest time of a call of a device in a mode."""
 _CHECK_S: Final = 5.4
 """A device that is just being asked for its health keeps the fencer waiting at most so long."""

@@ -46,6 +46,7 @@ class Fate:
             (2, self._daemon_stopped),
             (6, self._power_cut),
             (2, self._several_power_cuts),
+            (1, self._blackout),
             (2, self._reset),
             (3, self._daemon_stops),
             (5, self._daemon_stops_soon),
@@ -85,7 +86,8 @@ class Fate:
     def make_peace(self) -> None:
         """End every lasting fault of links, servers, devices and daemons; power stays as it is."""
         for controller in self._c.controllers.values():
-            controller.mode = Mode.OK
+            if controller.mode is not Mode.DARK:
+                controller.mode = Mode.OK
             controller.wrong_password.clear()
         self._c.closing.fails = False
         for node in self._c.nodes.values():
@@ -144,6 +146,15 @@ class Fate:
         for victim in (node, *others):
             self._c.later(self._seconds(0.0, 0.5), "", partial(self._power_cut, victim))
         return f"mains are cut, also of {', '.join(n.name for n in others)}"
+
+    def _blackout(self, node: SimNode) -> str:
+        """The whole site loses its power; it comes back everywhere at once, and hosts start at different speeds."""
+        del node
+        seconds = self._seconds(1.0, 60.0)
+        for victim in self._c.nodes.values():
+            if victim.power.on:
+                failures.power_cut(self._c, victim, seconds)
+        return f"mains are cut at the whole site for {seconds:.1f} s"
 
     def _reset(self, node: SimNode) -> str:
         if not node.power.on:
@@ -245,6 +256,8 @@ class Fate:
         if not devices:
             return ""
         device, mode = self._c.rng.choice(devices), self._c.rng.choice(_BAD_MODES)
+        if self._c.controllers[node.name, device].mode is Mode.DARK:
+            return ""
         failures.set_mode(self._c, node, device, mode, self._seconds(20.0, 200.0))
         return f"its {device} is {mode}"
 

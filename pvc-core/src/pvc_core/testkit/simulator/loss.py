@@ -36,13 +36,29 @@ class Figures(NamedTuple):
 class Loss:
     """Chooses victims, lets them die, and watches their VMs."""
 
-    def __init__(self, cluster: Cluster, rng: random.Random) -> None:
+    def __init__(self, cluster: Cluster, rng: random.Random, *, tight: bool) -> None:
+        """``tight``: there may not be room for all VMs, so no bound is kept."""
         self._c = cluster
+        self._tight = tight
         self._rng = rng
         self._policy = rng.choice(_POLICIES)
         self.figures: list[Figures] = []
         self.kinds: dict[str, int] = {}
         self._boots: dict[str, int] = {}
+        self._dark = rng.random() < 0.15
+
+    @property
+    def quiet_s(self) -> float:
+        """Seconds before the loss: long enough to find out which fence devices mislead, if some do."""
+        return 200.0 if self._dark else 40.0
+
+    def begin(self) -> None:
+        """Make the mistakes that an installation may have from the beginning."""
+        for node in self._c.nodes.values():
+            # One of two devices may well be off on a living node: that alone does not show that it is a wrong one.
+            for device in (level[0] for level in node.setup.levels if len(level) == 1):
+                if self._dark and self._rng.random() < 0.3:
+                    self._c.controllers[node.name, device].mode = Mode.DARK
 
     def prepare(self) -> None:
         """Let devices be as they will be."""
@@ -50,8 +66,8 @@ class Loss:
         self._c.closing.fails = self._rng.random() < 0.2
         coordinators = [node.name for node in self._c.nodes.values() if node.coordinator]
         for (node, device), controller in self._c.controllers.items():
-            if self._rng.random() < 0.3:
-                controller.mode = self._rng.choice(list(Mode))
+            if self._rng.random() < 0.3 and controller.mode is Mode.OK:
+                controller.mode = self._rng.choice([mode for mode in Mode if mode is not Mode.DARK])
                 self._c.note(f"{node}: its {device} is {controller.mode}")
             if self._rng.random() < 0.1:
                 controller.wrong_password.add(self._rng.choice(coordinators))
@@ -114,7 +130,7 @@ class Loss:
     def _is_wanted(self, vm: str) -> bool:
         spec = self._spec(vm)
         status = documents.maybe(keys.vm_status(vm), self._c.tree.peek(keys.vm_status(vm).path))
-        settled = status is not None and status.value.state is VmState.RUNNING
+        settled = status is not None and status.value.state is VmState.RUNNING and not self._tight
         return spec.power == "running" and spec.restart != "never" and settled
 
     def _watch(self, node: SimNode, vm: str, died: float, bound: float) -> None:

@@ -1,5 +1,6 @@
 """One simulated node: a host that may lose its power, and a daemon that may die, be stopped, or be cut off, each apart."""
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from pvc_core.model.fence import FenceDevice, FenceLevel
@@ -56,6 +57,8 @@ class SimNode:
         self.server_down = False
         """The ZooKeeper server on it does not run."""
         self.boots = 1
+        self.booted_at = -math.inf
+        """On its own monotonic clock; it has run for long when the simulation begins."""
         self.starts = 0
         """Of its daemon."""
         self.first_start = 1
@@ -85,4 +88,5 @@ class SimNode:
 
     def figures(self) -> HostFigures:
         """Return what its kernel says."""
-        return HostFigures(kernel="simulated", architecture="x86_64", boot_id=self.client, load1=0.0)
+        uptime_s = self.clock.monotonic() - self.booted_at
+        return HostFigures(kernel="simulated", architecture="x86_64", boot_id=self.client, load1=0.0, uptime_s=uptime_s)

@@ -4,11 +4,20 @@ from collections.abc import Callable
 from typing import Final
 
 from pvc_core.model.errors import PvcError
-from pvc_core.ops.cluster import ClusterMaintenance, cluster_maintenance
+from pvc_core.model.fence import Means
+from pvc_core.ops.cluster import ClusterMaintenance, ClusterSettings, cluster_maintenance, cluster_settings
 from pvc_core.ops.fence_confirm import FenceConfirm, fence_confirm
 from pvc_core.ops.fence_level import FenceLevelAdd, fence_level_add
 from pvc_core.ops.node import NodeQuery
-from pvc_core.ops.node_service import NodeFlush, NodeMaintenance, node_flush, node_maintenance, node_ready
+from pvc_core.ops.node_service import (
+    NodeFlush,
+    NodeMaintenance,
+    NodePrimary,
+    node_flush,
+    node_maintenance,
+    node_primary,
+    node_ready,
+)
 from pvc_core.ops.vm_define import vm_define
 from pvc_core.ops.vm_definition import DiskDefinition, VmDefine
 from pvc_core.ops.vm_move import VmMigrate, VmMove, VmUnmigrate, vm_migrate, vm_move, vm_unmigrate
@@ -19,6 +28,7 @@ from pvc_core.testkit.simulator.cluster import Cluster
 from pvc_core.testkit.simulator.storage import POOL, add_pool, add_volume
 
 METHODS: Final = ("live-or-shutdown", "live-or-shutdown", "live", "shutdown")
+VM_MIB: Final = 512
 RESTART: Final = ("always", "always", "always", "always", "on-crash", "never")
 
 
@@ -48,6 +58,8 @@ class Operators:
             (2, self._maintenance),
             (1, self._cluster_maintenance),
             (3, self._confirm),
+            (1, self._primary),
+            (1, self._policy),
         ]
         self._requests = [request for weight, request in requests for _ in range(weight)]
 
@@ -78,7 +90,8 @@ class Operators:
                         self._c.note(f"refused fence level of {node.name}: {error}")
 
     def end_maintenance(self) -> None:
-        """End all maintenance."""
+        """End all maintenance, and allow every means of recovery again."""
+        cluster_settings(self._c.ops, ClusterSettings(recovery=("power", "storage", "watchdog")))
         cluster_maintenance(self._c.ops, ClusterMaintenance(maintenance=False))
         for name in self._c.nodes:
             node_maintenance(self._c.ops, NodeMaintenance(node=name, maintenance=False))
@@ -109,7 +122,7 @@ class Operators:
             VmDefine(
                 name=f"vm-{vm[:8]}",
                 id=vm,
-                memory=512,
+                memory=VM_MIB,
                 migration=rng.choice(METHODS),
                 restart=rng.choice(RESTART),
                 priority=rng.choice((-10, 0, 0, 0, 10)),
@@ -197,3 +210,14 @@ class Operators:
             return ""
         fence_confirm(self._c.ops, FenceConfirm(node=node.name, by="operator@desk", reason="its power is off"))
         return f"confirm the death of {node.name}"
+
+    def _primary(self) -> str:
+        node = self._c.rng.choice([name for name, node in self._c.nodes.items() if node.coordinator])
+        node_primary(self._c.ops, NodePrimary(node=node))
+        return f"move the primary role to {node}"
+
+    def _policy(self) -> str:
+        means: tuple[Means, ...] = ("power", "storage", "watchdog")
+        recovery = tuple(self._c.rng.sample(means, k=self._c.rng.choice((2, 3, 3))))
+        cluster_settings(self._c.ops, ClusterSettings(recovery=recovery))
+        return f"recover on {', '.join(recovery)}"

@@ -22,6 +22,8 @@ class Mode(enum.StrEnum):
     STUCK = "stuck"
     """It accepts every command and does nothing."""
     UNREACHABLE = "unreachable"
+    DARK = "dark"
+    """It says that the power is off whatever it is, and does nothing: a free outlet, given by mistake."""
     GARBAGE = "garbage"
     """Nobody can tell from its answers what it did: it may have switched the power or not."""
 
@@ -87,10 +89,12 @@ class Controller:
         """Return what it reports."""
         if self.mode is Mode.GARBAGE:
             return PowerState.UNKNOWN
+        if self.mode is Mode.DARK:
+            return PowerState.OFF
         on = self._power.on if self.device == BMC else self._power.outlets[self.device]
         return PowerState.ON if on else PowerState.OFF
 
     def switch(self, wanted: PowerState) -> None:
         """Let a command take effect, unless it is stuck by now."""
-        if self.mode is not Mode.STUCK and self.answers():
+        if self.mode not in (Mode.STUCK, Mode.DARK) and self.answers():
             self._power.switch(self.device, on=wanted is PowerState.ON)

@@ -29,7 +29,9 @@ class Quiet:
         self._c = cluster
         self._dead = [node for node in cluster.nodes.values() if not node.power.on and self._must_be_fenced(node)]
         bounds = [bound for node in self._dead if (bound := self._bound(node)) is not None]
-        self.bound_s = max(bounds, default=0.0) + _LATEST_S + _RETRY_S if bounds else _LATEST_S
+        self.bound_s = (
+            max(bounds, default=0.0) + _LATEST_S + _RETRY_S + cluster.timing.cold_start if bounds else _LATEST_S
+        )
         self._expected = [node for node in self._dead if self._bound(node) is not None]
         self._boots = {node.name: node.boots for node in self._expected}
 

@@ -1,6 +1,7 @@
 """One seeded run: trouble for a while, then peace, then everything must be as wanted."""
 
 import contextlib
+import math
 import random
 from collections.abc import Collection
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from pvc_core.testkit.simulator.fate import Fate
 from pvc_core.testkit.simulator.invariants import Violation
 from pvc_core.testkit.simulator.loss import Figures, Loss
 from pvc_core.testkit.simulator.node import NodeSetup
-from pvc_core.testkit.simulator.operators import Operators
+from pvc_core.testkit.simulator.operators import VM_MIB, Operators
 from pvc_core.testkit.simulator.quiet import Quiet
 from pvc_core.testkit.simulator.settled import check_settled
 
@@ -22,6 +23,8 @@ PEACE_S = 900.0
 """Virtual time after the last of them in which everything must have become as wanted."""
 LOOK_S = 60.0
 """Whether it has is looked at this often."""
+RESERVED_MIB = 1024
+"""Of each node, for the host itself."""
 
 _LEVELS = (
     ((("bmc",),), 10),
@@ -63,11 +66,12 @@ def run(seed: int, *, only: Collection[str] = (), verbose: bool = False) -> Run:
     ``only``: a storm of these faults; without, every third run is a loss.
     """
     rng = random.Random(seed ^ 0x5EED)  # noqa: S311  (a seeded run, not a secret)
-    nodes = _setups(rng)
+    vms = rng.choice((10, 10, 20, 20, 20, 20, 30, 40)) if rng.random() < 0.98 else 200
+    tight = rng.random() < 0.15
+    nodes = _setups(rng, vms if tight else 0)
     cluster = Cluster(seed, nodes, verbose=verbose)
-    vms = rng.choice((5, 10, 10, 20, 20, 20, 30, 40)) if rng.random() < 0.98 else 200
     operators = Operators(cluster, vms, disks=rng.choice((0.0, 0.0, 0.0, 0.7, 1.0)))
-    fate, loss = Fate(cluster, only), Loss(cluster, rng)
+    fate, loss = Fate(cluster, only), Loss(cluster, rng, tight=tight)
     kind = "loss" if seed % 3 == 0 and not only else "storm"
     cluster.later(4.0, "", operators.set_levels)
     for _ in range(vms * 3 // 4):
@@ -103,15 +107,17 @@ def run(seed: int, *, only: Collection[str] = (), verbose: bool = False) -> Run:
     )
 
 
-def _setups(rng: random.Random) -> list[NodeSetup]:
-    """Return the nodes of a cluster, 3 to 9."""
+def _setups(rng: random.Random, tight: int) -> list[NodeSetup]:
+    """Return the nodes of a cluster, 3 to 9; ``tight``: with room for so many VMs, and hardly more."""
     count = rng.choice((3, 3, 3, 4, 4, 5, 5, 6, 7, 8, 9))
+    memory_mib = RESERVED_MIB + VM_MIB * math.ceil(1.2 * tight / count) if tight else 65536
     coordinators = 5 if count >= 5 and rng.random() < 0.3 else 3
     levels = [level for level, weight in _LEVELS for _ in range(weight)]
     return [
         NodeSetup(
             name=f"n{number}",
             coordinator=number <= coordinators,
+            memory_mib=memory_mib,
             levels=rng.choice(levels),
             bmc_own_power=rng.random() < 0.75,
             watchdog_s=rng.choice((0.0, 0.0, 5.0, 10.0)),
@@ -154,8 +160,9 @@ def _storm(cluster: Cluster, operators: Operators, fate: Fate, rng: random.Rando
 
 
 def _lose(cluster: Cluster, loss: Loss) -> int:
-    cluster.later(15.0, "", loss.prepare)
-    steps = cluster.run(40.0)
+    loss.begin()
+    cluster.later(loss.quiet_s - 25.0, "", loss.prepare)
+    steps = cluster.run(loss.quiet_s)
     return steps + cluster.run(loss.strike() + 2.0)
 
 
@@ -163,8 +170,10 @@ def _settle(cluster: Cluster, fate: Fate, operators: Operators) -> int:
     """Let people repair what is left to repair, until everything is as wanted."""
     steps = 0
 
+    room_mib = {name: node.setup.memory_mib - RESERVED_MIB for name, node in cluster.nodes.items()}
+
     def check() -> None:
-        check_settled(cluster.tree.dump(), cluster.world, list(cluster.invariants.vms), set(cluster.nodes))
+        check_settled(cluster.tree.dump(), cluster.world, list(cluster.invariants.vms), room_mib)
 
     for _ in range(int(PEACE_S / LOOK_S) - 1):
         fate.restore_power()
