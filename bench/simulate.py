@@ -33,7 +33,7 @@ class Batch(NamedTuple):
 
 
 def batch(seeds: range) -> Batch:
-    """Run some seeds; a failed one once more, with all that its daemons log."""
+    """Run some seeds."""
     runs: list[Run] = []
     failures: list[tuple[int, str]] = []
     began = time.process_time()
@@ -41,20 +41,8 @@ def batch(seeds: range) -> Batch:
         try:
             runs.append(run(seed)._replace(trace=()))
         except Failed as failure:
-            failures.append((seed, again(seed, str(failure))))
+            failures.append((seed, str(failure)))
     return Batch(runs, failures, time.process_time() - began)
-
-
-def again(seed: int, first: str) -> str:
-    """Return the trace of a failed seed."""
-    try:
-        run(seed, verbose=True)
-    except Failed as failure:
-        second = str(failure)
-        if second.splitlines()[0] == first.splitlines()[0]:
-            return second
-        return f"{first}\n\nIT FAILED IN ANOTHER WAY WHEN IT WAS REPEATED:\n{second}"
-    return f"{first}\n\nIT DID NOT FAIL WHEN IT WAS REPEATED"
 
 
 def tell(**fields: Any) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pvc_core.testkit.simulator.cluster import Cluster
     from pvc_core.testkit.simulator.node import SimNode
 
-_LOCK_FREE: Final = frozenset({"vm", "node", "duties", "fence-call"})
+_LOCK_FREE: Final = frozenset({"vm", "node", "duties", "fence-call", "task"})
 """Kinds of work that hold no lock of the daemon at their effects, so that others may go on while one of them waits."""
 
 
@@ -72,7 +72,7 @@ class SimDaemon(Interruptible):
         self.watchdog = make_watchdog(self, node.watchdog) if node.watchdog is not None else None
         self.parts = assemble(
             self.agent,
-            ops=Ops(store, wall=clock.wall, monotonic=clock.monotonic),
+            ops=Ops(store, wall=clock.wall, monotonic=clock.monotonic, new_id=cluster.new_id),
             host=node,
             coordinators=tuple(other.name for other in cluster.nodes.values() if other.coordinator),
             reconcilers=self._reconcilers,
@@ -136,7 +136,8 @@ class SimDaemon(Interruptible):
                 self._cluster.later(0.5, "", begin)
             elif self.alive:
                 self._cluster.trace.note(f"{self.node.name}: {name} begins")
-                self._guarded(lambda: self._start(self._as("fence-call", function)))
+                kind = "task" if name.startswith("task") else "fence-call"
+                self._guarded(lambda: self._start(self._as(kind, function)))
 
         self._cluster.later(self._cluster.rng.uniform(0.0, 0.05), "", begin)
 
@@ -161,6 +162,11 @@ class SimDaemon(Interruptible):
                 self._cluster.daemon_gone(self.node, self._cluster.rng.uniform(0.5, 20.0))
         finally:
             trace.actor = ""
+
+    @property
+    def on_request(self) -> bool:
+        """What is being done was asked for by an operator."""
+        return self._kind == "task"
 
     # --- waiting ------------------------------------------------------------------------------------
 

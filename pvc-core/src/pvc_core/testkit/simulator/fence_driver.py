@@ -15,6 +15,10 @@ NAME = "sim"
 class Caller(Protocol):
     """The daemon that makes the calls."""
 
+    @property
+    def on_request(self) -> bool:
+        """An operator asked for this call."""
+
     def pause(self, seconds: float) -> None:
         """Let virtual time pass for the calling thread; it does not return if the daemon is dead by then."""
 
@@ -31,8 +35,8 @@ class Site(NamedTuple):
     controllers: Mapping[tuple[str, str], Controller]
     """By node and device."""
     rng: random.Random
-    fencing: Callable[[str, str, str], None]
-    """Told of each call that will switch a node off, when it begins: node, device, coordinator."""
+    fencing: Callable[[str, str, str, bool], None]
+    """Told of each call that will switch a node off, when it begins: node, device, coordinator, on request."""
     switched: Callable[[str], None]
     """Told of a node whose power a device is about to cut, and with an empty string when it has."""
 
@@ -55,7 +59,7 @@ class SimFence(FenceDriver):
         return self._connect(target).read()
 
     def power_off(self, target: FenceTarget) -> PowerState:
-        self._site.fencing(target.node, target.parameters["device"], self._me)
+        self._site.fencing(target.node, target.parameters["device"], self._me, self._caller.on_request)
         self._caller.effect(f"before power-off {target.node}")
         state = self._switch(target, PowerState.OFF)
         self._caller.effect(f"after power-off {target.node}")

@@ -8,6 +8,7 @@ from pvc_core.model.fence import Means
 from pvc_core.ops.cluster import ClusterMaintenance, ClusterSettings, cluster_maintenance, cluster_settings
 from pvc_core.ops.fence_confirm import FenceConfirm, fence_confirm
 from pvc_core.ops.fence_level import FenceLevelAdd, fence_level_add
+from pvc_core.ops.fence_power import FencePower, FenceTest, fence_power, fence_test
 from pvc_core.ops.node import NodeQuery
 from pvc_core.ops.node_service import (
     NodeFlush,
@@ -60,6 +61,7 @@ class Operators:
             (3, self._confirm),
             (1, self._primary),
             (1, self._policy),
+            (2, self._power),
         ]
         self._requests = [request for weight, request in requests for _ in range(weight)]
 
@@ -221,3 +223,12 @@ class Operators:
         recovery = tuple(self._c.rng.sample(means, k=self._c.rng.choice((2, 3, 3))))
         cluster_settings(self._c.ops, ClusterSettings(recovery=recovery))
         return f"recover on {', '.join(recovery)}"
+
+    def _power(self) -> str:
+        node = self._node()
+        action = self._c.rng.choice(("status", "on", "on", "off", "cycle"))
+        if action == "status":
+            fence_test(self._c.ops, FenceTest(node=node))
+        else:
+            fence_power(self._c.ops, FencePower(node=node, action=action))  # type: ignore[arg-type]
+        return f"fence {action} {node}"

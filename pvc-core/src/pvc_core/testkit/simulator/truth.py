@@ -83,7 +83,7 @@ class Truth:
         """A node's host starts."""
         self._powered[node] = self._clock.monotonic()
 
-    def fencing(self, node: str, device: str, by: str) -> None:
+    def fencing(self, node: str, device: str, by: str, on_request: bool) -> None:
         """A coordinator begins a call that will switch a node, or a part of its power, off."""
         now = self._clock.monotonic()
         self.fence_calls += 1
@@ -92,7 +92,7 @@ class Truth:
         if not first and began is not None and now - began < _LEVEL_S:
             return  # the others of a level follow the first, which was right
         since = self._taken.get(node)
-        why_not = self._left_alone(node, now)
+        why_not = "" if on_request else self._left_alone(node, now)
         if since is not None and now - since > _LATE_S:
             why_not = f"has had a lease for {now - since:.1f} s"
         if why_not:
