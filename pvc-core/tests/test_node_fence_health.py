@@ -398,6 +398,16 @@ def test_a_node_that_has_just_lost_its_power_is_not_a_reason_to_doubt_the_device
     assert not site.document().nodes["hv3"][0].misleading
 
 
+def test_a_device_that_misled_is_still_doubted_when_the_node_is_dead(site):
+    site.power.write("hv3", PowerState.OFF)
+    site.level("hv3", LEVEL)
+    site.cluster.run(site.check_s + 1.0)
+    assert site.document().nodes["hv3"][0].misleading
+    site.cluster.nodes["hv3"].kill().expire()
+    site.cluster.run(site.check_s * 3)
+    assert site.document().nodes["hv3"][0].misleading
+
+
 def test_one_dark_power_supply_of_two_is_no_reason_to_doubt_it(site):
     site.power.write("hv3", PowerState.OFF)
     site.level("hv3", TWO)

@@ -209,7 +209,8 @@ class FenceHealthCheck:
         """Mark the devices of levels that say off of a node that has been alive all the time.
 
         A node lives on for the time of its lease after its power was cut, in the eyes of others: so it takes two
-        findings, with more than that between them, under one lease.
+        findings, with more than that between them, under one lease.  What was found once stands until a device of the
+        level says on: that a dead node's power is off is no news.
         """
         now, patience = self._context.clock.monotonic(), 2 * self._context.timing.lease
         lease = documents.read(self._context.store, keys.lease(name))
@@ -224,6 +225,8 @@ class FenceHealthCheck:
             for level in dark
         }
         wrong = {level for level, (_, since) in node.dark.items() if now - since > patience}
+        wrong |= {device.level for device in node.health if device.misleading}
+        wrong -= {device.level for device in health if device.power == "on"}
         return tuple(replace(d, misleading=True, error=_MISLEADING) if d.level in wrong else d for d in health)
 
     def _being_fenced(self, node: str) -> bool:

@@ -153,6 +153,7 @@ def _quietly(operators: Operators) -> None:
 
 def _storm(cluster: Cluster, operators: Operators, fate: Fate, rng: random.Random) -> int:
     end = cluster.clock.monotonic() + TROUBLE_S
+    pause_s = rng.choice((3.0, 6.0, 8.0, 8.0, 15.0))
     settings = ClusterSettings(power_on_after_fence=rng.random() < 0.5, return_after_fence=rng.random() < 0.5)
 
     def next_request() -> None:
@@ -163,7 +164,7 @@ def _storm(cluster: Cluster, operators: Operators, fate: Fate, rng: random.Rando
     def next_fault() -> None:
         fate.strike()
         if cluster.clock.monotonic() < end:
-            cluster.later(rng.expovariate(1 / 8.0), "", next_fault)
+            cluster.later(rng.expovariate(1 / pause_s), "", next_fault)
 
     cluster.later(3.0, "", lambda: cluster_settings(cluster.ops, settings))
     cluster.later(12.0, "", next_request)
