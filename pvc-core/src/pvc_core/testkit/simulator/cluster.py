@@ -123,7 +123,9 @@ class Cluster:
     def _choose(self, sessions: list[MemoryStore], daemons: list[SimDaemon], number: int) -> None:
         """Do the thing of this number: a session's callbacks, or a daemon's work on a key."""
         if number < len(sessions):
+            self.trace.actor = sessions[number].name
             self.tree.deliver(sessions[number])
+            self.trace.actor = ""
             return
         number -= len(sessions)
         for daemon in daemons:

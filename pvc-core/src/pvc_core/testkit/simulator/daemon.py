@@ -10,6 +10,7 @@ from pvc_core.node.agent import Agent, Identity
 from pvc_core.node.assemble import assemble
 from pvc_core.node.context import Reconciler
 from pvc_core.node.fence_calls import FenceCalls
+from pvc_core.node.fence_health import KIND as HEALTH
 from pvc_core.node.reconcile.node import NodeReconciler
 from pvc_core.node.watchdog import Watchdog
 from pvc_core.node.workqueue import WorkKey
@@ -135,7 +136,8 @@ class SimDaemon(Interruptible):
             if self.node.frozen and self.alive:
                 self._cluster.later(0.5, "", begin)
             elif self.alive:
-                self._cluster.trace.note(f"{self.node.name}: {name} begins")
+                if not name.startswith(HEALTH):
+                    self._cluster.note(f"{self.node.name}: {name} begins")
                 kind = "task" if name.startswith("task") else "fence-call"
                 self._guarded(lambda: self._start(self._as(kind, function)))
 
