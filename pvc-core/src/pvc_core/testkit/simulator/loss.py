@@ -1,7 +1,6 @@
 """A run with one loss: some nodes die at one moment, under conditions that stay as they are, and a bound is kept."""
 
 import random
-import statistics
 from typing import NamedTuple
 
 from pvc_core.model.fence import Means
@@ -156,15 +155,3 @@ class Loss:
             return
         if record is None or not (record.waits_for or record.proofs):
             raise Violation(f"nobody says why there is no proof of the death of {node.name}: {record}")
-
-
-def spread(figures: list[Figures]) -> dict[str, float]:
-    """Return median and maximum of the times, and how near they came to their bounds."""
-    if not figures:
-        return {}
-    return {
-        "recoveries": len(figures),
-        "median_s": round(statistics.median(f.down_s for f in figures), 2),
-        "max_s": round(max(f.down_s for f in figures), 2),
-        "max_of_bound": round(max(f.down_s / f.bound_s for f in figures), 3),
-    }
