@@ -53,8 +53,12 @@ class Lab:
 
     def goes_on(self, guest: Any, beats: int) -> None:
         """Wait for so many further heartbeats."""
-        before = len(guest.beats())
-        self.eventually(f"{guest.name} goes on", lambda: len(guest.beats()) >= before + beats)
+        self.go_on([guest], beats)
+
+    def go_on(self, guests: list[Any], beats: int) -> None:
+        """Wait for so many further heartbeats of each."""
+        wanted = [(guest, len(guest.beats()) + beats) for guest in guests]
+        self.eventually("the guests go on", lambda: all(len(guest.beats()) >= count for guest, count in wanted))
 
     # --- fencing ------------------------------------------------------------------------------------
 

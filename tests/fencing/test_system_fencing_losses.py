@@ -72,32 +72,22 @@ def test_node_is_switched_on_and_put_into_service_where_that_is_wanted(lab3):
     lab.pvc("cluster", "settings", "--no-power-on-after-fence", "--no-return-after-fence")
 
 
-def test_daemon_that_is_started_again_or_stopped_on_purpose_is_not_fenced(lab3):
+def test_node_whose_daemon_is_back_soon_or_was_stopped_on_purpose_or_in_maintenance_is_not_fenced(lab3):
     lab = lab3
-    killed, stopped = lab.others(lab.primary())
-    guests = [lab.guest(killed), lab.guest(stopped, "other")]
+    killed = lab.primary()
+    stopped, maintained = lab.others(killed)
+    guests = [lab.guest(killed), lab.guest(stopped, "second"), lab.guest(maintained, "third")]
     lease, losses, boots = lab.lease(killed), lab.losses(), [[life.boot for life in g.lives()] for g in guests]
-    lab.cluster.signal(killed, signal.SIGKILL)
+    lab.pvc("node", "maintenance", maintained, "on")
+    lab.sandbox.cut_link(maintained)
     lab.sandbox.host(stopped).stop_service("pvcnoded")
+    lab.cluster.signal(killed, signal.SIGKILL)
     lab.eventually("the killed daemon is back", lambda: lab.lease(killed) > lease)
-    lab.goes_on(guests[0], LONG)
+    lab.eventually("the cut-off node is lost", lambda: not lab.lease(maintained))
+    lab.go_on(guests, LONG)
     assert lab.pvc.json("fence", "status", stopped)["left_alone"] == "its daemon was stopped on purpose"
-    lab.bring_back(stopped)
+    assert lab.pvc.json("fence", "status", maintained)["left_alone"] == "it is in maintenance"
+    lab.bring_back(stopped, maintained)
+    lab.pvc("node", "maintenance", maintained, "off")
     assert lab.losses() == losses
     assert [[life.boot for life in guest.lives()] for guest in guests] == boots
-
-
-def test_node_in_maintenance_is_not_fenced(lab3):
-    lab = lab3
-    node = lab.others(lab.primary())[0]
-    guest, losses = lab.guest(node), lab.losses()
-    boots = [life.boot for life in guest.lives()]
-    lab.pvc("node", "maintenance", node, "on")
-    lab.sandbox.cut_link(node)
-    lab.eventually("its lease is gone", lambda: not lab.lease(node))
-    lab.goes_on(guest, LONG)
-    assert lab.pvc.json("fence", "status", node)["left_alone"] == "it is in maintenance"
-    lab.bring_back(node)
-    lab.pvc("node", "maintenance", node, "off")
-    assert lab.losses() == losses
-    assert [life.boot for life in guest.lives()] == boots
