@@ -9,7 +9,7 @@ them, until its driver's deadline.
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -41,6 +41,15 @@ Levels = tuple[FenceLevel, ...]
 _BEING_FENCED: Final = (FenceStage.SUSPECTED, FenceStage.FENCING)
 
 
+class _Seen(NamedTuple):
+    """A node's signs of life."""
+
+    lease: int
+    """Generation."""
+    report: int
+    """Version of its status document, which only the node writes."""
+
+
 class _Node:
     """A node with fence levels."""
 
@@ -49,8 +58,8 @@ class _Node:
         self.health = health
         self.due = due
         self.asking = False
-        self.dark: dict[int, tuple[int, float]] = {}
-        """Level whose devices all said off of a living node -> (its lease, when this was first seen)."""
+        self.dark: dict[int, _Seen] = {}
+        """Level whose devices all said off of a node with a lease -> what was seen of it right after that."""
 
     def uses(self, drivers: set[str]) -> bool:
         return any(device.driver in drivers for level in self.levels for device in level.devices)
@@ -206,27 +215,23 @@ class FenceHealthCheck:
             return name, node, node.levels
 
     def _doubted(self, name: str, node: _Node, health: Health) -> Health:
-        """Mark the devices of levels that say off of a node that has been alive all the time.
+        """Mark the devices of levels that said off of a node which has reported since, under the same lease.
 
-        A node lives on for the time of its lease after its power was cut, in the eyes of others: so it takes two
-        findings, with more than that between them, under one lease.  What was found once stands until a device of the
-        level says on: that a dead node's power is off is no news.
+        The lease alone shows nothing: it outlives a node by its time, and by that of a lost majority.  What was found
+        once stands until a device of the level says on: that a dead node's power is off is no news.
         """
-        now, patience = self._context.clock.monotonic(), 2 * self._context.timing.lease
         lease = documents.read(self._context.store, keys.lease(name))
-        dark = {device.level for device in health}
-        dark -= {device.level for device in health if device.power != "off"}
-        if lease is None:
-            dark = set()
-        generation = lease.value.generation if lease is not None else 0
-        before = node.dark
-        node.dark = {
-            level: before[level] if level in before and before[level][0] == generation else (generation, now)
-            for level in dark
-        }
-        wrong = {level for level, (_, since) in node.dark.items() if now - since > patience}
-        wrong |= {device.level for device in node.health if device.misleading}
+        report = documents.read(self._context.store, keys.node_status(name))
+        dark = {device.level for device in health} - {device.level for device in health if device.power != "off"}
+        before, node.dark = node.dark, {}
+        wrong = {device.level for device in node.health if device.misleading}
         wrong -= {device.level for device in health if device.power == "on"}
+        if lease is not None and report is not None:
+            seen = _Seen(lease.value.generation, report.version)
+            node.dark = {level: before.get(level, seen) for level in dark}
+            node.dark = {level: first if first.lease == seen.lease else seen for level, first in node.dark.items()}
+            # One report may have been under way when the power went.
+            wrong |= {level for level, first in node.dark.items() if seen.report > first.report + 1}
         return tuple(replace(d, misleading=True, error=_MISLEADING) if d.level in wrong else d for d in health)
 
     def _being_fenced(self, node: str) -> bool:
