@@ -78,7 +78,9 @@ class MemoryTree:
     ``hold=True`` they wait for ``deliver()``.
     """
 
-    def __init__(self, *, hold: bool = False, fault: FaultHook | None = None, changed: ChangeHook | None = None) -> None:
+    def __init__(
+        self, *, hold: bool = False, fault: FaultHook | None = None, changed: ChangeHook | None = None
+    ) -> None:
         self.fault = fault
         self._changed = changed
         self._hold = hold
