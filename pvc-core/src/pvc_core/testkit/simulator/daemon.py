@@ -47,10 +47,8 @@ class SimDaemon(Interruptible):
         self.node = node
         self.store = store
         self.alive = True
-        self._kind = ""
-        """Of the work being done."""
-        self._held: list[tuple[Fibre, bool]] = []
-        """While stopped: what goes on then, and whether others may be faster."""
+        self._held: list[Fibre] = []
+        """What waits until it is not stopped any more."""
         clock, starts = node.clock, node.starts
         self.drivers = make_drivers(self)
         self.queue = SimQueue(clock, lambda *what: cluster.due(self, *what))
@@ -125,9 +123,8 @@ class SimDaemon(Interruptible):
 
     def act(self, kind: str, function: Callable[[], None]) -> None:
         """Do something in one of its threads; it may die of it, or be stopped in the middle."""
-        run = self._as(kind, function)
         stoppable = self.may_stop() or (kind == "duties" and bool(self._cluster.on_change))
-        self._guarded((lambda: self._start(run)) if stoppable else run)
+        self._guarded((lambda: self._start(kind, function)) if stoppable else function)
 
     def spawn(self, name: str, function: Callable[[], None]) -> None:
         """Run something that blocks in a thread of its own."""
@@ -139,19 +136,12 @@ class SimDaemon(Interruptible):
                 if not name.startswith(HEALTH):
                     self._cluster.note(f"{self.node.name}: {name} begins")
                 kind = "task" if name.startswith("task") else "fence-call"
-                self._guarded(lambda: self._start(self._as(kind, function)))
+                self._guarded(lambda: self._start(kind, function))
 
         self._cluster.later(self._cluster.rng.uniform(0.0, 0.05), "", begin)
 
-    def _as(self, kind: str, function: Callable[[], None]) -> Callable[[], None]:
-        def run() -> None:
-            self._kind = kind
-            function()
-
-        return run
-
-    def _start(self, function: Callable[[], None]) -> None:
-        self._cluster.fibres.start(function)
+    def _start(self, kind: str, function: Callable[[], None]) -> None:
+        self._cluster.fibres.start(function, kind)
 
     def _guarded(self, function: Callable[[], None]) -> None:
         trace = self._cluster.trace
@@ -168,24 +158,24 @@ class SimDaemon(Interruptible):
     @property
     def on_request(self) -> bool:
         """What is being done was asked for by an operator."""
-        return self._kind == "task"
+        fibre = self._cluster.fibres.current
+        return fibre is not None and fibre.label == "task"
 
     # --- waiting ------------------------------------------------------------------------------------
 
     def pause(self, seconds: float) -> None:
         """Let virtual time pass for the calling thread; it does not return if the daemon is dead by then."""
-        fibre, kind = self._cluster.fibres.current, self._kind
+        fibre = self._cluster.fibres.current
         assert fibre is not None, "a worker of the daemon waits for a device"
-        self._cluster.later(seconds, "", lambda: self.go_on(fibre))
+        self._cluster.later(seconds, "", partial(self.go_on, fibre))
         self._cluster.fibres.wait()
-        self._kind = kind
 
-    def go_on(self, fibre: Fibre, *, lock_free: bool = True) -> None:
+    def go_on(self, fibre: Fibre) -> None:
         """Let a thread that waits go on; when the daemon is stopped, as soon as it is not."""
         if not self.alive:
             self._guarded(lambda: self._cluster.fibres.resume(fibre, DaemonDied(self.node.name)))
         elif self.node.frozen:
-            self._held.append((fibre, lock_free))
+            self._held.append(fibre)
         else:
             self._guarded(lambda: self._cluster.fibres.resume(fibre))
 
@@ -202,8 +192,8 @@ class SimDaemon(Interruptible):
         """Go on after it was stopped; what was interrupted does so at once, or after others."""
         self.queue.move(self.node.clock.monotonic())
         held, self._held = self._held, []
-        for fibre, lock_free in held:
-            if lock_free and self._cluster.rng.random() < 0.5:
+        for fibre in held:
+            if fibre.label in _LOCK_FREE and self._cluster.rng.random() < 0.5:
                 self._cluster.later(self._cluster.rng.uniform(0.0, 2.0), "", partial(self.go_on, fibre))
             elif self._cluster.fibres.current is None:
                 self.go_on(fibre)
@@ -223,26 +213,24 @@ class SimDaemon(Interruptible):
         if fibre is None:
             return
         # One thread alone stands still only where the others do not wait for a lock that it holds.
-        stop = self._stop_at(where, whole_only=self._kind not in _LOCK_FREE)
+        stop = self._stop_at(where, whole_only=fibre.label not in _LOCK_FREE)
         if stop is not None:
             self._stand_still(fibre, stop, where)
 
     def _stand_still(self, fibre: Fibre, stop: Stop, where: str) -> None:
-        kind = self._kind
-        self._cluster.note(f"{self.node.name}: is stopped in its work on {kind}, {where}")
+        self._cluster.note(f"{self.node.name}: is stopped in its work on {fibre.label}, {where}")
         if stop.whole is not None:
             stop.whole()
-            self._held.append((fibre, kind in _LOCK_FREE))
+            self._held.append(fibre)
         else:
             self._cluster.later(stop.seconds, f"{self.node.name}: goes on", partial(self.go_on, fibre))
         stop.also()
         self._cluster.fibres.wait()
-        self._kind = kind
 
     def kill(self) -> None:
         """End the process at once."""
         self.alive = False
         self.store.crash()
-        for fibre, _ in self._held:
+        for fibre in self._held:
             self._go_on_soon(fibre)
         self._held.clear()

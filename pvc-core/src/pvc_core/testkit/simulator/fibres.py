@@ -27,8 +27,10 @@ class FibreClosed(BaseException):
 class Fibre:
     """One function on its way."""
 
-    def __init__(self, function: Callable[[], None]) -> None:
+    def __init__(self, function: Callable[[], None], label: str) -> None:
         self._function = function
+        self.label = label
+        """What it is about, for those who meet it."""
         self._go = _closed_gate()
         self._back = _closed_gate()
         self._thrown: BaseException | None = None
@@ -75,9 +77,9 @@ class Fibres:
         self.current: Fibre | None = None
         self._waiting: dict[Fibre, None] = {}
 
-    def start(self, function: Callable[[], None]) -> Fibre:
+    def start(self, function: Callable[[], None], label: str = "") -> Fibre:
         """Run a function until it waits or ends.  Raises what it raises by then."""
-        fibre = Fibre(function)
+        fibre = Fibre(function, label)
         self.resume(fibre)
         return fibre
 
