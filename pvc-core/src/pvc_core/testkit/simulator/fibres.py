@@ -14,60 +14,81 @@ _STUCK_S: Final = 60.0
 """Real seconds after which a fibre is taken for blocked by something that is not virtual, such as a lock."""
 
 
-def _closed_gate() -> threading.Lock:
-    gate = threading.Lock()
-    gate.acquire()
-    return gate
-
-
 class FibreClosed(BaseException):
     """Raised in a fibre that waits when the simulation is over.  Not an Exception: nothing may survive it."""
+
+
+class _Thread:
+    """A thread that runs one fibre after the other; the gates are locks that are released by whoever may pass next."""
+
+    def __init__(self) -> None:
+        self.fibre: Fibre | None = None
+        self._go = threading.Lock()
+        self._back = threading.Lock()
+        self._go.acquire()
+        self._back.acquire()
+        self._thread = threading.Thread(target=self._loop, name="fibre", daemon=True)
+        self._thread.start()
+
+    def run(self) -> None:
+        """Let the fibre go on until it waits or ends."""
+        self._go.release()
+        if not self._back.acquire(timeout=_STUCK_S):
+            raise AssertionError("a simulated thread waits for something that is not virtual: a lock, or real time")
+
+    def give_way(self) -> None:
+        """In the fibre: let the simulator go on."""
+        self._back.release()
+        self._go.acquire()
+
+    def end(self) -> None:
+        """End the thread, which has no fibre."""
+        self._go.release()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        self._go.acquire()
+        while self.fibre is not None:
+            self.fibre.work()
+            self._back.release()
+            self._go.acquire()
 
 
 class Fibre:
     """One function on its way."""
 
-    def __init__(self, function: Callable[[], None], label: str) -> None:
+    def __init__(self, function: Callable[[], None], label: str, thread: _Thread) -> None:
         self._function = function
+        self._thread = thread
         self.label = label
         """What it is about, for those who meet it."""
-        self._go = _closed_gate()
-        self._back = _closed_gate()
         self._thrown: BaseException | None = None
         self._raised: BaseException | None = None
         self.done = False
-        self._thread = threading.Thread(target=self._body, name="fibre", daemon=True)
+        thread.fibre = self
 
     def resume(self, error: BaseException | None = None) -> None:
         """Let it go on until it waits again or ends; ``error`` is raised where it waits.  Raises what ends it."""
         self._thrown = error
-        self._go.release()
-        if not self._thread.ident:
-            self._thread.start()
-        if not self._back.acquire(timeout=_STUCK_S):
-            raise AssertionError("a simulated thread waits for something that is not virtual: a lock, or real time")
-        if self.done:
-            self._thread.join()
+        self._thread.run()
         raised, self._raised = self._raised, None
         if raised is not None:
             raise raised
 
     def wait(self) -> None:
         """In the fibre: give way until it is resumed."""
-        self._back.release()
-        self._go.acquire()
+        self._thread.give_way()
         if self._thrown is not None:
             raise self._thrown
 
-    def _body(self) -> None:
-        self._go.acquire()
+    def work(self) -> None:
+        """In the thread: run the function to its end."""
         try:
             if self._thrown is None:
                 self._function()
         except BaseException as error:
             self._raised = error
         self.done = True
-        self._back.release()
 
 
 class Fibres:
@@ -75,11 +96,14 @@ class Fibres:
 
     def __init__(self) -> None:
         self.current: Fibre | None = None
-        self._waiting: dict[Fibre, None] = {}
+        self._waiting: dict[Fibre, _Thread] = {}
+        self._idle: list[_Thread] = []
 
     def start(self, function: Callable[[], None], label: str = "") -> Fibre:
         """Run a function until it waits or ends.  Raises what it raises by then."""
-        fibre = Fibre(function, label)
+        thread = self._idle.pop() if self._idle else _Thread()
+        fibre = Fibre(function, label, thread)
+        self._waiting[fibre] = thread
         self.resume(fibre)
         return fibre
 
@@ -87,13 +111,14 @@ class Fibres:
         """Let a fibre go on until it waits again or ends.  Raises what it raises."""
         assert self.current is None, "fibres do not resume each other"
         self.current = fibre
-        self._waiting.pop(fibre, None)
         try:
             fibre.resume(error)
         finally:
             self.current = None
-            if not fibre.done:
-                self._waiting[fibre] = None
+            if fibre.done:
+                thread = self._waiting.pop(fibre)
+                thread.fibre = None
+                self._idle.append(thread)
 
     def wait(self) -> None:
         """In a fibre: give way until it is resumed."""
@@ -101,10 +126,12 @@ class Fibres:
         self.current.wait()
 
     def close(self) -> None:
-        """End all fibres that still wait."""
+        """End all fibres that still wait, and their threads."""
         while self._waiting:
             with contextlib.suppress(FibreClosed):
                 self.resume(next(iter(self._waiting)), FibreClosed())
+        while self._idle:
+            self._idle.pop().end()
 
 
 class FibreLock:
