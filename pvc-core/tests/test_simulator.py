@@ -85,7 +85,7 @@ def test_a_target_that_starts_the_guest_itself_is_noticed(monkeypatch: pytest.Mo
 
 def test_a_write_that_comes_after_the_lease_it_was_decided_under_is_noticed(monkeypatch: pytest.MonkeyPatch):
     def unguarded(self: VmReconciler, *operations: object) -> None:
-        self._c.store.commit(*operations)  # type: ignore[arg-type]
+        self._c.store.commit(*operations)
 
     monkeypatch.setattr(VmReconciler, "_commit", unguarded)
     _some_seed_fails("takes the claim of VM .* with lease|without a lease", "thread_stalls_soon")
@@ -95,7 +95,7 @@ def test_a_device_that_cannot_say_whether_the_power_is_off_and_is_believed_is_no
     call = fence_calls.FenceCalls._call
 
     def credulous(self: fence_calls.FenceCalls, *args: object) -> tuple[PowerState, str]:
-        state, error = call(self, *args)  # type: ignore[arg-type]
+        state, error = call(self, *args)
         return (PowerState.OFF, "") if state is PowerState.UNKNOWN and not error else (state, error)
 
     monkeypatch.setattr(fence_calls.FenceCalls, "_call", credulous)
@@ -106,7 +106,7 @@ def test_half_a_power_cut_that_is_taken_for_a_whole_one_is_noticed(monkeypatch: 
     off = fence_calls.FenceCalls.off
 
     def half(self: fence_calls.FenceCalls, node: str, level: FenceLevel, **more: object) -> fence_calls.Outcome:
-        return off(self, node, FenceLevel(devices=level.devices[:1]), **more)  # type: ignore[arg-type]
+        return off(self, node, FenceLevel(devices=level.devices[:1]), **more)
 
     monkeypatch.setattr(fence_calls.FenceCalls, "off", half)
     _some_seed_fails("records power-off-confirmed .* but its", "link", "daemon_stops")
@@ -144,7 +144,7 @@ def test_a_guest_that_is_started_afresh_while_it_may_have_arrived_elsewhere_is_n
     revoke = revocation.revoke
 
     def forgetful(dead: str, claim: object, *more: object) -> object:
-        return revoke(dead, replace(claim, migration=None), *more)  # type: ignore[arg-type,type-var]
+        return revoke(dead, replace(claim, migration=None), *more)
 
     monkeypatch.setattr(revoker, "revoke", forgetful)
     _some_seed_fails("which its claim does not allow|executes on .* at once")
@@ -154,7 +154,7 @@ def test_a_proof_of_an_earlier_loss_is_not_enough(monkeypatch: pytest.MonkeyPatc
     new_loss = fencing._new_loss
 
     def lazy(s: fencing.Situation, before: object) -> fencing.Step:
-        return fencing.Revoke() if s.record is not None and s.record.proofs else new_loss(s, before)  # type: ignore[arg-type]
+        return fencing.Revoke() if s.record is not None and s.record.proofs else new_loss(s, before)
 
     monkeypatch.setattr(fencing, "_new_loss", lazy)
     _some_seed_fails("whose lease .* is newer than the one of the proof|never ended|still claims", "power_cut", "link")
