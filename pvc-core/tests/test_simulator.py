@@ -147,7 +147,7 @@ def test_a_guest_that_is_started_afresh_while_it_may_have_arrived_elsewhere_is_n
         return revoke(dead, replace(claim, migration=None), *more)
 
     monkeypatch.setattr(revoker, "revoke", forgetful)
-    _some_seed_fails("which its claim does not allow|executes on .* at once")
+    _some_seed_fails("which its claim does not allow|executes on .* at once", "lost_while_migrating")
 
 
 def test_a_proof_of_an_earlier_loss_is_not_enough(monkeypatch: pytest.MonkeyPatch):

@@ -30,7 +30,8 @@ def test_only_vms_that_should_run_are_started_again_and_those_without_room_when_
     lab.sandbox.power_cut(victim)
     lab.moved(witness, away_from=victim)
     record = lab.until(victim, "recovered")
-    assert {vm.name: vm.outcome for vm in record.vms} == {
+    # Guests of earlier tests may have been on it too.
+    assert {vm.name: vm.outcome for vm in record.vms if vm.name in before} == {
         "witness": "freed", "large": "freed", "stopping": "not-restarted", "fragile": "not-restarted",
     }  # fmt: skip
     waits = lab.eventually("the large one waits", lambda: (v := lab.cluster.view("large"))["state"] == "waiting" and v)

@@ -59,8 +59,10 @@ class _Power:
             return self._status(node, levels)
         if action == "on":
             return self._switch("on", node, levels, progress)
-        force = task.arguments.get("force") is True
-        off = self._switch("off", node, levels, progress, lambda: self._check_unused(node, force=force))
+        if node == self._context.name:
+            raise InvalidRequest(f"node {node} cannot confirm that it is off itself: ask another coordinator")
+        unless = None if task.arguments.get("force") is True else lambda: self._refuse_if_used(node)
+        off = self._switch("off", node, levels, progress, unless)
         if action == "off":
             return off
         try:
@@ -89,28 +91,26 @@ class _Power:
         node: str,
         levels: Levels,
         progress: Progress,
-        check: Callable[[], None] = lambda: None,
+        unless: Callable[[], str] | None = None,
     ) -> Result:
-        """Try level after level until one is read back as wanted; ``check`` may refuse before each."""
-        call = self._calls.off if power == "off" else self._calls.on
+        """Try level after level until one is read back as wanted; ``unless`` may raise before each is told."""
         failed = []
         for number, level in enumerate(levels, 1):
             if progress((number - 1) / len(levels)):
                 raise Cancelled
-            check()
-            outcome = call(node, level)
+            if power == "off":
+                outcome = self._calls.off(node, level, unless=unless)
+            else:
+                outcome = self._calls.on(node, level)
             self._log(power, node, number, outcome)
             if outcome.ok:
                 return {"power": power, "level": number, "message": outcome.message}
             failed.append(f"level {number}: {outcome.message}")
         raise DriverError(f"node {node} was not confirmed {power} by any fence level: {'; '.join(failed)}")
 
-    def _check_unused(self, node: str, *, force: bool) -> None:
-        """Refuse to cut the power of a node that may be at work."""
-        if node == self._context.name:
-            raise InvalidRequest(f"node {node} cannot confirm that it is off itself: ask another coordinator")
-        if force:
-            return
+    def _refuse_if_used(self, node: str) -> str:
+        """Raise InUse when a node may be at work; else there is no reason against cutting its power, an empty string."""
+        self._context.catch_up()
         last = documents.read(self._context.store, keys.generation(node))
         if documents.read(self._context.store, keys.lease(node)) is not None:
             raise InUse(f"node {node} is at work, its lease stands: evacuate it first, or use force")
@@ -118,6 +118,7 @@ class _Power:
             raise InUse(
                 f"the daemon of node {node} was stopped on purpose, and VMs run on it: evacuate it first, or use force"
             )
+        return ""
 
     def _claims(self, node: str) -> bool:
         store = self._context.store

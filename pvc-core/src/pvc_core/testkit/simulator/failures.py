@@ -1,6 +1,7 @@
 """What may befall a simulated cluster.  Each function lets one thing happen now, and pass by itself later if asked to."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pvc_core.store import keys
@@ -109,11 +110,37 @@ def set_mode(cluster: "Cluster", node: "SimNode", device: str, mode: Mode, secon
 
 def at_fencing(cluster: "Cluster", node: "SimNode", times: int, call: Callable[[], None]) -> None:
     """Do something at the very moment in which somebody else writes this node's fence record for the n-th time from now."""
-    left, path = times, keys.fence(node.name).path
+    path = keys.fence(node.name).path
+
+    def writes(by: str, paths: list[str]) -> Callable[[], None] | None:
+        return call if by != node.name and path in paths else None
+
+    _at_write(cluster, writes, times)
+
+
+def at_migration(cluster: "Cluster", times: int, call: Callable[[str, str], None]) -> None:
+    """Do something, told source and target, when a claim with a migration in it is written for the n-th time from now."""
+
+    def writes(_: str, paths: list[str]) -> Callable[[], None] | None:
+        for path in paths:
+            claim = cluster.invariants.claim(path.removeprefix(f"{keys.CLAIM}/"))
+            if claim is not None and claim.migration is not None:
+                return partial(call, claim.node, claim.migration.target)
+        return None
+
+    _at_write(cluster, writes, times)
+
+
+def _at_write(
+    cluster: "Cluster", wanted: Callable[[str, list[str]], Callable[[], None] | None], times: int
+) -> None:
+    """Do what ``wanted`` returns, of who writes which paths, when it returns something for the n-th time from now."""
+    left = times
 
     def look(by: str, paths: list[str]) -> None:
         nonlocal left
-        if by == node.name or path not in paths:
+        call = wanted(by, paths)
+        if call is None:
             return
         left -= 1
         if left < 0:

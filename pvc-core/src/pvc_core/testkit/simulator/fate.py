@@ -63,6 +63,7 @@ class Fate:
             (2, self._wall_clock),
             (4, self._back_while_fenced),
             (4, self._fencer_dies_soon),
+            (4, self._lost_while_migrating),
             (2, guests.libvirtd),
             (2, guests.guest_crashes),
             (2, guests.guest_shuts_down),
@@ -222,6 +223,23 @@ class Fate:
         failures.at_fencing(self._c, node, self._c.rng.randrange(0, 5), back)
         kind = self._c.rng.choice((self._power_cut, self._daemon_stops, self._link))
         return f"{kind(node)}, until it is fenced"
+
+    def _lost_while_migrating(self, node: SimNode) -> str:
+        """Source or target of a live migration is lost in the middle of it."""
+        del node
+        source_side, seconds = self._c.rng.random() < 0.7, self._seconds(20.0, 120.0)
+        link = self._c.rng.choice((None, Link.CUT, Link.NO_ANSWERS))
+
+        def lose(source: str, target: str) -> None:
+            victim = self._c.nodes[source if source_side else target]
+            self._c.note(f"{victim.name}: is lost while a guest migrates from {source} to {target}")
+            if link is None:
+                failures.power_cut(self._c, victim, seconds)
+            else:
+                failures.set_link(self._c, victim, link, seconds)
+
+        failures.at_migration(self._c, self._c.rng.randrange(0, 6), lose)
+        return f"the {'source' if source_side else 'target'} of a migration will be lost"
 
     # --- the store ------------------------------------------------------------------------------------
 
