@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import time
 import uuid
@@ -43,6 +44,7 @@ def hosts(tmp_path_factory):
     directory = tmp_path_factory.mktemp("hypervisor")
     layout = claim_layout(directory, f"hypervisor-{os.getpid()}")
     hosts = [Host(layout, number) for number in (1, 2)]
+    tiny_linux()  # from a cache; if it is empty, from the outside, which cannot be reached from inside
     try:
         for host in hosts:
             host.start()
@@ -66,10 +68,25 @@ class _Bench:
         self.nowhere_address = hosts[0].layout.cluster_address(200)
 
     def connect(self, number, accelerator="tcg", **settings):
-        settings = {"run_directory": str(self.directory / f"run{number}"), "detach_s": 1.0, "keepalive_s": 1} | settings
+        settings = {"run_directory": str(self.run_directory(number)), "detach_s": 1.0, "keepalive_s": 1} | settings
         connection = LibvirtHypervisor(self.hosts[number].uri, accelerator=accelerator, **settings)
         self.connections.append(connection)
         return connection
+
+    def run_directory(self, number):
+        """Return what is below /run for the daemon, in a place that has the same name on both hosts and here."""
+        return self.directory / f"run{number}"
+
+    def restart_there(self):
+        self.hosts[1].power_cut()
+        shutil.rmtree(self.run_directory(1))
+        self.hosts[1].start()
+        eventually(lambda: _answers(self.there), "the connection to the other host", within_s=30)
+
+    def to(self, vm, **options):
+        """Have a guest admitted by the other host, and return how it gets there."""
+        admission = self.there.admit(vm, uuid.uuid4().hex, str(self.log(vm)))
+        return MigrationOptions(target_address=self.there_address, admission=admission, **options)
 
     def plan(self, vm, name, *, deaf=False, heavy=False):
         image = self.directory / f"{vm}.raw"
@@ -80,6 +97,9 @@ class _Bench:
 
     def log(self, vm):
         return self.directory / f"{vm}.log"
+
+    def console_log(self, vm):
+        return str(self.log(vm))
 
     def booted(self, vm):
         eventually(lambda: GUEST_UP in self.log(vm).read_text(errors="replace"), "the guest to boot", within_s=60)
@@ -99,14 +119,7 @@ class _Bench:
 
     def start_hypervisor(self):
         self.hosts[0].start()
-        eventually(self._answers, "a new connection", within_s=30)
-
-    def _answers(self):
-        try:
-            self.here.facts()
-        except HypervisorUnavailable:
-            return False
-        return True
+        eventually(lambda: _answers(self.here), "a new connection", within_s=30)
 
     def stop_hypervisor_there(self):
         self.hosts[1].stop_service("libvirtd")
@@ -126,7 +139,7 @@ class _Bench:
     def begin_heavy(self, vm):
         self.here.start(self.plan(vm, "web", heavy=True))
         self.booted(vm)
-        self.here.migrate(vm, MigrationOptions(target_address=self.there_address, unsafe=True, max_downtime_ms=123))
+        self.here.migrate(vm, self.to(vm, unsafe=True, max_downtime_ms=123))
         eventually(lambda: self.there.domain(vm), "the target to get its half", within_s=60)
 
     def close(self):
@@ -136,6 +149,14 @@ class _Bench:
             host.start()
             for vm in _virsh(host, "list", "--uuid").split():
                 _virsh(host, "destroy", vm)
+
+
+def _answers(hypervisor):
+    try:
+        hypervisor.facts()
+    except HypervisorUnavailable:
+        return False
+    return True
 
 
 def _answer(hypervisor, vm):
@@ -269,7 +290,7 @@ def test_the_maximum_downtime_reaches_qemu(bench, vm):
 
 def test_disks_that_libvirt_cannot_see_to_be_shared_are_migrated_only_on_request(bench, vm):
     bench.here.start(bench.plan(vm, "web"))
-    bench.here.migrate(vm, MigrationOptions(target_address=bench.there_address))
+    bench.here.migrate(vm, bench.to(vm))
     assert "nsafe" in bench.failed_job(vm).error
 
 
@@ -277,7 +298,7 @@ def test_a_guest_is_not_migrated_onto_a_leftover_of_itself(bench, vm):
     bench.here.start(bench.plan(vm, "web"))
     other = msgspec.structs.replace(bench.plan(vm, "web"), disks=())
     bench.there.start(msgspec.structs.replace(other, vm=msgspec.structs.replace(other.vm, disks=())))
-    bench.here.migrate(vm, MigrationOptions(target_address=bench.there_address, unsafe=True))
+    bench.here.migrate(vm, bench.to(vm, unsafe=True))
     assert "already" in bench.failed_job(vm).error
     assert bench.here.domain(vm).state is DomainState.RUNNING
 
@@ -285,7 +306,7 @@ def test_a_guest_is_not_migrated_onto_a_leftover_of_itself(bench, vm):
 def test_the_console_log_goes_on_after_a_migration(bench, vm):
     bench.here.start(bench.plan(vm, "web"))
     bench.booted(vm)
-    bench.here.migrate(vm, MigrationOptions(target_address=bench.there_address, unsafe=True))
+    bench.here.migrate(vm, bench.to(vm, unsafe=True))
     bench.until(lambda: bench.here.domain(vm) is None, "the guest to leave")
     dots = bench.log(vm).read_text().count(".")
     bench.until(lambda: bench.log(vm).read_text().count(".") > dots + 1, "the guest to write")
@@ -468,6 +489,6 @@ def test_kvm_guests_start_and_migrate(bench, vm):
     source.start(guest_plan(vm, "web", bench.image("k.raw"), console_log=str(bench.log(vm)), accelerator="kvm"))
     bench.booted(vm)
     assert source.domain(vm).accelerator == "kvm"
-    source.migrate(vm, MigrationOptions(target_address=bench.there_address, unsafe=True))
+    source.migrate(vm, bench.to(vm, unsafe=True))
     bench.until(lambda: source.domain(vm) is None, "the guest to leave")
     assert bench.there.domain(vm).state is DomainState.RUNNING

@@ -31,6 +31,18 @@ class _Bench:
         self.here = self.world.host("one", "10.0.0.1")
         self.there = self.world.host("two", self.there_address)
 
+    def console_log(self, vm):
+        return f"/none/{vm}.log"
+
+    def to(self, vm):
+        """Have a guest admitted by the other host, and return how it gets there."""
+        admission = self.there.admit(vm, f"attempt of {vm}", self.console_log(vm))
+        return MigrationOptions(target_address=self.there_address, admission=admission)
+
+    def restart_there(self):
+        self.world.power_off("two")
+        self.world.power_on("two")
+
     def plan(self, vm, name, *, deaf=False, heavy=False):
         faults = self.world.vm_faults(vm)
         faults.ignores_acpi, faults.migration_stalls = deaf, heavy
@@ -82,7 +94,7 @@ def running(bench):
 
 
 def _begin_migration(bench):
-    bench.here.migrate(VM, MigrationOptions(target_address=bench.there_address))
+    bench.here.migrate(VM, bench.to(VM))
 
 
 def test_a_migration_changes_sides_at_one_instant(running):
@@ -211,7 +223,7 @@ def test_the_same_events_happen_in_the_same_order(bench):
             fresh.here.start(fresh.plan(vm, "web"))
             fresh.booted(vm)
         for vm in vms:
-            fresh.here.migrate(vm, MigrationOptions(target_address=fresh.there_address))
+            fresh.here.migrate(vm, fresh.to(vm))
             fresh.here.shutdown(vm)
         while fresh.world.next_event_time() is not None:
             fresh.clock.now = fresh.world.next_event_time()

@@ -175,14 +175,11 @@ def _transfers(connection, told):
 def test_migration_goes_over_a_connection_of_its_own(told):
     connection = _Connection(_Handle())
     transfers = _transfers(connection, told)
-    transfers.begin(VM, MigrationOptions(target_address="fd00::2", max_downtime_ms=70))
+    transfers.begin(VM, MigrationOptions(target_address="fd00::2", admission="way", max_downtime_ms=70))
     eventually(lambda: told == [VM], "its end")
     options = connection.handle.options
-    assert (options.target_uri, options.data_uri, options.max_downtime_ms) == (
-        "test://[fd00::2]/",
-        "tcp://[fd00::2]",
-        70,
-    )
+    assert (options.target_uri, options.data_uri) == ("test://[fd00::2]/", "tcp://[fd00::2]")
+    assert (options.console_log, options.max_downtime_ms) == ("way", 70)
     assert connection.closed
     assert transfers.view(VM) is None
 
@@ -193,7 +190,7 @@ def test_failed_migration_leaves_its_reason(told, error):
         raise error
 
     transfers = _transfers(_Connection(_Handle(fail)), told)
-    transfers.begin(VM, MigrationOptions(target_address="h2"))
+    transfers.begin(VM, MigrationOptions(target_address="h2", admission="way"))
     eventually(lambda: told == [VM], "its end")
     assert str(error.args[0]) in transfers.view(VM).error
     transfers.forget(VM)
@@ -202,7 +199,7 @@ def test_failed_migration_leaves_its_reason(told, error):
 
 def test_migration_of_a_domain_that_is_gone_fails(told):
     transfers = _transfers(_Connection(None), told)
-    transfers.begin(VM, MigrationOptions(target_address="h2"))
+    transfers.begin(VM, MigrationOptions(target_address="h2", admission="way"))
     eventually(lambda: told == [VM], "its end")
     assert transfers.view(VM).error == "the domain ended"
 
@@ -212,7 +209,7 @@ def test_migration_whose_connection_broke_is_looked_at_instead(told):
         raise HypervisorUnavailable("libvirtd ended")
 
     transfers = _transfers(_Connection(_Handle(lose)), told)
-    transfers.begin(VM, MigrationOptions(target_address="h2"))
+    transfers.begin(VM, MigrationOptions(target_address="h2", admission="way"))
     eventually(lambda: told == [VM], "word of it")
     handle = _Handle()
     handle.progress = 0.4
@@ -231,7 +228,7 @@ def test_abort_is_repeated_until_libvirt_has_begun_the_job(told):
         raise HypervisorError("aborted")
 
     transfers = _transfers(_Connection(_Handle(wait)), told)
-    transfers.begin(VM, MigrationOptions(target_address="h2"))
+    transfers.begin(VM, MigrationOptions(target_address="h2", admission="way"))
     transfers.abort(VM, lambda: next(answers))
     assert next(answers, "used up") == "used up"
     begun.set()
@@ -241,7 +238,7 @@ def test_abort_is_repeated_until_libvirt_has_begun_the_job(told):
 
 def test_target_without_libvirt_is_told_before_anything_is_begun(told):
     transfers = Transfers("qemu+tcp://{address}:1/system", lambda: pytest.fail("not reached"), told.append)
-    transfers.begin(VM, MigrationOptions(target_address="127.0.0.1"))
+    transfers.begin(VM, MigrationOptions(target_address="127.0.0.1", admission="way"))
     eventually(lambda: told == [VM], "its end")
     assert "cannot connect to libvirt of the target at 127.0.0.1 port 1: Connection refused" in transfers.view(VM).error
 

@@ -147,6 +147,19 @@ def test_a_node_that_comes_back_between_two_levels_is_not_switched_off():
     assert site.read(site.other) is PowerState.ON
 
 
+def test_a_node_that_comes_back_while_its_device_is_waited_for_is_not_switched_off():
+    site = Site(LEVEL)
+    read = site.fence.power_status
+
+    def back(target):
+        site.alive()
+        return read(target)
+
+    site.fence.power_status = back
+    assert "its lease stands" in site.run("off").error
+    assert (site.fence.faults.count("power_off"), site.read()) == (0, PowerState.ON)
+
+
 def test_guests_that_go_on_under_a_stopped_daemon_are_protected():
     site = Site(LEVEL)
     entry = documents.read(site.cluster.operator, keys.generation("n1"))

@@ -31,7 +31,9 @@ def status(state: VmState, **changes: object) -> VmStatus:
 
 
 def migrating(phase: MigrationPhase, **changes: object) -> VmClaim:
-    record = MigrationRecord(target="b", attempt="m1", phase=phase, target_lease=4, target_address="10.0.0.2")
+    record = MigrationRecord(
+        target="b", attempt="m1", phase=phase, target_lease=4, target_address="10.0.0.2", admission="way"
+    )
     return replace(MINE, migration=replace(record, **changes))
 
 
@@ -159,7 +161,9 @@ def test_live_migration_takes_each_phase_in_order():
     assert plan.decide(leaving()) == plan.BeginMigration(target="b")
     assert plan.decide(leaving(claim=migrating(MigrationPhase.READY))) == plan.BeginTransfer()
     transfer = migrating(MigrationPhase.TRANSFER)
-    assert plan.decide(leaving(claim=transfer)) == plan.StartTransfer(target_address="10.0.0.2", attempt="m1")
+    assert plan.decide(leaving(claim=transfer)) == plan.StartTransfer(
+        target_address="10.0.0.2", admission="way", attempt="m1"
+    )
     gone = leaving(claim=transfer, domain=None, ended=plan.Ended.MIGRATED)
     assert plan.decide(gone) == plan.HandOver()
 

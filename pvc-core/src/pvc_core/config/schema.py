@@ -73,7 +73,7 @@ class NodeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         ),
     ] = "auto"
     state_directory: Annotated[str, Meta(description="Lasting files of the daemon.")] = "/var/lib/pvc"
-    run_directory: Annotated[str, Meta(description="Files that do not survive a reboot.")] = "/run/pvc"
+    run_directory: Annotated[str, Meta(description="Files that must not survive a reboot: below `/run`.")] = "/run/pvc"
     console_directory: Annotated[str, Meta(description="Logs of the guests' serial consoles.")] = "/var/log/pvc/console"
 
 

@@ -109,6 +109,8 @@ class MigrationOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a live migration is done."""
 
     target_address: str
+    admission: str
+    """What the target's ``admit`` returned: it takes no other guest."""
     max_downtime_ms: int = 300
     unsafe: bool = False
     """The storage drivers vouch that the disks are shared, though libvirt cannot see it."""
@@ -170,6 +172,17 @@ class Hypervisor(Protocol):
 
     def destroy(self, vm: str) -> None:
         """Cut a domain's power, and return when it is confirmed gone; absent is success."""
+
+    def admit(self, vm: str, attempt: str, console_log: str) -> str:
+        """Let a guest come to this host, once; returns what its source must give as ``MigrationOptions.admission``.
+
+        It is forgotten when the host starts anew, with another ``attempt`` of this VM, and by ``dismiss``.  So no guest
+        comes to a host that has lost its power since it agreed, though its lease may stand for a while: whoever
+        proves such a lease's end knows nothing of what the host does since.  ``console_log``: as in ``DomainPlan``.
+        """
+
+    def dismiss(self, vm: str) -> None:
+        """Let a guest that is not here come no more."""
 
     def migrate(self, vm: str, options: MigrationOptions) -> None:
         """Begin to move a running domain, memory and all; progress is in ``Domain.job``.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pvc_core.hypervisor import hostfacts
+from pvc_core.hypervisor.admissions import Admissions
 from pvc_core.hypervisor.api import (
     Console,
     Domain,
@@ -87,6 +88,7 @@ class LibvirtHypervisor:
         self._exits = Exits()
         self._transfers = Transfers(migration_uri, self._connect, self._tell)
         self._usage = UsageMeter()
+        self._admissions = Admissions(Path(run_directory))
         self._probe = KvmProbe(Path(run_directory), accelerator, self._exits)
         self._link = Link(
             f"libvirt at {uri}",
@@ -305,6 +307,15 @@ class LibvirtHypervisor:
                 time.sleep(0.01)
 
     # -- live migration ---------------------------------------------------------------------------------------
+
+    def admit(self, vm: str, attempt: str, console_log: str) -> str:
+        try:
+            return self._admissions.admit(vm, attempt, console_log)
+        except OSError as error:
+            raise HypervisorError(f"cannot admit VM {vm}: {error}") from error
+
+    def dismiss(self, vm: str) -> None:
+        self._admissions.dismiss(vm)
 
     def migrate(self, vm: str, options: MigrationOptions) -> None:
         with self._call(f"migrate VM {vm}") as connection:

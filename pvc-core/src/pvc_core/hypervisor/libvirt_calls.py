@@ -13,6 +13,7 @@ from typing import Any, Final
 import libvirt
 import msgspec
 
+from pvc_core.hypervisor.admissions import logging_to
 from pvc_core.hypervisor.api import ExitReason, HypervisorError, HypervisorUnavailable
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,8 @@ class TransferOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Of the target's libvirt, as the source's libvirt reaches it."""
     data_uri: str
     """Where the guest's memory is sent."""
+    console_log: str
+    """The file on the target that its console is logged to."""
     max_downtime_ms: int
     unsafe: bool
     auto_converge: bool
@@ -350,7 +353,12 @@ class Handle:
             flags |= libvirt.VIR_MIGRATE_TLS
         with _errors(self._connection):
             self._raw.migrateSetMaxDowntime(options.max_downtime_ms, 0)
-            self._raw.migrateToURI3(options.target_uri, {libvirt.VIR_MIGRATE_PARAM_URI: options.data_uri}, flags)
+            now = self._raw.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE)
+            parameters = {
+                libvirt.VIR_MIGRATE_PARAM_URI: options.data_uri,
+                libvirt.VIR_MIGRATE_PARAM_DEST_XML: logging_to(now, options.console_log),
+            }
+            self._raw.migrateToURI3(options.target_uri, parameters, flags)
 
     def abort_job(self) -> bool:
         """Stop a migration away from here; False when there is none (yet, or any more)."""

@@ -166,6 +166,7 @@ class MemoryWorld:
                 self._doom(migration, f"host {name} does not answer", self.pace.keepalive_s)
             self.touched.update(host.guests)
             host.guests.clear()
+            host.admitted.clear()
             for observer in host.observers:
                 observer.disconnected()
 
@@ -280,6 +281,8 @@ class MemoryWorld:
             self.fail(migration, "attempt to migrate the guest to the same host")
         elif not target.libvirtd:
             self.fail(migration, f"cannot connect to {options.target_address}: connection refused")
+        elif target.admitted.get(vm) != options.admission:
+            self.fail(migration, f"host {target.name} has not admitted the guest")
         elif vm in target.guests:
             self.fail(migration, f"host {target.name} has a domain of it already")
         else:

@@ -108,6 +108,8 @@ class Host:
     accelerators: tuple[str, ...]
     powered: bool = True
     libvirtd: bool = True
+    admitted: dict[str, str] = dataclasses.field(default_factory=dict)
+    """VM -> the attempt of a migration that may bring it."""
     guests: dict[str, Guest] = dataclasses.field(default_factory=dict)
     faults: Faults = dataclasses.field(default_factory=Faults)
     observers: list["Observer"] = dataclasses.field(default_factory=list)

@@ -125,6 +125,7 @@ class Transfers:
                 TransferOptions(
                     target_uri=target_uri,
                     data_uri=f"tcp://{host}",
+                    console_log=options.admission,
                     max_downtime_ms=options.max_downtime_ms,
                     unsafe=options.unsafe,
                     auto_converge=options.auto_converge,

@@ -195,6 +195,8 @@ class MigrationRecord(Value, frozen=True, kw_only=True):
     phase: MigrationPhase
     target_lease: int = 0
     target_address: str = ""
+    admission: str = ""
+    """What the target's hypervisor has to be given with the guest; it forgets it when it starts anew."""
     message: str = ""
 
 

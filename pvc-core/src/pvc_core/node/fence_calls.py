@@ -44,8 +44,8 @@ class FenceCalls:
         """Switch all devices of a level off; ok only when at the end each of them reads off.
 
         ``unless`` is asked when every device has just answered, immediately before the first one is told: what it
-        returns, if anything, is why none is, and what it raises is raised.  A device that cannot be reached for a while would else cut the power of a
-        node that came back within reach together with it.
+        returns, if anything, is why none is, and what it raises is raised.  A device that cannot be reached for a while
+        would else cut the power of a node that came back within reach together with it.
         """
         return self._switch(node, level, PowerState.OFF, lambda driver, target: driver.power_off(target), unless)
 

@@ -6,6 +6,7 @@ may be at work.  The calls go through the same ``FenceCalls`` as the fencer's, a
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from pvc_core.model.errors import InUse, InvalidRequest, NotFound, PvcError
@@ -58,15 +59,15 @@ class _Power:
         if action == "status":
             return self._status(node, levels)
         if action == "on":
-            return self._switch("on", node, levels, progress)
+            return self._switch("on", node, levels, progress, self._calls.on)
         if node == self._context.name:
             raise InvalidRequest(f"node {node} cannot confirm that it is off itself: ask another coordinator")
         unless = None if task.arguments.get("force") is True else lambda: self._refuse_if_used(node)
-        off = self._switch("off", node, levels, progress, unless)
+        off = self._switch("off", node, levels, progress, partial(self._calls.off, unless=unless))
         if action == "off":
             return off
         try:
-            on = self._switch("on", node, levels, _uncancelled(progress))
+            on = self._switch("on", node, levels, _uncancelled(progress), self._calls.on)
         except PvcError as error:
             raise DriverError(f"node {node} was switched off (level {off['level']}) and stays off: {error}") from error
         return {**on, "message": f"off: {off['message']}; on: {on['message']}"}
@@ -91,17 +92,14 @@ class _Power:
         node: str,
         levels: Levels,
         progress: Progress,
-        unless: Callable[[], str] | None = None,
+        call: Callable[[str, FenceLevel], Outcome],
     ) -> Result:
-        """Try level after level until one is read back as wanted; ``unless`` may raise before each is told."""
+        """Try level after level until one is read back as wanted."""
         failed = []
         for number, level in enumerate(levels, 1):
             if progress((number - 1) / len(levels)):
                 raise Cancelled
-            if power == "off":
-                outcome = self._calls.off(node, level, unless=unless)
-            else:
-                outcome = self._calls.on(node, level)
+            outcome = call(node, level)
             self._log(power, node, number, outcome)
             if outcome.ok:
                 return {"power": power, "level": number, "message": outcome.message}

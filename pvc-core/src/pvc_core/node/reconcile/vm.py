@@ -192,7 +192,7 @@ class VmReconciler:
                 nics=nics,
                 machine=self._machine(s.vm),
                 cpu_model=s.vm.cpu_model or read.cluster.cpu_model,
-                console_log=f"{self._c.console_directory}/{id_}.log",
+                console_log=self._console_log(id_),
             )
             if self._c.lease.generation() != s.lease:
                 # A driver may have taken so long that this node was fenced meanwhile, and is back.
@@ -208,6 +208,9 @@ class VmReconciler:
         log.info("domain-started vm=%s", id_)
         self._c.drivers.notify("vm_started", vm=id_, node=s.me)
 
+    def _console_log(self, id_: str) -> str:
+        return f"{self._c.console_directory}/{id_}.log"
+
     def _machine(self, vm: VmSpec) -> str:
         """Return a machine type that every node offers that the guest may be moved to."""
         nodes = vm.node_limit or self._c.store.children(f"{keys.SPEC}/node")
@@ -221,6 +224,7 @@ class VmReconciler:
             held = resources.find(self._c.store, s.vm)
         if held is not None:
             held.detach(self._c.drivers, id_)
+        self._c.hypervisor.dismiss(id_)
         self._attached.pop(id_, None)
         self._views.note(id_, attached=False, prepared="")
 
@@ -296,6 +300,9 @@ class VmReconciler:
         answer = replace(
             record, phase=action.phase, target_lease=s.lease, target_address=s.address, message=action.message
         )
+        if action.phase is MigrationPhase.READY:
+            admission = self._c.hypervisor.admit(id_, record.attempt, self._console_log(id_))
+            answer = replace(answer, admission=admission)
         if action.phase is MigrationPhase.ARRIVED:
             self._views.note(id_, arrived_from=s.claim.node)
         self._put_claim(read, migration=answer)
@@ -323,6 +330,7 @@ class VmReconciler:
                 id_,
                 MigrationOptions(
                     target_address=action.target_address,
+                    admission=action.admission,
                     max_downtime_ms=s.vm.max_downtime_ms,
                     unsafe=any(disk.migrate_unsafe for disk in disks),
                 ),

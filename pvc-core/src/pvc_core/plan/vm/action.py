@@ -73,6 +73,7 @@ class StartTransfer(Value, frozen=True, kw_only=True):
     """Tell libvirt to move the guest."""
 
     target_address: str
+    admission: str
     attempt: str
 
 

@@ -140,7 +140,7 @@ def _transferring(
         return EndMigration(failed=True, message=s.memory.transfer_error or "the transfer ended without a result")
     if not s.target_alive or not wanted:
         return EndMigration(failed=not s.target_alive, message=f"node {record.target} lost its lease")
-    return StartTransfer(target_address=record.target_address, attempt=record.attempt)
+    return StartTransfer(target_address=record.target_address, admission=record.admission, attempt=record.attempt)
 
 
 def _gone_while_migrating(s: Snapshot, record: MigrationRecord) -> Action:

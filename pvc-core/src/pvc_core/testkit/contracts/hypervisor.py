@@ -32,11 +32,17 @@ class HypervisorBench(Protocol):
     nowhere_address: str
     """An address in the same network that no host has."""
 
+    def restart_there(self) -> None:
+        """Cut the power of the host ``there``, and give it back; ``there`` is a connection to it afterwards."""
+
     def plan(self, vm: str, name: str, *, deaf: bool = False, heavy: bool = False) -> DomainPlan:
         """Return the plan of a guest that powers off when its button is pressed, unless it is ``deaf``.
 
         ``heavy``: its migration takes so long that the test can do something meanwhile.
         """
+
+    def console_log(self, vm: str) -> str:
+        """Return the file that the consoles of this VM's guests are logged to, on both hosts."""
 
     def booted(self, vm: str) -> None:
         """Wait until the guest started ``here`` reacts to its power button."""
@@ -184,7 +190,7 @@ class HypervisorContract:
         bench.here.start(bench.plan(vm, "web"))
         bench.booted(vm)
         here.clear()
-        bench.here.migrate(vm, _to(bench))
+        bench.here.migrate(vm, _to(bench, vm))
         bench.until(lambda: bench.here.domain(vm) is None, "the guest to leave")
         assert bench.here.exit_reason(vm) is ExitReason.MIGRATED
         domain = _present(bench.there, vm)
@@ -198,7 +204,7 @@ class HypervisorContract:
     def test_a_migrated_guest_is_the_same_guest(self, bench: HypervisorBench, vm: str) -> None:
         bench.here.start(bench.plan(vm, "web"))
         bench.booted(vm)
-        bench.here.migrate(vm, _to(bench))
+        bench.here.migrate(vm, _to(bench, vm))
         bench.until(lambda: bench.here.domain(vm) is None, "the guest to leave")
         bench.there.shutdown(vm)
         bench.until(lambda: bench.there.domain(vm) is None, "the guest to end")
@@ -222,7 +228,7 @@ class HypervisorContract:
 
     def test_a_failed_job_is_seen_until_it_is_forgotten(self, bench: HypervisorBench, vm: str) -> None:
         bench.here.start(bench.plan(vm, "web"))
-        bench.here.migrate(vm, MigrationOptions(target_address=bench.nowhere_address, unsafe=True))
+        bench.here.migrate(vm, MigrationOptions(target_address=bench.nowhere_address, admission="", unsafe=True))
         _wait_for_failure(bench, vm)
         job = _present(bench.here, vm).job
         assert job is not None
@@ -234,20 +240,38 @@ class HypervisorContract:
     def test_a_migration_can_be_tried_again(self, bench: HypervisorBench, vm: str) -> None:
         bench.here.start(bench.plan(vm, "web"))
         bench.booted(vm)
-        bench.here.migrate(vm, MigrationOptions(target_address=bench.nowhere_address, unsafe=True))
+        bench.here.migrate(vm, MigrationOptions(target_address=bench.nowhere_address, admission="", unsafe=True))
         _wait_for_failure(bench, vm)
-        bench.here.migrate(vm, _to(bench))
+        bench.here.migrate(vm, _to(bench, vm))
         bench.until(lambda: bench.here.domain(vm) is None, "the guest to leave")
         assert bench.here.exit_reason(vm) is ExitReason.MIGRATED
+
+    def test_a_guest_that_was_not_admitted_stays_where_it_is(self, bench: HypervisorBench, vm: str) -> None:
+        bench.here.start(bench.plan(vm, "web"))
+        bench.booted(vm)
+        earlier = _to(bench, vm)
+        now = _to(bench, vm)
+        _refused(bench, vm, earlier)
+        bench.there.dismiss(vm)
+        _refused(bench, vm, now)
+        bench.here.migrate(vm, _to(bench, vm))
+        bench.until(lambda: bench.here.domain(vm) is None, "the guest to leave")
+
+    def test_a_host_that_was_restarted_has_admitted_nobody(self, bench: HypervisorBench, vm: str) -> None:
+        bench.here.start(bench.plan(vm, "web"))
+        bench.booted(vm)
+        before = _to(bench, vm)
+        bench.restart_there()
+        _refused(bench, vm, before)
 
     def test_a_migration_is_not_begun_twice(self, bench: HypervisorBench, vm: str) -> None:
         _begin_heavy(bench, vm)
         with pytest.raises(HypervisorError, match="already"):
-            bench.here.migrate(vm, _to(bench))
+            bench.here.migrate(vm, _to(bench, vm))
 
     def test_only_a_running_domain_is_migrated(self, bench: HypervisorBench, vm: str) -> None:
         with pytest.raises(HypervisorError):
-            bench.here.migrate(vm, _to(bench))
+            bench.here.migrate(vm, _to(bench, vm))
 
     def test_aborting_without_a_job_is_success(self, bench: HypervisorBench, vm: str) -> None:
         bench.here.abort_migration(vm)
@@ -392,21 +416,31 @@ def _present(hypervisor: Hypervisor, vm: str) -> Domain:
     return domain
 
 
-def _to(bench: HypervisorBench) -> MigrationOptions:
-    return MigrationOptions(target_address=bench.there_address, unsafe=True)
+def _to(bench: HypervisorBench, vm: str) -> MigrationOptions:
+    """Have a guest admitted by the other host, and return how it gets there."""
+    admission = bench.there.admit(vm, uuid.uuid4().hex, bench.console_log(vm))
+    return MigrationOptions(target_address=bench.there_address, admission=admission, unsafe=True)
 
 
 def _begin_heavy(bench: HypervisorBench, vm: str) -> None:
     """Begin a migration that takes long, and return when the target has its half."""
     bench.here.start(bench.plan(vm, "web", heavy=True))
     bench.booted(vm)
-    bench.here.migrate(vm, _to(bench))
+    bench.here.migrate(vm, _to(bench, vm))
 
     def arriving() -> bool:
         half = bench.there.domain(vm)
         return half is not None and half.state is DomainState.INCOMING
 
     bench.until(arriving, "the target to get its half")
+
+
+def _refused(bench: HypervisorBench, vm: str, options: MigrationOptions) -> None:
+    """Try a migration, and check that the target takes nothing of it."""
+    bench.here.migrate(vm, options)
+    _wait_for_failure(bench, vm)
+    assert _present(bench.here, vm).state is DomainState.RUNNING
+    assert bench.there.domain(vm) is None
 
 
 def _wait_for_failure(bench: HypervisorBench, vm: str, hypervisor: Hypervisor | None = None) -> None:

@@ -131,9 +131,7 @@ def at_migration(cluster: "Cluster", times: int, call: Callable[[str, str], None
     _at_write(cluster, writes, times)
 
 
-def _at_write(
-    cluster: "Cluster", wanted: Callable[[str, list[str]], Callable[[], None] | None], times: int
-) -> None:
+def _at_write(cluster: "Cluster", wanted: Callable[[str, list[str]], Callable[[], None] | None], times: int) -> None:
     """Do what ``wanted`` returns, of who writes which paths, when it returns something for the n-th time from now."""
     left = times
 

@@ -85,7 +85,8 @@ class Fate:
             self._c.note(f"{node.name}: {what}")
 
     def make_peace(self) -> None:
-        """End every lasting fault of links, servers, devices and daemons; power stays as it is."""
+        """End every lasting fault of links, servers, devices and daemons, and those that wait; power stays as it is."""
+        self._c.on_change.clear()
         for controller in self._c.controllers.values():
             if controller.mode is not Mode.DARK:
                 controller.mode = Mode.OK

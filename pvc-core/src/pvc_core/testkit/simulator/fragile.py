@@ -65,6 +65,12 @@ class FragileHypervisor:
         self._inner.destroy(vm)
         self._around("after destroy")
 
+    def admit(self, vm: str, attempt: str, console_log: str) -> str:
+        return self._inner.admit(vm, attempt, console_log)
+
+    def dismiss(self, vm: str) -> None:
+        self._inner.dismiss(vm)
+
     def migrate(self, vm: str, options: MigrationOptions) -> None:
         self._around("before migrate")
         self._inner.migrate(vm, options)

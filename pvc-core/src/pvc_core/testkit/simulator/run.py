@@ -157,13 +157,13 @@ def _storm(cluster: Cluster, operators: Operators, fate: Fate, rng: random.Rando
     settings = ClusterSettings(power_on_after_fence=rng.random() < 0.5, return_after_fence=rng.random() < 0.5)
 
     def next_request() -> None:
-        operators.act()
         if cluster.clock.monotonic() < end:
+            operators.act()
             cluster.later(rng.expovariate(1 / 1.5), "", next_request)
 
     def next_fault() -> None:
-        fate.strike()
         if cluster.clock.monotonic() < end:
+            fate.strike()
             cluster.later(rng.expovariate(1 / pause_s), "", next_fault)
 
     cluster.later(3.0, "", lambda: cluster_settings(cluster.ops, settings))
