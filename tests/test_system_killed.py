@@ -112,3 +112,26 @@ def test_guest_executes_exactly_once_after_a_kill(cluster, guest, victim, step):
     assert after[-1].number > beats[-1].number
     assert cluster.console(guest).count("GUEST-UP") == 1, "the guest began anew"
     cluster.eventually("all daemons", lambda: all(cluster.service(node).ready for node in (source, target)))
+
+
+def test_guest_does_not_go_to_a_target_that_has_lost_its_power_since_it_agreed(cluster, guest):
+    source = cluster.eventually("the guest is at rest", lambda: at_rest(cluster, guest))
+    target = next(node for node in cluster.sandbox.nodes() if node != source)
+    cluster.signal(target, signal.SIGSTOP)  # so that the source is stopped before it hears that the target has agreed
+    with cluster.start_command("vm", "move", guest, "--node", target) as command:
+        until_step(cluster, guest, target, "prepare")
+        cluster.signal(source, signal.SIGSTOP)
+        cluster.signal(target, signal.SIGCONT)
+        until_step(cluster, guest, target, "ready")
+        cluster.sandbox.power_cut(target)
+        cluster.sandbox.power_on(target)
+        assert cluster.lease(target), "it was too slow: the lease that the source relies on is over"
+        cluster.signal(source, signal.SIGCONT)
+        cluster.eventually("the transfer ends", lambda: cluster.info(guest)["last_migration"]["target"] == target)
+        refused = cluster.info(guest)["last_migration"]
+        assert not refused["ok"]
+        assert f"arrivals/{guest}/" in refused["message"]
+        assert cluster.copies(guest) == {source: "running"}
+        command.wait(120)
+    assert cluster.eventually("the guest is at rest", lambda: at_rest(cluster, guest), BOUND_S) == target
+    assert cluster.console(guest).count("GUEST-UP") == 1, "the guest began anew"
