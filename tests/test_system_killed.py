@@ -127,8 +127,9 @@ def test_guest_does_not_go_to_a_target_that_has_lost_its_power_since_it_agreed(c
         cluster.sandbox.power_on(target)
         assert cluster.lease(target), "it was too slow: the lease that the source relies on is over"
         cluster.signal(source, signal.SIGCONT)
-        cluster.eventually("the transfer ends", lambda: cluster.info(guest)["last_migration"]["target"] == target)
-        refused = cluster.info(guest)["last_migration"]
+        refused = cluster.eventually(
+            "the transfer ends", lambda: (m := cluster.info(guest)["last_migration"]) and m["target"] == target and m
+        )
         assert not refused["ok"]
         assert f"arrivals/{guest}/" in refused["message"]
         assert cluster.copies(guest) == {source: "running"}
