@@ -196,6 +196,17 @@ def test_a_test_says_of_each_device_what_it_answered(pvc: CommandLine, runner: C
     assert found["devices"]["2.2"] == "strip: no answer"
 
 
+def test_a_device_that_says_off_is_good_only_for_a_node_that_is_not_at_work(
+    pvc: CommandLine, store: Store, runner: Callable[[Answer], None]
+) -> None:
+    runner(done(**{"1.1": "strip: off"}))
+    said = pvc("fence", "test", "hv3")
+    assert said.status == 1
+    assert "1.1    strip: off, but the node is at work: it is the device of another machine" in said.out
+    lose(store)
+    assert pvc("fence", "test", "hv3").status == 0
+
+
 def test_a_test_without_a_whole_level_fails(pvc: CommandLine, runner: Callable[[Answer], None]) -> None:
     runner(done(**{"1.1": "ipmi: it answers, but cannot tell", "2.1": "strip: on", "2.2": "strip: unknown"}))
     said = pvc("fence", "test", "hv3", "--from", "hv2")

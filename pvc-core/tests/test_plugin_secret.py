@@ -60,7 +60,22 @@ def test_missing_file_and_directory(tmp_path):
         Secret(str(tmp_path)).read()
 
 
-@pytest.mark.parametrize("name", ["password", "bmc_password", "secret", "token", "api_key", "key", "passphrase"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "password",
+        "bmc_password",
+        "secret",
+        "token",
+        "api_key",
+        "key",
+        "passphrase",
+        "community",
+        "apikey",
+        "api-key",
+        "kg",
+    ],
+)
 def test_names_that_may_hold_a_secret(name):
     assert sensitive(name)
     assert redacted_arguments({name: "hunter2"}) == f"{name}=***"

@@ -102,7 +102,9 @@ def test_parameters_are_checked_by_the_driver(small):
     assert add(small).changed
 
 
-@pytest.mark.parametrize("name", ["password", "passwd", "snmp_priv_passwd", "secret", "api_token", "ssh_key"])
+@pytest.mark.parametrize(
+    "name", ["password", "passwd", "snmp_priv_passwd", "secret", "api_token", "ssh_key", "community"]
+)
 def test_a_secret_is_named_by_its_file_only(small, name):
     with pytest.raises(InvalidRequest, match=f"{name} is a secret.*{name}_file=PATH") as refused:
         add(small, parameters={name: "hunter2"}, force=True)
@@ -114,6 +116,8 @@ def test_the_device_of_another_node_is_not_taken_by_mistake(small):
     add(small)
     with pytest.raises(InvalidRequest, match="node hv1 has the same fence device"):
         add(small, node="hv2")
+    with pytest.raises(InvalidRequest, match="node hv1 has the same fence device"):
+        add(small, node="hv2", parameters={**BMC, "password_file": "/etc/pvc/hv2", "user": "other"})
     assert add(small, node="hv2", force=True).changed
     assert add(small, node="hv2", parameters={}).changed
     assert add(small, node="hv3", parameters={}).changed

@@ -12,10 +12,19 @@ from pvc_fence_agents.metadata import TRUE, Agent, parse
 
 _METADATA_S: Final = 5.0
 _NEEDED: Final = ("status", "off", "on")
+_HALF_READ: Final = "it calls a server off when only half of the controller's answer has come"
 _NO_PROOF: Final = {
+    "fence_amt": "it calls a machine off that sleeps, and may wake with all its guests",
+    "fence_cisco_ucs": "it calls a blade off that is missing, or is not the one of its profile",
     "fence_crosslink": "it takes a node that does not answer a ping for dead",
     "fence_dummy": "it switches nothing: it writes a file",
     "fence_evacuate": "it reads what OpenStack believes of a node, and switches nothing",
+    "fence_ilo3_ssh": _HALF_READ,
+    "fence_ilo4_ssh": _HALF_READ,
+    "fence_ilo5_ssh": _HALF_READ,
+    "fence_ilo_mp": _HALF_READ,
+    "fence_ilo_ssh": _HALF_READ,
+    "fence_rhevm": "it calls a machine off whose state the manager does not tell",
     "fence_sbd": "it asks the node to end itself, and reads back its own request",
     "fence_virsh": "it calls a domain off whenever it does not understand virsh's answer",
 }

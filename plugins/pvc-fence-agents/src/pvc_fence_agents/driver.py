@@ -39,7 +39,8 @@ class AgentDriver(FenceDriver):
         return True
 
     def power_status(self, target: FenceTarget) -> PowerState:
-        return self._call(target).status(self._config.status_timeout)
+        end = time.monotonic() + self._config.status_timeout
+        return self._call(target).status(self._reading_s(end))
 
     def power_off(self, target: FenceTarget) -> PowerState:
         return self._switch(target, PowerState.OFF)
@@ -51,13 +52,13 @@ class AgentDriver(FenceDriver):
         """Command the power unless it is as wanted, then read it until it is; raises DriverError when it never is."""
         end = time.monotonic() + self._config.power_timeout
         call = self._call(target)
-        if call.status(self._reading_s(end)) is wanted:
+        if self._read(call, wanted, end) is wanted:
             return wanted
         error = call.switch(wanted, (end - time.monotonic()) * (1 - _TO_READ_BACK))
         read = "it was not read"
         while (left := end - time.monotonic()) > 0:
             try:
-                state = call.status(self._reading_s(end))
+                state = self._read(call, wanted, end)
             except DriverError as unread:
                 read = str(unread)
             else:
@@ -71,6 +72,14 @@ class AgentDriver(FenceDriver):
         raise DriverError(
             f"{call.agent} switched the power {wanted.value}, but {self._config.power_timeout:g} s later {read}{also}"
         )
+
+    def _read(self, call: "_Call", wanted: PowerState, end: float) -> PowerState:
+        """Read the power; when it is to be off, it is off when that was read twice in a row.
+
+        Some agents call everything off that they do not understand, such as an answer that was cut short.
+        """
+        state = call.status(self._reading_s(end))
+        return call.status(self._reading_s(end)) if state is wanted is PowerState.OFF else state
 
     def _reading_s(self, end: float) -> float:
         return min(self._config.status_timeout, max(0.0, end - time.monotonic()))
@@ -97,7 +106,7 @@ class _Call:
         try:
             done = self._run([self._path], deadline_s=deadline_s, stdin=self._request.stdin("status"))
         except DeadlineExceeded:
-            raise NotReady(f"{self.agent} got no answer from its device in {deadline_s:.3g} s and was killed") from None
+            raise NotReady(f"{self.agent} got no answer from its device in {deadline_s:.2g} s and was killed") from None
         return outcome.state(self.agent, done, self._masked)
 
     def switch(self, wanted: PowerState, deadline_s: float) -> DriverError | None:
@@ -105,5 +114,5 @@ class _Call:
         try:
             done = self._run([self._path], deadline_s=deadline_s, stdin=self._request.stdin(wanted.value))
         except DeadlineExceeded:
-            return DeadlineExceeded(f"{self.agent} was killed after {deadline_s:.3g} s")
+            return DeadlineExceeded(f"{self.agent} was killed after {deadline_s:.2g} s")
         return outcome.failure(self.agent, done, self._masked) if done.returncode else None

@@ -67,14 +67,16 @@ def _parameter(element: ET.Element, newer: dict[str, str]) -> Parameter:
     if content is None:
         content = ET.Element("content")
     described = element.findtext("shortdesc") or ""
+    type_ = content.get("type", "string")
     return Parameter(
         name=name,
         current=newer.get(name, name),
-        type=content.get("type", "string"),
+        type=type_,
         required=element.get("required") == "1",
         default=content.get("default", ""),
         choices=tuple(option.get("value", "") for option in content.iterfind("option")),
-        secret=is_secret(name) or bool(_SAYS_SECRET.search(described)),
+        # "Use sudo (without password)" is said of a boolean.
+        secret=is_secret(name) or (type_ == "string" and bool(_SAYS_SECRET.search(described))),
     )
 
 

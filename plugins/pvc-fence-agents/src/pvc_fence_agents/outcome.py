@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 from urllib.parse import quote, quote_plus
+from xml.sax.saxutils import escape
 
 from pvc_core.plugin import AuthFailed, Completed, DeadlineExceeded, DriverError, NotReady, PowerState
 
@@ -102,5 +103,7 @@ def _forms(secret: str) -> Iterator[str]:
     yield quote(secret, safe="")
     yield quote_plus(secret)
     yield shlex.quote(secret)
+    yield secret.replace("'", "'\\''")  # as fencing.py quotes for the shell
+    yield escape(secret)
     yield json.dumps(secret)[1:-1]
     yield repr(secret)[1:-1]

@@ -15,11 +15,10 @@ from pvc_core.plugin import Secret
 from pvc_core.plugin.config import sensitive
 
 _AGENT: Final = re.compile(r"fence_[a-z0-9_]+")
-_SECRETS: Final = frozenset({"apikey", "community", "hexadecimal_kg"})
-"""Secrets that core's rule for names does not know."""
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _ONE_WORD: Final = frozenset({"ip", "ipaddr", "username", "login"})
 """Agents put these unquoted into command lines."""
+_OUTLET: Final = frozenset({"plug", "port"})
 
 _OURS: Final = "the driver sets it itself"
 _NOTHING: Final = "the agent would do nothing else"
@@ -42,6 +41,7 @@ _REFUSED: Final = {
     "exec": _RUNS,
     "openrc": _RUNS,
     "ssh_options": f"{_RUNS}; put options into ssh_config(5) on the coordinators",
+    "plug_separator": "a device is one outlet",
     "missing_as_off": "a machine that the device does not find would be taken for dead",
     "network_fencing": "it cuts the network, not the power",
     "baremetalsolution": "the power would not be read, but guessed",
@@ -73,8 +73,7 @@ def agent_name(parameters: Mapping[str, str]) -> str:
 
 def is_secret(name: str) -> bool:
     """Say whether a parameter holds a secret, by its name."""
-    name = _plain(name)
-    return sensitive(name) or name in _SECRETS
+    return sensitive(name)
 
 
 def given(
@@ -136,6 +135,11 @@ def _check_text(name: str, value: str) -> None:
         raise InvalidRequest(f"parameter {name!r} has a line break or another control character")
     if name in _ONE_WORD and (value.startswith("-") or len(value.split()) != 1):
         raise InvalidRequest(f"{name} {value!r} is not one word")
+    if name in _OUTLET and "," in value:
+        # Agents that remember the first one, such as fence_apc_snmp 4.12, would switch and read only that.
+        raise InvalidRequest(
+            f"{name} {value!r} is more than one outlet: add a device for each of them, all to the same level (--level)"
+        )
 
 
 def _plain(name: str) -> str:

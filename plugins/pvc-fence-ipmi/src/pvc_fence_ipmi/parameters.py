@@ -19,6 +19,9 @@ _PRIVILEGES: Final = ("operator", "administrator")
 _LESS: Final = ("callback", "user")
 _KNOWN: Final = ("address", "port", "user", "password_file", "cipher_suite", "privilege")
 _LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_ZONE: Final = re.compile(r"[A-Za-z0-9._-]+")
+"""Of an IPv6 address: the name or the number of an interface."""
+_FEW_DIGITS: Final = re.compile(r"[0-9]{1,9}")
 _USER_BYTES: Final = 16
 """IPMI 2.0, section 22.28 (Set User Name)."""
 
@@ -80,8 +83,11 @@ def _needed(parameters: Mapping[str, str], name: str, what: str) -> str:
 
 
 def _address(text: str) -> str:
+    address, percent, zone = text.partition("%")
     try:
-        ipaddress.ip_address(text)
+        ipaddress.ip_address(address)
+        if percent and not _ZONE.fullmatch(zone):
+            raise ValueError(zone)
     except ValueError:
         labels = text.split(".")
         if len(text) > 253 or labels[-1].isdigit() or not all(_LABEL.fullmatch(label) for label in labels):
@@ -107,7 +113,7 @@ def _number(parameters: Mapping[str, str], name: str, default: int, allowed: ran
     text = parameters.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit()) or int(text) not in allowed:
+    if not _FEW_DIGITS.fullmatch(text) or int(text) not in allowed:
         raise InvalidRequest(f"{name} {text!r} is not {what}")
     return int(text)
 

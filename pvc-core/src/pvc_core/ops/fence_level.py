@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 Levels = tuple[FenceLevel, ...]
 
+_LOGIN = frozenset({"user", "username", "login"})
+"""Parameters that say who logs in to a device, not which device it is."""
+
 
 class FenceLevelAdd(Request, frozen=True, kw_only=True):
     """Add a device that can cut a node's power."""
@@ -193,13 +196,21 @@ def _check_driver(driver: str, nodes: Mapping[str, NodeFacts]) -> None:
 
 
 def _refuse_shared(node: str, device: FenceDevice, nodes: Mapping[str, NodeFacts]) -> None:
-    """Refuse a device that another node has with the very same parameters: copied, and one of them forgotten."""
+    """Refuse a device that another node has, whoever logs in to it: copied, and the address or the outlet forgotten."""
     for name, facts in sorted(nodes.items()):
-        if name != node and device.parameters and any(device in level.devices for level in facts.spec.fence_levels):
+        theirs = [other for level in facts.spec.fence_levels for other in level.devices]
+        if name != node and device.parameters and any(_same_device(device, other) for other in theirs):
             raise InvalidRequest(
-                f"node {name} has the same fence device, with the same parameters: fencing one node could cut the power "
+                f"node {name} has the same fence device: fencing one node could cut the power "
                 "of the other; if the device tells them apart by their names, add it with --force"
             )
+
+
+def _same_device(one: FenceDevice, other: FenceDevice) -> bool:
+    def place(device: FenceDevice) -> dict[str, str]:
+        return {k: v for k, v in device.parameters.items() if k not in _LOGIN and not k.endswith("_file")}
+
+    return one.driver == other.driver and place(one) == place(other)
 
 
 def _coordinators(nodes: Mapping[str, NodeFacts]) -> dict[str, NodeFacts]:

@@ -21,7 +21,9 @@ T = TypeVar("T")
 SECRET_FILE: Final = "the name of a file that holds the secret"  # noqa: S105
 """What a field of type Secret is said to expect."""
 _SECRET_SIZE_MAX: Final = 65536
-_SENSITIVE: Final = re.compile(r"passw|secret|token|passphrase|credential|(^|_)key$", re.IGNORECASE)
+_SENSITIVE: Final = re.compile(
+    r"passw|secret|token|passphrase|credential|community|api[_-]?key|(^|[_-])(key|kg)$", re.IGNORECASE
+)
 _CHOICES: Final = re.compile(r"^\^\(([\w.|-]+)\)\$$")
 
 

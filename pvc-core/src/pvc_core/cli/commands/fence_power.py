@@ -33,14 +33,15 @@ _force_option = click.option("--force", is_flag=True, help="Also while the node 
 def test(session: Session, node: str, coordinator: str, wait: bool, timeout: float) -> None:
     """Ask every fence device of NODE now; nothing is switched.
 
-    Exit status 1 when no level could be used: a level works when all of its devices answer.
+    Exit status 1 when no level could be used: a level works when all of its devices answer, and none of them says that
+    the power of a node at work is off.
     """
     task = fence_test(session.client.ops, FenceTest(node=node, coordinator=coordinator))
     if not wait:
         finish_task(session, task, lambda _: "", wait=False, timeout=timeout)
         return
     task = ended_task(session, task, timeout=timeout)
-    found = _answers(task)
+    found = _answers(task, at_work=_look(session, node).lease == "held")
     usable = sorted({level for level, _, _, _ in found} - {level for level, _, _, ok in found if not ok})
     if session.out.format == "table":
         session.out.listing(found, _ANSWERS, empty=f"node {node} has no fence devices")
@@ -59,12 +60,15 @@ _ANSWERS = (
 )
 
 
-def _answers(task: Task) -> list[_Answer]:
+def _answers(task: Task, *, at_work: bool) -> list[_Answer]:
     """Return the answers in a task's result: ``LEVEL.DEVICE`` -> ``DRIVER: on``, ``off``, or what is wrong."""
     found: list[_Answer] = []
     for number, text in sorted(task.result.items(), key=lambda item: [int(part) for part in item[0].split(".")]):
-        power = str(text).partition(": ")[2]
-        found.append((int(number.partition(".")[0]), number, str(text), power in ("on", "off")))
+        said = str(text)
+        power = said.partition(": ")[2]
+        if power == "off" and at_work:
+            said = f"{said}, but the node is at work: it is the device of another machine"
+        found.append((int(number.partition(".")[0]), number, said, power == "on" or (power == "off" and not at_work)))
     return found
 
 
