@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from pvc_core.model.fence import FenceRecord, ProofKind, StorageBlock
-from pvc_core.model.node import Lease, LeaseGeneration, NodeStatus
+from pvc_core.model.node import Lease, LeaseGeneration, NodeSpec, NodeStatus
 from pvc_core.model.storage import PoolSpec
 from pvc_core.model.vm import Disk, MigrationPhase, MigrationRecord, VmClaim, VmSpec, VmStatus, hardware
 from pvc_core.node.storage_block import StorageFences
@@ -41,9 +41,9 @@ class Asked(FakeStorage):
         self.blocked.append((node, identity, [f"{v.pool.name}/{v.name}" for v in volumes], epoch))
         return super().node_block(node, identity, volumes, epoch)
 
-    def node_unblock(self, node, identity):
+    def node_unblock(self, node, identity, epoch):
         self.unblocked.append((node, identity))
-        return super().node_unblock(node, identity)
+        return super().node_unblock(node, identity, epoch)
 
 
 class Site:
@@ -72,6 +72,10 @@ class Site:
         entry = documents.read(self.cluster.operator, keys.node_status("n1"))
         self.put(create(keys.node_status("n1"), new) if entry is None else entry.put(new))
 
+    def generation(self, **fields):
+        entry = documents.read(self.cluster.operator, keys.generation("n1"))
+        self.put(entry.put(replace(entry.value, **fields)))
+
     def vm(self, name, *disks, node="n1", migration=None):
         spec = VmSpec(
             id=name,
@@ -94,7 +98,7 @@ class Site:
         )
 
     def close(self):
-        return self.fences.close("n1", self.fences.plan("n1", 4))
+        return self.fences.close("n1", 4, self.fences.plan("n1", 4))
 
 
 @pytest.fixture
@@ -202,7 +206,7 @@ def test_a_node_that_is_back_is_not_shut_out(site):
     site.vm("a", "ssd")
     blocks = site.fences.plan("n1", 4)
     site.returns()
-    assert site.fences.close("n1", blocks) == (None, "not tried: the node is back")
+    assert site.fences.close("n1", 4, blocks) == (None, "not tried: the node is back")
     assert site.one.blocked == []
 
 
@@ -224,7 +228,7 @@ def test_a_node_that_comes_back_between_two_drivers_is_not_shut_out_further(site
 def test_what_was_closed_after_an_earlier_loss_proves_nothing_now(site):
     site.vm("a", "ssd")
     old = StorageBlock(driver="one", lease=3, identity={"client": "n1-old"}, pools=("p1",))
-    proof, message = site.fences.close("n1", (old,))
+    proof, message = site.fences.close("n1", 4, (old,))
     assert (proof, message) == (None, "pool ssd: it was not planned yet")
     assert site.one.blocked == []
 
@@ -256,7 +260,7 @@ def test_the_proof_covers_exactly_the_vms_whose_disks_are_all_closed(site):
 def test_all_that_was_closed_is_opened_with_what_it_was_closed_by(site):
     site.vm("a", "ssd", "nvme")
     blocks = site.fences.plan("n1", 4)
-    site.fences.close("n1", blocks)
+    site.fences.close("n1", 4, blocks)
     assert site.backends["one"].blocked == {"n1-a"}
     site.returns()
     site.report(lease=5, identities={})
@@ -268,7 +272,7 @@ def test_all_that_was_closed_is_opened_with_what_it_was_closed_by(site):
 def test_what_cannot_be_opened_is_told_and_the_rest_is_opened(site):
     site.vm("a", "ssd", "nvme")
     blocks = site.fences.plan("n1", 4)
-    site.fences.close("n1", blocks)
+    site.fences.close("n1", 4, blocks)
     site.returns()
     site.one.faults.fail("node_unblock", DriverError("the monitors do not answer"))
     assert site.fences.open("n1", blocks) == "the monitors do not answer"
@@ -279,9 +283,28 @@ def test_what_cannot_be_opened_is_told_and_the_rest_is_opened(site):
 def test_nothing_is_opened_to_a_node_that_was_lost_again(site):
     site.vm("a", "ssd")
     blocks = site.fences.plan("n1", 4)
-    site.fences.close("n1", blocks)
+    site.fences.close("n1", 4, blocks)
     assert site.fences.open("n1", blocks) == "the node has no lease any more"
     assert site.backends["one"].blocked == {"n1-a"}
+
+
+@pytest.mark.parametrize(
+    ("happens", "why"),
+    [
+        (lambda site: site.generation(generation=5), "the node has been back since"),
+        (lambda site: site.generation(released=True), "its daemon was stopped on purpose"),
+        (
+            lambda site: site.put(create(keys.node_spec("n1"), NodeSpec(id="n1", maintenance=True))),
+            "the node is in maintenance now",
+        ),
+    ],
+)
+def test_storage_is_not_closed_to_a_node_that_is_to_be_left_alone_by_now(site, happens, why):
+    site.vm("a", "ssd")
+    blocks = site.fences.plan("n1", 4)
+    happens(site)
+    assert site.fences.close("n1", 4, blocks) == (None, f"not tried: {why}")
+    assert site.one.blocked == []
 
 
 def test_storage_is_not_closed_while_it_is_being_opened_so_that_no_late_opening_undoes_it(site):
@@ -293,8 +316,11 @@ def test_storage_is_not_closed_while_it_is_being_opened_so_that_no_late_opening_
     threads[0].start()
     eventually(lambda: site.one.unblocked, "it is being opened")
     site.put(documents.read(site.cluster.operator, keys.lease("n1")).delete())
+    site.generation(generation=5)
+    site.report(lease=5, identities={"one": {"client": "n1-a"}})
+    again = site.fences.plan("n1", 5)
     results = []
-    threads.append(threading.Thread(target=lambda: results.append(site.fences.close("n1", blocks))))
+    threads.append(threading.Thread(target=lambda: results.append(site.fences.close("n1", 5, again))))
     threads[1].start()
     assert site.one.blocked == []
     gate.set()

@@ -180,10 +180,17 @@ def test_closed_storage_frees_vms_while_a_proof_for_the_others_is_sought():
     assert plan.decide(situation(record=proven, uncovered=1, search=busy)) == plan.Revoke()
 
 
-def test_a_second_closing_of_storage_is_not_tried_for_the_others():
-    proven = record(FenceStage.PROVEN, ProofKind.STORAGE)
-    step = plan.decide(situation(record=proven, uncovered=1, levels=(), can_block=True))
-    assert not isinstance(step, plan.BlockStorage)
+def test_what_could_not_be_closed_is_tried_again_and_what_is_proven_already_is_not_said_twice():
+    proof = Proof(kind=ProofKind.STORAGE, evidence="seen", by="n1", pools=("p1",))
+    proven = replace(record(FenceStage.PROVEN), proofs=(proof,))
+    s = situation(record=proven, uncovered=1, levels=(), can_block=True)
+    assert plan.decide(s) == plan.BlockStorage()
+    attempt = FenceAttempt(means="storage", ok=True, message="pool two: no answer")
+    again = plan.answered(s, proven, attempt, proof)
+    assert again.record.proofs == (proof,)
+    assert again.search.storage_tried
+    both = replace(proof, pools=("p1", "p2"))
+    assert plan.answered(s, proven, attempt, both).record.proven_pools() == {"p1", "p2"}
 
 
 def test_a_node_is_switched_on_only_after_its_power_was_cut_for_it_and_its_vms_are_free():
@@ -290,7 +297,7 @@ def test_whatever_the_circumstances_nothing_is_cut_or_taken_without_grounds():
                 assert s.record.whole_node() is None
             case plan.BlockStorage():
                 assert mine and not s.leased and not s.maintenance and not s.last.released
-                assert "storage" in s.recovery and s.can_block and not s.record.proofs
+                assert "storage" in s.recovery and s.can_block and s.record.whole_node() is None
             case plan.OpenStorage() | plan.PutBack():
                 assert s.leased and not s.record.dirty
             case plan.SwitchOn():

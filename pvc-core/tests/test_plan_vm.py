@@ -227,8 +227,14 @@ def test_failed_transfer_is_recorded_when_the_guest_executes_here():
 
 
 def test_guest_that_ended_by_itself_in_the_transfer_is_not_handed_over():
-    action = plan.decide(leaving(claim=migrating(MigrationPhase.TRANSFER), domain=None, ended=plan.Ended.CRASHED))
+    action = plan.decide(leaving(claim=migrating(MigrationPhase.TRANSFER), domain=None, ended=plan.Ended.SHUTDOWN))
     assert action == plan.EndMigration(failed=False, message="the guest ended")
+
+
+@pytest.mark.parametrize("ended", [plan.Ended.CRASHED, plan.Ended.DESTROYED, plan.Ended.UNKNOWN])
+def test_guest_whose_copy_was_killed_in_the_transfer_may_execute_at_the_target(ended):
+    action = plan.decide(leaving(claim=migrating(MigrationPhase.TRANSFER), domain=None, ended=ended))
+    assert action == plan.HandOver()
 
 
 def test_claim_is_handed_over_when_the_end_of_the_domain_was_not_seen():

@@ -294,5 +294,5 @@ def test_a_proof_by_watchdog_is_true_only_if_the_host_was_reset(cluster: Cluster
 def test_a_fence_call_for_a_node_with_a_lease_is_a_violation(cluster: Cluster):
     found: list[str] = []
     cluster.truth.violated = found.append
-    cluster.truth.fencing("n4", "bmc", "n1", False)
+    cluster.truth.fencing("n4", "n1", False)
     assert "has had a lease" in found[0]

@@ -7,6 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from pvc_core.model.errors import Conflict, InUse, InvalidRequest
+from pvc_core.model.fence import FenceRecord, FenceStage, Proof, ProofKind, StorageBlock
 from pvc_core.model.node import Lease, LeaseGeneration, NodeSpec, NodeStatus
 from pvc_core.model.task import Task
 from pvc_core.model.vm import VmClaim, VmSpec, VmState, VmStatus
@@ -196,6 +197,26 @@ def test_a_tree_that_was_only_initialised_counts_as_empty(store, empty):
     assert read(empty, keys.claim("vm1")).value.node == "hv1"
     cluster = read(empty, keys.CLUSTER).value
     assert (cluster.name, cluster.generation) == ("lab", 2)
+
+
+def test_what_a_fencing_left_to_be_done_is_brought_back_into_an_empty_tree_without_its_proofs(store, empty):
+    block = StorageBlock(driver="ceph", lease=3, identity={"client": "hv2"}, pools=("p1",))
+    proof = Proof(kind=ProofKind.STORAGE, evidence="closed", by="hv1", pools=("p1",))
+    record = FenceRecord(
+        node="hv2", lease=3, stage=FenceStage.RECOVERED, proofs=(proof,), dirty=True, drained=True, blocked=(block,)
+    )
+    paid = FenceRecord(node="hv3", lease=1, stage=FenceStage.RETURNED, proofs=(proof,))
+    store.commit(create(keys.fence("hv2"), record), create(keys.fence("hv3"), paid))
+    saved = _saved(store)
+    restore(empty, saved)
+    left = read(empty, keys.fence("hv2")).value
+    assert (left.lease, left.stage, left.proofs, left.dirty, left.drained, left.blocked) == (
+        3, FenceStage.CANCELLED, (), True, True, (block,),
+    )  # fmt: skip
+    assert read(empty, keys.fence("hv3")) is None
+    store.commit(read(store, keys.fence("hv2")).delete())
+    restore(store, saved, force=True)
+    assert read(store, keys.fence("hv2")) is None, "they were done since"
 
 
 def test_jobs_and_fences_of_that_day_are_not_brought_back(store, empty):

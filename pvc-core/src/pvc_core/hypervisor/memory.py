@@ -90,6 +90,10 @@ class MemoryWorld:
         """Return what a guest on a host was started with."""
         return self._hosts[host].guests[vm].plan
 
+    def admitted(self, host: str, vm: str) -> bool:
+        """Return whether a live migration may bring the VM to this host now."""
+        return vm in self._hosts[host].admitted
+
     def faults(self, host: str) -> Faults:
         """Return a host's fault switches."""
         return self._hosts[host].faults

@@ -43,9 +43,9 @@ class FenceCalls:
     def off(self, node: str, level: FenceLevel, *, unless: Callable[[], str] | None = None) -> Outcome:
         """Switch all devices of a level off; ok only when at the end each of them reads off.
 
-        ``unless`` is asked when every device has just answered, immediately before the first one is told: what it
-        returns, if anything, is why none is, and what it raises is raised.  A device that cannot be reached for a while
-        would else cut the power of a node that came back within reach together with it.
+        ``unless`` is asked when every device has just answered, and immediately before each of them is told: what it
+        returns, if anything, is why no more is done, and what it raises is raised.  A device that cannot be reached for
+        a while would else cut the power of a node that came back within reach together with it.
         """
         return self._switch(node, level, PowerState.OFF, lambda driver, target: driver.power_off(target), unless)
 
@@ -66,10 +66,13 @@ class FenceCalls:
         self, node: str, level: FenceLevel, wanted: PowerState, call: _Call, unless: Callable[[], str] | None = None
     ) -> Outcome:
         with self._lock(node):
-            why_not = (self._unreadable(node, level) or unless()) if unless is not None else ""
-            if why_not:
-                return Outcome(ok=False, message=why_not)
-            said = [self._call(node, device, call) for device in level.devices]
+            if unless is not None and (silent := self._unreadable(node, level)):
+                return Outcome(ok=False, message=silent)
+            said: list[tuple[PowerState, str]] = []
+            for device in level.devices:
+                if unless is not None and (why_not := unless()):
+                    return Outcome(ok=False, message=why_not)
+                said.append(self._call(node, device, call))
             if len(level.devices) > 1 and all(state is wanted for state, _ in said):
                 # The first may have been switched back while the last was switched.
                 said = [self._call(node, device, _read) for device in level.devices]

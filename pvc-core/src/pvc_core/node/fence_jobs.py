@@ -12,6 +12,7 @@ from pvc_core.model.errors import PvcError
 from pvc_core.model.fence import FenceAttempt, FenceLevel, FenceRecord, Proof, ProofKind, StorageBlock
 from pvc_core.node.context import NodeContext
 from pvc_core.node.fence_calls import FenceCalls
+from pvc_core.node.spare import why_spared
 from pvc_core.node.storage_block import StorageFences
 from pvc_core.node.tasks import Spawn
 from pvc_core.plan import fencing as plan
@@ -41,8 +42,6 @@ class FenceJobs:
         self._calls = calls
         self._storage = storage
         self._spawn = spawn
-        self._recorded: dict[str, tuple[int, tuple[StorageBlock, ...]]] = {}
-        """Node -> (lease, what is to be closed to it, and stands in its record by now)."""
         self._lock = threading.Lock()
         self._answers: list[Answer] = []
 
@@ -55,7 +54,7 @@ class FenceJobs:
             case plan.CutPower(level):
                 call, job = "power", lambda: self._cut_power(node, lease, level, levels[level - 1])
             case plan.BlockStorage():
-                call, job = "storage", lambda: self._block_storage(node, lease)
+                call, job = "storage", lambda: self._block_storage(node, lease, blocked)
             case plan.SwitchOn():
                 call, job = "switch-on", lambda: self._switch_on(node, levels)
             case plan.OpenStorage():
@@ -99,44 +98,34 @@ class FenceJobs:
         return reply
 
     def _spared(self, node: str, lost: int, number: int) -> str:
-        """Look once more, immediately before the power is cut by a level; return why it is not, if so.
+        """Look once more, immediately before each device of a level is told to cut power; return why it is not, if so.
 
         Once there is another proof, whoever gave it may be switching the node on again.
         """
-        lease, node_spec, cluster = keys.lease(node), keys.node_spec(node), keys.CLUSTER
         health, fence = keys.fence_health(self._context.name), keys.fence(node)
         try:
-            self._context.catch_up()
-            found = self._context.store.get_many([lease.path, node_spec.path, cluster.path, health.path, fence.path])
+            spared = why_spared(self._context, node, lost)
+            found = self._context.store.get_many([health.path, fence.path])
         except PvcError as error:
             return f"not tried: whether the node is back cannot be asked ({error})"
-        if found[0] is not None:
-            return "not tried: the node is back"
-        for what, entry in (
-            ("node", documents.maybe(node_spec, found[1])),
-            ("cluster", documents.maybe(cluster, found[2])),
-        ):
-            if entry is not None and entry.value.maintenance:
-                return f"not tried: the {what} is in maintenance now"
-        record = documents.maybe(fence, found[4])
+        if spared:
+            return f"not tried: {spared}"
+        record = documents.maybe(fence, found[1])
         if record is not None and record.value.lease == lost and record.value.whole_node() is not None:
             return "not tried: it is proven dead already"
-        mine = documents.maybe(health, found[3])
+        mine = documents.maybe(health, found[0])
         devices = mine.value.nodes.get(node, ()) if mine is not None else ()
         if any(device.misleading for device in devices if device.level == number):
             return "not believed: it said off while the node was alive"
         return ""
 
-    def _block_storage(self, node: str, lease: int) -> Reply:
-        """Find out what is to be closed, which goes into the record; called again, have it closed."""
-        for_lease, blocks = self._recorded.pop(node, (0, ()))
-        if for_lease != lease:
-            blocks = self._storage.plan(node, lease)
-            if blocks:
-                self._recorded[node] = (lease, blocks)
-                return lambda s, record: plan.Write(plan.closing(record, blocks), search=s.search)
+    def _block_storage(self, node: str, lease: int, recorded: tuple[StorageBlock, ...]) -> Reply:
+        """Find out what is to be closed, which goes into the record; have it closed when it stands there."""
+        blocks = self._storage.plan(node, lease)
+        if any(block not in recorded for block in blocks):
+            return lambda s, record: plan.Write(plan.closing(record, blocks), search=s.search)
         began = self._context.clock.monotonic()
-        proof, said = self._storage.close(node, blocks)
+        proof, said = self._storage.close(node, lease, blocks)
         took = self._context.clock.monotonic() - began
 
         def reply(s: plan.Situation, record: FenceRecord) -> plan.Write:

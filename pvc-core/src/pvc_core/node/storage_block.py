@@ -16,14 +16,13 @@ from pvc_core.model.node import NodeStatus
 from pvc_core.model.storage import PoolSpec
 from pvc_core.model.vm import MAY_EXECUTE_ON_TARGET, VmClaim, VmSpec
 from pvc_core.node.context import NodeContext
+from pvc_core.node.spare import why_spared
 from pvc_core.plugin.specs.storage import VolumeRef
 from pvc_core.runtime.api import Drivers
 from pvc_core.store import documents, keys
 from pvc_core.store.api import Store
 
 log = logging.getLogger(__name__)
-
-_BACK: Final = "not tried: the node is back"
 
 
 class _Use(NamedTuple):
@@ -68,18 +67,16 @@ class StorageFences:
                 found.append(StorageBlock(driver=use.driver, lease=lease, identity=identity, pools=use.pools()))
         return tuple(found)
 
-    def close(self, node: str, blocks: Iterable[StorageBlock]) -> tuple[Proof | None, str]:
-        """Have each driver keep the node from writing, and confirm it: one call of up to 30 s per driver.
+    def close(self, node: str, lease: int, blocks: Iterable[StorageBlock]) -> tuple[Proof | None, str]:
+        """Have each driver keep a node that lost this lease from writing, and confirm it: up to 30 s per driver.
 
         Returns the proof for the pools that are confirmed closed, if there are any, and what could not be closed (what
         was closed, when that is all).  A driver that fails costs the proof for its own pools only; none is asked once
-        the node is back.  Raises StoreUnavailable.
+        the node is to be left alone.  Raises StoreUnavailable.
         """
         with self._lock(node):
-            if self._is_back(node):
-                return None, _BACK
-            last = documents.read(self._context.store, keys.generation(node))
-            lease = last.value.generation if last is not None else 0
+            if spared := why_spared(self._context, node, lease):
+                return None, f"not tried: {spared}"
             # Those of earlier losses are in the record too: what they were confirmed for is not what this node is now.
             planned = {block.driver: block for block in blocks if block.lease == lease}
             uses, failed = self._uses(node)
@@ -119,7 +116,8 @@ class StorageFences:
                 if not self._is_back(node):
                     return "the node has no lease any more"
                 try:
-                    self._context.drivers.storage(block.driver).node_unblock(node, dict(block.identity))
+                    driver = self._context.drivers.storage(block.driver)
+                    driver.node_unblock(node, dict(block.identity), block.lease)
                 except PvcError as error:
                     failed.append(str(error))
                 else:
@@ -128,8 +126,8 @@ class StorageFences:
 
     def _close(self, node: str, use: _Use, block: StorageBlock) -> tuple[bool, str]:
         # Immediately before the call: a node that is back must not be shut out.
-        if self._is_back(node):
-            return False, _BACK
+        if spared := why_spared(self._context, node, block.lease):
+            return False, f"not tried: {spared}"
         try:
             driver = self._context.drivers.storage(use.driver)
             result = driver.node_block(node, dict(block.identity), list(use.volumes), block.lease)

@@ -2,7 +2,7 @@
 
 import logging
 
-from pvc_core.model.errors import InUse, InvalidRequest
+from pvc_core.model.errors import Conflict, InUse, InvalidRequest
 from pvc_core.model.fence import FenceRecord, FenceStage, Proof, ProofKind, new_record
 from pvc_core.model.node import LeaseGeneration
 from pvc_core.ops import resolve
@@ -25,6 +25,8 @@ class FenceConfirm(Request, frozen=True, kw_only=True):
     """Who says so: ``user@host``."""
     reason: str = ""
     """How they know, in a few words."""
+    lease: int | None = None
+    """Generation of the lease whose loss is meant, as shown to them; None: the last one, whichever it is."""
 
 
 class FenceConfirmed(View, frozen=True, kw_only=True):
@@ -41,7 +43,7 @@ def fence_confirm(ops: Ops, request: FenceConfirm) -> FenceConfirmed:
     """Record an operator's proof of a node's death: its VMs are then taken from it and started elsewhere.
 
     Also for a node that is in maintenance, or whose daemon was stopped on purpose.  Raises NotFound, InUse (it has its
-    lease, so it is at work), InvalidRequest (it never had one).
+    lease, so it is at work), Conflict (it has been back since what was shown), InvalidRequest (it never had a lease).
     """
     if not request.by.strip():
         raise InvalidRequest("by: say who confirms it, such as user@host")
@@ -55,6 +57,11 @@ def fence_confirm(ops: Ops, request: FenceConfirm) -> FenceConfirmed:
             raise not_dead(node)
         if last is None:
             raise InvalidRequest(f"node {node} never had a lease, so there is nothing that it could run")
+        if request.lease not in (None, last.value.generation):
+            raise Conflict(
+                f"node {node} has been back since, and is lost again (lease {last.value.generation}, not {request.lease}): "
+                "nothing was recorded; look at it again, and repeat this if it is dead now"
+            )
         old = maybe(fence, found)
         record = _current(ops, node, last, old)
         holds = record.whole_node()

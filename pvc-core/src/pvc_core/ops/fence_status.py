@@ -48,6 +48,8 @@ class NodeFencing(View, frozen=True, kw_only=True):
     node: str
     lease: Literal["held", "lost", "released", "none"]
     """``released``: given up on purpose; ``none``: it never had one."""
+    generation: int = 0
+    """Of that lease: raised each time the node is back."""
     left_alone: str = ""
     """Why it would not be fenced now: maintenance, or a daemon that was stopped on purpose."""
     stage: FenceStage | None = None
@@ -81,6 +83,7 @@ def _view(facts: FenceFacts, name: str) -> NodeFencing:
     return NodeFencing(
         node=name,
         lease=_lease(node),
+        generation=node.last.generation,
         left_alone=facts.left_alone(name),
         stage=record.stage if record is not None else None,
         waits_for=record.waits_for if record is not None else "",

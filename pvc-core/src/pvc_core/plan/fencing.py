@@ -237,7 +237,7 @@ def _seek(s: Situation, record: FenceRecord) -> Step:
 
 
 def _may_block(s: Situation, record: FenceRecord) -> bool:
-    return "storage" in s.recovery and s.can_block and not record.proofs
+    return "storage" in s.recovery and s.can_block and record.whole_node() is None
 
 
 def _watchdog(s: Situation) -> Proof | None:
@@ -301,7 +301,8 @@ def answered(s: Situation, record: FenceRecord, attempt: FenceAttempt, proof: Pr
         search = s.search._replace(storage_tried=True)
     else:
         search = s.search._replace(level=attempt.level + 1)
-    if proof is not None:
+    # Storage is closed again in each round while some of it could not be: what is proven already is not said twice.
+    if proof is not None and not (proof.kind is ProofKind.STORAGE and set(proof.pools) <= record.proven_pools()):
         return _prove(s, noted, replace(proof, evidence=_clipped(proof.evidence)))._replace(search=search)
     return Write(noted, search=search)
 

@@ -8,7 +8,8 @@ What is in the tree and in the file falls into three classes:
   the file, so it stays; the generation of a node's lease also when the file lacks the node, as it never runs backwards.  Into a tree with objects a claim comes back without its holder, only so that
   its epoch does not run backwards: a claim says who runs a VM at this moment, and an old one beside a
   guest that runs elsewhere could have it run twice.
-- *Momentary*: leases, fences and tasks.  Never restored: a job or a fence of that day must not run again.
+- *Momentary*: leases, fences and tasks.  Never restored: a job or a fence of that day must not run again.  But what a
+  fencing left to be done (domains to end, storage to open again) is, into a tree without objects.
 
 A restore is a difference, carried out in several transactions that each check what they replace.  It
 may be interrupted: a mark stays in the tree, no daemon starts on it, and restoring the same file goes on.
@@ -22,6 +23,7 @@ import msgspec
 from msgspec import Struct
 
 from pvc_core.model.errors import Conflict, InUse
+from pvc_core.model.fence import FenceRecord, FenceStage
 from pvc_core.model.vm import VmClaim
 from pvc_core.store import documents, keys
 from pvc_core.store.api import Check, CheckAbsent, Create, Delete, Node, Operation, Put, Store, TransactionFailed
@@ -129,9 +131,12 @@ class _Plan(NamedTuple):
             yield Check(claim, self.tree[claim].version) if claim in self.tree else CheckAbsent(claim)
 
     def _set(self, path: str, value: bytes) -> Iterator[Operation]:
-        if below(path, _MOMENTARY) and path not in keys.BASE:
-            return
         node = self.tree.get(path)
+        if below(path, _MOMENTARY) and path not in keys.BASE:
+            debts = _debts(value) if self.fresh and node is None and parent(path) == keys.FENCE else None
+            if debts is not None:
+                yield Create(path, debts)
+            return
         if node is None:
             vacate = parent(path) == keys.CLAIM and not self.fresh
             yield Create(path, _vacant(value) if vacate else value)
@@ -185,6 +190,29 @@ def _demand_known_guests(tree: Mapping[str, Node], saved: Backup) -> None:
 
 def _vacant(claim: bytes) -> bytes:
     return documents.encode(msgspec.structs.replace(msgspec.json.decode(claim, type=VmClaim), node="", migration=None))
+
+
+def _debts(record: bytes) -> bytes | None:
+    """Return what is left of a fence record: what its node and the primary still have to do, and nothing that proves."""
+    try:
+        old = msgspec.json.decode(record, type=FenceRecord)
+    except msgspec.MsgspecError as error:
+        log.warning("fence-record-not-restored error=%s", error)
+        return None
+    if not old.dirty and not old.blocked:
+        return None
+    left = FenceRecord(
+        node=old.node,
+        lease=old.lease,
+        stage=FenceStage.CANCELLED,
+        opened=old.opened,
+        changed=old.changed,
+        events=old.events,
+        drained=old.drained,
+        dirty=old.dirty,
+        blocked=old.blocked,
+    )
+    return documents.encode(left)
 
 
 def _held(tree: Mapping[str, Node], vm: str) -> bool:

@@ -63,8 +63,28 @@ class FakeBackend:
         self.holders: Final[dict[tuple[str, str], list[_Holder]]] = {}
         self.epochs: Final[dict[tuple[str, str], tuple[str, int]]] = {}
         """Highest epoch seen per volume, with the VM it is of."""
-        self.blocked: Final[set[str]] = set()
+        self._closings: Final[dict[str, tuple[int, bool]]] = {}
+        """Client -> the newest epoch in which it was closed to or opened, and whether it is closed."""
+
+    @property
+    def blocked(self) -> set[str]:
         """Clients that cannot write."""
+        return {client for client, (_, closed) in self._closings.items() if closed}
+
+    def close_to(self, client: str, epoch: int) -> bool:
+        """Refuse a client from now on; False, and without effect, when it was opened in this epoch or a later one."""
+        with self.lock:
+            newest, closed = self._closings.get(client, (0, True))
+            if epoch < newest or (epoch == newest and not closed):
+                return False
+            self._closings[client] = (epoch, True)
+            return True
+
+    def open_to(self, client: str, epoch: int) -> None:
+        """Let a client write again, unless it was closed in a later epoch."""
+        with self.lock:
+            if epoch >= self._closings.get(client, (0, True))[0]:
+                self._closings[client] = (epoch, False)
 
     def get(self, volume: VolumeRef) -> _Volume:
         """Return a volume; raise ObjectMissing."""
@@ -365,16 +385,15 @@ class FakeStorage(StorageDriver):
         client = identity.get("client", "")
         if not client:
             return BlockResult(blocked=False, evidence=f"no client of node {node} is known")
-        with self.backend.lock:
-            self.backend.blocked.add(client)
+        if not self.backend.close_to(client, epoch):
+            return BlockResult(blocked=False, evidence=f"client {client} was opened since epoch {epoch}")
         return BlockResult(blocked=True, evidence=f"client {client} of node {node} is refused since epoch {epoch}")
 
     @faulty
-    def node_unblock(self, node: str, identity: dict[str, str]) -> bool:
+    def node_unblock(self, node: str, identity: dict[str, str], epoch: int) -> bool:
         self._require(able=self._capabilities.blocks_nodes, what="way to block a node")
         del node
-        with self.backend.lock:
-            self.backend.blocked.discard(identity.get("client", ""))
+        self.backend.open_to(identity.get("client", ""), epoch)
         return True
 
     def _check_holders(self, volume: VolumeRef, holders: list[_Holder], vm: str, epoch: int, *, incoming: bool) -> None:

@@ -171,7 +171,8 @@ def confirm(session: Session, node: str, reason: str, yes: str | None) -> None:
     if found.lease == "held":
         raise not_dead(found.node)
     _sure(session, found, yes)
-    request = FenceConfirm(node=node, by=f"{getpass.getuser()}@{socket.gethostname()}", reason=reason)
+    by = f"{getpass.getuser()}@{socket.gethostname()}"
+    request = FenceConfirm(node=node, by=by, reason=reason, lease=found.generation)
     done = fence_confirm(session.client.ops, request)
     proof = done.proof
     text = f"node {node}: it is recorded that {proof.by} confirmed its death; its VMs will be started elsewhere"

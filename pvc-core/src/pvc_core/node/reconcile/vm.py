@@ -194,9 +194,9 @@ class VmReconciler:
                 cpu_model=s.vm.cpu_model or read.cluster.cpu_model,
                 console_log=self._console_log(id_),
             )
-            if self._c.lease.generation() != s.lease:
-                # A driver may have taken so long that this node was fenced meanwhile, and is back.
-                raise LeaseLost(f"VM {id_} is not started: lease {s.lease}, under which that was begun, is lost")
+            self._demand_lease(id_, s)
+            # The guest begins anew here: an older one of it that somebody still sends must not come any more.
+            self._c.hypervisor.dismiss(id_)
             self._c.hypervisor.start(domain)
         except (HypervisorUnavailable, LeaseLost):
             raise  # whether it started, or still should, is unknown: the next call sees
@@ -207,6 +207,11 @@ class VmReconciler:
             return
         log.info("domain-started vm=%s", id_)
         self._c.drivers.notify("vm_started", vm=id_, node=s.me)
+
+    def _demand_lease(self, id_: str, s: plan.Snapshot) -> None:
+        """Raise LeaseLost when the lease is over: drivers may have taken so long that this node was fenced meanwhile."""
+        if self._c.lease.generation() != s.lease:
+            raise LeaseLost(f"nothing is done with VM {id_}: lease {s.lease}, under which that was begun, is lost")
 
     def _console_log(self, id_: str) -> str:
         return f"{self._c.console_directory}/{id_}.log"
@@ -326,6 +331,7 @@ class VmReconciler:
         self._views.note(id_, started_transfer=action.attempt, transfer_error="")
         try:
             disks, _ = resources.find(self._c.store, s.vm).attach(self._c.drivers, id_, s.claim.epoch, incoming=False)
+            self._demand_lease(id_, s)
             self._c.hypervisor.migrate(
                 id_,
                 MigrationOptions(
@@ -335,7 +341,7 @@ class VmReconciler:
                     unsafe=any(disk.migrate_unsafe for disk in disks),
                 ),
             )
-        except HypervisorUnavailable:
+        except (HypervisorUnavailable, LeaseLost):
             raise
         except PvcError as error:
             self._views.note(id_, transfer_error=str(error))

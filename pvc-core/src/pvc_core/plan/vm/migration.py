@@ -145,7 +145,9 @@ def _transferring(
 
 def _gone_while_migrating(s: Snapshot, record: MigrationRecord) -> Action:
     if record.phase in MAY_EXECUTE_ON_TARGET:
-        ended_here = s.ended in (Ended.SHUTDOWN, Ended.CRASHED, Ended.DESTROYED)
-        if record.phase is not MigrationPhase.TRANSFER or not ended_here:
+        # Only a guest that executes here shuts itself down.  What crashed or was destroyed may have been the copy that
+        # is left, paused, when the guest executes at the target already.
+        ended_here = record.phase is MigrationPhase.TRANSFER and s.ended is Ended.SHUTDOWN
+        if not ended_here:
             return HandOver()
     return EndMigration(failed=False, message="the guest ended")

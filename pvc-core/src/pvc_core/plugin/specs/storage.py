@@ -275,14 +275,16 @@ class StorageDriver(abc.ABC):
         Only with capability ``blocks_nodes``.  ``identity`` is the recorded ``node_identity``; ``volumes`` are those that
         guests of the node may be writing to, of all pools of this driver; ``epoch`` is the generation of the lease that
         the node lost, the same for every try.  It holds until ``node_unblock``, also for clients that the node starts
-        later.  After an exception or ``blocked`` false the node may be blocked all the same: it is unblocked too.
+        later; what was unblocked with this epoch or a later one is not blocked any more by a late call.  After an exception or ``blocked`` false the node may be blocked all the same: it is unblocked too.
         """
         raise Unsupported("this storage driver cannot block a node")
 
     @hookspec(firstresult=True)
-    def node_unblock(self, node: str, identity: dict[str, str]) -> bool:
+    def node_unblock(self, node: str, identity: dict[str, str], epoch: int) -> bool:
         """Let a node that returned clean write again; one that is not blocked is success.  Deadline 30 s.
 
-        ``identity`` is the one that ``node_block`` was given, whatever the node reports now.
+        ``identity`` and ``epoch`` are those that ``node_block`` was given, whatever the node reports now.  What was
+        blocked with a later epoch stays blocked, and that is success too: a call that hung for longer than its
+        deadline must not open what was closed since, as a proof may rest on that.  So the storage remembers the epoch.
         """
         raise Unsupported("this storage driver cannot block a node")

@@ -190,8 +190,22 @@ class DiskRules(StorageSuite):
             bench.first.disk_attach(volume, VM, epoch=2, incoming=False)
         assert bench.second.disk_attach(volume, VM, epoch=2, incoming=False)
         bench.second.disk_detach(volume, VM)
-        assert bench.second.node_unblock("node1", identity)
+        assert bench.second.node_unblock("node1", identity, 2)
         assert bench.first.disk_attach(volume, VM, epoch=3, incoming=False)
+
+    def test_a_call_of_an_earlier_loss_that_comes_late_changes_nothing(self, bench: Workbench) -> None:
+        if not bench.capabilities.blocks_nodes:
+            return
+        volume, identity = bench.make("web1"), bench.first.node_identity()
+        assert bench.second.node_block("node1", identity, [volume], 2).blocked
+        assert bench.second.node_unblock("node1", identity, 2)
+        assert not bench.second.node_block("node1", identity, [volume], 2).blocked
+        assert bench.first.disk_attach(volume, VM, epoch=1, incoming=False)
+        bench.first.disk_detach(volume, VM)
+        assert bench.second.node_block("node1", identity, [volume], 3).blocked
+        assert bench.second.node_unblock("node1", identity, 2)
+        with pytest.raises(DriverError):
+            bench.first.disk_attach(volume, VM, epoch=2, incoming=False)
 
     def test_a_block_concerns_one_node_and_outlives_its_daemon(self, bench: Workbench) -> None:
         if not bench.capabilities.blocks_nodes:
@@ -206,7 +220,7 @@ class DiskRules(StorageSuite):
         assert bench.second.disk_attach(other, OTHER, epoch=1, incoming=False)
         assert [a.volume for a in bench.second.disk_attachments()] == ["web2"]
         for _ in range(2):
-            assert bench.second.node_unblock("node1", identity)
+            assert bench.second.node_unblock("node1", identity, 2)
         assert bench.backend.driver("node1").disk_attach(volume, VM, epoch=1, incoming=False)
 
     def _two_nodes(self, bench: Workbench) -> bool:

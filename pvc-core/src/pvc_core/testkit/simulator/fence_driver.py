@@ -35,8 +35,8 @@ class Site(NamedTuple):
     controllers: Mapping[tuple[str, str], Controller]
     """By node and device."""
     rng: random.Random
-    fencing: Callable[[str, str, str, bool], None]
-    """Told of each call that will switch a node off, when it begins: node, device, coordinator, on request."""
+    fencing: Callable[[str, str, bool], None]
+    """Told of each call that will switch a node off, when it begins: node, coordinator, on request."""
     switched: Callable[[str], None]
     """Told of a node whose power a device is about to cut, and with an empty string when it has."""
 
@@ -59,7 +59,7 @@ class SimFence(FenceDriver):
         return self._connect(target).read()
 
     def power_off(self, target: FenceTarget) -> PowerState:
-        self._site.fencing(target.node, target.parameters["device"], self._me, self._caller.on_request)
+        self._site.fencing(target.node, self._me, self._caller.on_request)
         self._caller.effect(f"before power-off {target.node}")
         state = self._switch(target, PowerState.OFF)
         self._caller.effect(f"after power-off {target.node}")

@@ -40,20 +40,21 @@ class SimStorage(FakeStorage):
         return {"client": self._client}
 
     def node_block(self, node: str, identity: dict[str, str], volumes: list[VolumeRef], epoch: int) -> BlockResult:
-        del volumes, epoch
+        del volumes
         self._caller.effect(f"before closing storage to {node}")
         if self._closing.fails:
             raise NotReady("the storage does not answer")
-        self.backend.blocked.add(identity["client"])
+        closed = self.backend.close_to(identity["client"], epoch)
         self._closing.changed()
         self._caller.effect(f"after closing storage to {node}")
-        return BlockResult(blocked=True, evidence=f"client {identity['client']} is refused")
+        state = "is refused" if closed else "was opened since"
+        return BlockResult(blocked=closed, evidence=f"client {identity['client']} {state}")
 
-    def node_unblock(self, node: str, identity: dict[str, str]) -> bool:
+    def node_unblock(self, node: str, identity: dict[str, str], epoch: int) -> bool:
         self._caller.effect(f"before opening storage to {node}")
         if self._closing.fails:
             raise NotReady("the storage does not answer")
-        self.backend.blocked.discard(identity["client"])
+        self.backend.open_to(identity["client"], epoch)
         self._closing.changed()
         self._caller.effect(f"after opening storage to {node}")
         return True

@@ -14,10 +14,6 @@ _LATE_S: Final = 1.0
 """A fence call may begin so long after the node has got a new lease: the look at the lease and the call are two things."""
 
 
-_LEVEL_S: Final = 60.0
-"""All devices of a level are told within this time."""
-
-
 class Truth:
     """Ledger of leases, power and fence calls.  ``violated`` is called with what must never happen."""
 
@@ -37,8 +33,6 @@ class Truth:
         self._released: set[str] = set()
         self._maintained: dict[str, float] = {}
         """Nodes in maintenance, and since when; ``""`` is the cluster."""
-        self._called: dict[tuple[str, str], float] = {}
-        """By coordinator and node: when the last fence call began that was right."""
         self._switching = ""
         self.fence_calls = 0
         self.late_kills = 0
@@ -83,22 +77,16 @@ class Truth:
         """A node's host starts."""
         self._powered[node] = self._clock.monotonic()
 
-    def fencing(self, node: str, device: str, by: str, on_request: bool) -> None:
+    def fencing(self, node: str, by: str, on_request: bool) -> None:
         """A coordinator begins a call that will switch a node, or a part of its power, off."""
         now = self._clock.monotonic()
         self.fence_calls += 1
-        began = self._called.get((by, node))
-        first = not any(device in level[1:] for level in self._nodes[node].setup.levels)
-        if not first and began is not None and now - began < _LEVEL_S:
-            return  # the others of a level follow the first, which was right
         since = self._taken.get(node)
         why_not = "" if on_request else self._left_alone(node, now)
         if since is not None and now - since > _LATE_S:
             why_not = f"has had a lease for {now - since:.1f} s"
         if why_not:
             self.violated(f"{by} fences {node}, which {why_not}")
-        else:
-            self._called[by, node] = now
 
     def _left_alone(self, node: str, now: float) -> str:
         if node in self._released:
