@@ -133,6 +133,8 @@ class LeaseGeneration(Document, frozen=True, kw_only=True):
     watchdog_down_s: float = 0.0
     """Seconds after the end of this lease by which the watchdog that its holder armed has certainly reset the node;
     0: it has none."""
+    machine: str = ""
+    """Word of the machine that took it; empty: unknown, so any machine may take the next."""
 
 
 class Primary(Document, frozen=True, kw_only=True):

@@ -215,6 +215,12 @@ class VmClaim(Document, frozen=True, kw_only=True):
     """Raised each time the claim gets a new holder; a fencing token for storage."""
     migration: MigrationRecord | None = None
 
+    def may_execute_on(self, node: str) -> bool:
+        """Return whether the guest may execute on a node: on its holder, or on where it may have arrived."""
+        record = self.migration
+        arriving = record is not None and record.target == node and record.phase in MAY_EXECUTE_ON_TARGET
+        return self.node == node or arriving
+
 
 _HARDWARE: Final = (
     "memory_mib",

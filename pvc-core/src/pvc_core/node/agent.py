@@ -53,6 +53,8 @@ class Identity(NamedTuple):
     predecessor: str = ""
     """The words of daemons of this node that are certainly dead, with spaces between them."""
     console_directory: str = "/var/log/pvc/console"
+    machine: str = ""
+    """Word of the machine, by which another one with the same name is told apart; empty: it is not."""
 
 
 class Agent:
@@ -78,6 +80,7 @@ class Agent:
             timing.lease,
             holder=identity.holder,
             predecessor=identity.predecessor,
+            machine=identity.machine,
         )
         self.context = NodeContext(
             name=identity.name,

@@ -53,6 +53,8 @@ class Outside(NamedTuple):
     store: Store
     hypervisor: Hypervisor
     drivers: Drivers
+    machine: str
+    """Word of this machine."""
     run_directory: RunDirectory
     succession: Succession
     manager: ServiceManager
@@ -76,6 +78,7 @@ class Daemon:
                 holder=outside.succession.holder,
                 predecessor=outside.succession.predecessor,
                 console_directory=config.node.console_directory,
+                machine=outside.machine,
             ),
             store=outside.store,
             hypervisor=outside.hypervisor,

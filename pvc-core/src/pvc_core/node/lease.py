@@ -11,6 +11,10 @@ A lease that is already there is one of three:
   daemons left in their run directory, whose lock we hold now): replaced at once, so that a restart is not taken
   for a failure;
 * anything else: it must vanish first, which a dead daemon's does within the lease time.
+
+A lease is of a machine, too.  Another machine of the same name gets none before the one that had the last is proven dead
+as a whole, or was emptied and stopped in good order: it would take over the claims of guests that may still run there,
+and clean up in the name of a node that is not clean.
 """
 
 import logging
@@ -42,6 +46,10 @@ class LeaseBusy(PvcError):
     """Another daemon, or one that died just now, has the lease of this node's name."""
 
 
+class OtherMachine(LeaseBusy):
+    """Another machine had the last lease of this node's name, and may still run its guests."""
+
+
 class _Held(NamedTuple):
     generation: int
     version: int
@@ -56,7 +64,15 @@ class NodeLease:
     """The lease of this node.  May be used from any thread."""
 
     def __init__(
-        self, store: Store, node: str, clock: Clock, lease_s: float, *, holder: str, predecessor: str = ""
+        self,
+        store: Store,
+        node: str,
+        clock: Clock,
+        lease_s: float,
+        *,
+        holder: str,
+        predecessor: str = "",
+        machine: str = "",
     ) -> None:
         self._store = store
         self._node = node
@@ -65,6 +81,7 @@ class NodeLease:
         self._lease_s = lease_s
         self._own = frozenset({holder, *predecessor.split()})
         self._holder = holder
+        self._machine = machine
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         """One at a time changes the generation document; held while the store is asked."""
@@ -154,7 +171,7 @@ class NodeLease:
     def ensure(self) -> int:
         """Take the lease unless it is held, looking at the store in any case; return its generation.
 
-        Raises LeaseBusy while another has it, StoreUnavailable, LeaseLost when the session was lost
+        Raises LeaseBusy while another has it, OtherMachine, StoreUnavailable, LeaseLost when the session was lost
         meanwhile or the lease was released, and TransactionFailed when another taker was faster.
         """
         with self._writing:
@@ -191,11 +208,12 @@ class NodeLease:
             operations.append(lease.delete())
         if last is None:
             taken = _Held(1, 0, asked)
-            first = LeaseGeneration(node=self._node, generation=taken.generation)
-            operations.append(documents.create(keys.generation(self._node), first))
+            operations.append(documents.create(keys.generation(self._node), self._document(taken)))
         else:
+            if self._machine and last.value.machine not in ("", self._machine):
+                operations += self._grounds(last.value)
             taken = _Held(last.value.generation + 1, last.version + 1, asked)
-            operations.append(last.put(LeaseGeneration(node=self._node, generation=taken.generation)))
+            operations.append(last.put(self._document(taken)))
         new = Lease(node=self._node, generation=taken.generation, holder=self._holder)
         operations.append(documents.create(keys.lease(self._node), new, ephemeral=True))
         self._store.commit(*operations)
@@ -212,7 +230,7 @@ class NodeLease:
             return False
         lease = documents.read(self._store, keys.lease(self._node))
         last = documents.read(self._store, keys.generation(self._node))
-        released = LeaseGeneration(node=self._node, generation=held.generation, released=True)
+        released = replace(self._document(held), released=True)
         # The answer to an earlier try may have been lost.
         done = lease is None and last is not None and last.version == held.version + 1 and last.value == released
         if not done:
@@ -223,6 +241,33 @@ class NodeLease:
         self._drop(held)
         log.info("lease-released node=%s generation=%d", self._node, held.generation)
         return True
+
+    def _document(self, lease: _Held) -> LeaseGeneration:
+        return LeaseGeneration(node=self._node, generation=lease.generation, machine=self._machine)
+
+    def _grounds(self, last: LeaseGeneration) -> list[Operation]:
+        """Return the checks of why another machine's name may be taken over; raises OtherMachine."""
+        fence = documents.read(self._store, keys.fence(self._node))
+        if fence is not None and fence.value.lease == last.generation and fence.value.whole_node() is not None:
+            return [Check(fence.key.path, fence.version)]
+        if last.released and not self._claims():
+            return []
+        if last.released:
+            why = f"it was stopped while VMs were on it: start it and flush it, or, if it is dead, say so with 'pvc fence confirm {self._node}'"
+        else:
+            why = (
+                "this one gets the name when that one is proven dead, so that no guest runs twice: if it is off for good, say "
+                f"so with 'pvc fence confirm {self._node}'"
+            )
+        raise OtherMachine(
+            f"node {self._node} was another machine until now (lease {last.generation}); {why}; if two machines have this "
+            "node name, give one of them another in pvcnoded.yml"
+        )
+
+    def _claims(self) -> bool:
+        """Return whether some VM may run on a node of this name."""
+        claims = documents.read_all(self._store, [keys.claim(vm) for vm in self._store.children(keys.CLAIM)])
+        return any(entry.value.may_execute_on(self._node) for entry in claims)
 
     def _need(self) -> _Held:
         held = self._held

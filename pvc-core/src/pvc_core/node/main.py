@@ -21,6 +21,7 @@ from pvc_core.hypervisor.api import Hypervisor
 from pvc_core.model.errors import PvcError
 from pvc_core.node import logs
 from pvc_core.node.daemon import STOP_S, Daemon, Outside, new_queue
+from pvc_core.node.machine import machine_word
 from pvc_core.node.notify import ServiceManager
 from pvc_core.node.rundir import RunDirectory
 from pvc_core.node.workqueue import WorkQueue
@@ -100,6 +101,7 @@ def _run(path: str, config: NodeConfig, signals: Signals) -> int:
     _make_directories(config)
     queue = new_queue()
     run_directory = RunDirectory(Path(config.node.run_directory))
+    machine = machine_word(Path(config.node.state_directory))
     store = open_store(config.cluster, config.timing.lease, patience_s=config.timing.lease * _PATIENCE)
     with _closing("store", store.close):
         hypervisor = _open_hypervisor(config)
@@ -108,7 +110,7 @@ def _run(path: str, config: NodeConfig, signals: Signals) -> int:
             with _closing("plugins", drivers.close):
                 if not _connect(store, config, signals, manager):
                     return 0
-                outside = Outside(store, hypervisor, drivers, run_directory, run_directory.succeed(), manager)
+                outside = Outside(store, hypervisor, drivers, machine, run_directory, run_directory.succeed(), manager)
                 daemon = Daemon(config, info, queue, outside)
                 daemon.agent.on_lease(lambda _: signals.woken.set())
                 _limit_lease(daemon, store, config)

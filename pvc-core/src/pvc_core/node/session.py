@@ -6,7 +6,7 @@ from typing import Final
 
 from pvc_core.model.errors import Conflict
 from pvc_core.node.clock import Clock
-from pvc_core.node.lease import LeaseBusy, LeaseLost, NodeLease
+from pvc_core.node.lease import LeaseBusy, LeaseLost, NodeLease, OtherMachine
 from pvc_core.store.api import StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ class Session:
         self._generation: int | None = None
         self._verify = True
         self._busy_since: float | None = None
+        self._retry_s = _RETRY_S
         self._looked = clock.monotonic()
 
     def verify(self) -> None:
@@ -69,7 +70,7 @@ class Session:
         if generation is None or self._verify:
             generation = self._ensure()
             if generation is None:
-                return _RETRY_S
+                return self._retry_s
         if generation != self._generation:
             if self._generation is not None:
                 self._lost()
@@ -78,11 +79,14 @@ class Session:
         return self._lease_s * _LOOK
 
     def _ensure(self) -> int | None:
-        self._verify = False
+        self._verify, self._retry_s = False, _RETRY_S
         try:
             generation = self._lease.ensure()
         except LeaseBusy as error:
             self._verify = True
+            if isinstance(error, OtherMachine):
+                # That takes a person, or a fencing; and to look costs more.
+                self._retry_s = self._lease_s / 2
             now = self._clock.monotonic()
             if self._busy_since is None:
                 self._busy_since = now

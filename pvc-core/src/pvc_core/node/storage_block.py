@@ -14,7 +14,7 @@ from pvc_core.model.errors import PvcError
 from pvc_core.model.fence import Proof, ProofKind, StorageBlock
 from pvc_core.model.node import NodeStatus
 from pvc_core.model.storage import PoolSpec
-from pvc_core.model.vm import MAY_EXECUTE_ON_TARGET, VmClaim, VmSpec
+from pvc_core.model.vm import VmSpec
 from pvc_core.node.context import NodeContext
 from pvc_core.node.spare import why_spared
 from pvc_core.plugin.specs.storage import VolumeRef
@@ -184,14 +184,8 @@ def _unable(drivers: Drivers, driver: str) -> str:
 def _vms(store: Store, node: str) -> list[VmSpec]:
     """Return the VMs that may execute on a node."""
     claims = documents.read_all(store, [keys.claim(vm) for vm in store.children(keys.CLAIM)])
-    here = [keys.vm_spec(entry.value.vm) for entry in claims if _may_execute(entry.value, node)]
+    here = [keys.vm_spec(entry.value.vm) for entry in claims if entry.value.may_execute_on(node)]
     return [entry.value for entry in documents.read_all(store, here)]
-
-
-def _may_execute(claim: VmClaim, node: str) -> bool:
-    migration = claim.migration
-    arriving = migration is not None and migration.target == node and migration.phase in MAY_EXECUTE_ON_TARGET
-    return claim.node == node or arriving
 
 
 def _pools(store: Store) -> list[PoolSpec]:

@@ -11,8 +11,8 @@ from pvc_core.ops.snapshot import ClusterSnapshot
 from pvc_core.ops.vm_write import changed, with_documents
 from pvc_core.ops.volume_documents import choose_volume_node
 from pvc_core.store import keys
-from pvc_core.store.api import Check, CheckAbsent, Delete, Operation
-from pvc_core.store.documents import Entry, read, read_many
+from pvc_core.store.api import CheckAbsent, Delete, Operation
+from pvc_core.store.documents import Entry, decode, read, read_many
 
 S = TypeVar("S", PoolSpec, VolumeSpec)
 
@@ -61,6 +61,7 @@ def leftovers(ops: Ops, node: str) -> list[Operation]:
 
     The number of its last lease stays, so that no proof, claim or count of an old lease holds for a new one.  So does a
     fence record with debts: the host may still run guests that were taken from it, and must end them should it return.
+    Any machine may have the name next.
     """
     generation = keys.generation(node).path
     paths = [
@@ -71,7 +72,10 @@ def leftovers(ops: Ops, node: str) -> list[Operation]:
     ]
     last, *found = ops.store.get_many([generation, *paths])
     record = read(ops.store, keys.fence(node))
-    operations: list[Operation] = [CheckAbsent(generation) if last is None else Check(generation, last.version)]
+    operations: list[Operation] = [CheckAbsent(generation)]
+    if last is not None:
+        known = decode(keys.generation(node), last)
+        operations = [known.put(replace(known.value, machine=""))]
     operations += [Delete(path, item.version) for path, item in zip(paths, found, strict=True) if item is not None]
     if record is not None and not record.value.dirty and not record.value.blocked:
         operations.append(record.delete())

@@ -183,6 +183,12 @@ def node_remove(ops: Ops, request: NodeQuery) -> NodeRemoved:
                 f"node {name} holds the claims of VMs ({', '.join(claimed)}), so they may still run there: start the node "
                 f"and flush it, or, if it is dead, say so with 'pvc fence confirm {name}'"
             )
+        fence = read(ops.store, keys.fence(name))
+        if fence is not None and fence.value.blocked and fence.value.whole_node() is None:
+            raise InUse(
+                f"storage is closed to node {name}, which may still run guests, and nobody would open it again: start the "
+                f"node, or, if it is dead, say so with 'pvc fence confirm {name}'"
+            )
         if read_primary(ops) == name:
             raise InUse(f"node {name} is the primary: wait until another coordinator has taken over")
         # Each step may be repeated; the last one takes the node out only if it has not come back.

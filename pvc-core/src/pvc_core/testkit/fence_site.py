@@ -55,11 +55,11 @@ class FenceSite:
         del name
         return DirectDrivers(fencing={"fake": FakeFence(self.power), "other": FakeFence(self.other)})
 
-    def _add(self, name: str) -> None:
+    def _add(self, name: str, machine: str = "") -> None:
         def reconcilers(context: NodeContext, node: NodeReconciler) -> Mapping[str, Reconciler]:
             return core(context, self.cluster.ops).reconcilers(node)
 
-        self.cluster.add(name, drivers=self._drivers(name), reconcilers=reconcilers, spawn=self._spawn)
+        self.cluster.add(name, drivers=self._drivers(name), reconcilers=reconcilers, spawn=self._spawn, machine=machine)
 
     def _spawn(self, name: str, function: Callable[[], None]) -> None:
         if self.held and name.startswith("fence-"):
@@ -116,6 +116,10 @@ class FenceSite:
         self.cluster.world.power_on(node)
         self.cluster.nodes[node].start()
         self.cluster.settle()
+
+    def other_machine(self, node: str, machine: str) -> None:
+        """Give another host the name of a node, and start its daemon."""
+        self._add(node, machine)
 
     def confirmed(self, node: str = "hv3") -> None:
         """Let an operator say that a node is dead, whatever it is."""

@@ -53,8 +53,11 @@ class SteppedNode:
         drivers: DirectDrivers,
         assembly: dict[str, Any],
         reconcilers: MakeReconcilers,
+        machine: str = "",
     ) -> None:
+        """``machine`` is the host's name, where that is not the node's: another host has that name too."""
         self.name = name
+        self.machine = machine or name
         self.host = FixedHost()
         self.drivers = drivers
         self._cluster = cluster
@@ -63,7 +66,7 @@ class SteppedNode:
         self._assembly = assembly
         self._reconcilers = reconcilers
         self._starts = 0
-        self.hypervisor: MemoryHypervisor = cluster.world.host(name, self._address, memory_mib=memory_mib)
+        self.hypervisor: MemoryHypervisor = cluster.world.host(self.machine, self._address, memory_mib=memory_mib)
         self.running = False
         self.start()
 
@@ -71,17 +74,18 @@ class SteppedNode:
         """Start the daemon; it finds the lease of the one before, if that was killed, as a successor does."""
         cluster = self._cluster
         self._starts += 1
-        self.store: MemoryStore = cluster.tree.connect(name=self.name, clock=cluster.clock)
+        self.store: MemoryStore = cluster.tree.connect(name=self.machine, clock=cluster.clock)
         if self._starts > 1:
             self.hypervisor.close()
-            self.hypervisor = cluster.world.connect(self.name)
+            self.hypervisor = cluster.world.connect(self.machine)
         self.agent = Agent(
             Identity(
                 name=self.name,
                 role=self._role,
                 address=self._address,
-                holder=f"{self.name}-{self._starts}",
-                predecessor=f"{self.name}-{self._starts - 1}",
+                holder=f"{self.machine}-{self._starts}",
+                predecessor=f"{self.machine}-{self._starts - 1}",
+                machine=self.machine,
             ),
             store=self.store,
             hypervisor=self.hypervisor,
@@ -133,9 +137,10 @@ class SteppedCluster:
         memory_mib: int = 16384,
         drivers: DirectDrivers | None = None,
         reconcilers: MakeReconcilers = lambda *_: {},
+        machine: str = "",
         **assembly: Any,
     ) -> SteppedNode:
-        """Add a node and start its daemon; ``assembly`` goes to ``node.assemble``."""
+        """Add a node and start its daemon; ``assembly`` goes to ``node.assemble``, ``machine`` as in ``SteppedNode``."""
         node = SteppedNode(
             self,
             name,
@@ -144,8 +149,9 @@ class SteppedCluster:
             drivers=drivers or DirectDrivers(),
             assembly=assembly,
             reconcilers=reconcilers,
+            machine=machine,
         )
-        self.nodes[name] = node
+        self.nodes[node.machine] = node
         return node
 
     def settle(self, *, max_steps: int = 2000) -> None:
