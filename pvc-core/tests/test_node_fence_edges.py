@@ -6,13 +6,18 @@ from msgspec.structs import replace
 from pvc_core.hypervisor.api import HypervisorError
 from pvc_core.model.fence import FenceStage
 from pvc_core.model.vm import MigrationPhase, MigrationRecord, VmState
+from pvc_core.ops.network import NetworkAdd, network_add
 from pvc_core.ops.node import NodeQuery
 from pvc_core.ops.node_service import node_remove
 from pvc_core.ops.vm_define import vm_define
-from pvc_core.ops.vm_definition import VmDefine
+from pvc_core.ops.vm_definition import NicDefinition, VmDefine
+from pvc_core.ops.vm_power import VmDisable, VmStop, vm_disable, vm_stop
+from pvc_core.ops.vm_views import VmQuery, vm_info
 from pvc_core.plugin.errors import DriverError
 from pvc_core.store import documents, keys
 from pvc_core.store.api import Put
+from pvc_core.testkit.drivers import DirectDrivers
+from pvc_core.testkit.fakes import FakeNetwork
 from pvc_core.testkit.fence_site import LEVEL, OTHER, ClosableSite, FenceSite
 
 
@@ -276,3 +281,47 @@ def test_leases_of_a_name_never_begin_anew(site):
     site.reconnected("hv3")
     site.cluster.settle()
     assert site.read(keys.generation("hv3")).generation == last + 1
+
+
+# --- where VMs go ------------------------------------------------------------------------------------------------
+
+
+class NetworkSite(FenceSite):
+    """``hv1`` cannot set up networks."""
+
+    def _drivers(self, name):
+        drivers, network = super()._drivers(name), FakeNetwork(name)
+        if name == "hv1":
+            network.faults.fail_always("network_ensure", DriverError("device eth9 does not exist here"))
+        fencing = {kind: drivers.fencing(kind) for kind in ("fake", "other")}
+        return DirectDrivers(fencing=fencing, network={"fake": network})
+
+
+def test_a_vm_goes_to_a_node_that_has_its_network(caplog):
+    site = NetworkSite()
+    network_add(site.cluster.ops, NetworkAdd(name="lan", driver="fake"))
+    site.cluster.run(30)
+    vms = [site.vm(f"web{number}", nics=(NicDefinition(network="lan"),)) for number in range(3)]
+    site.lost("hv3")
+    site.until(lambda: all(site.running(vm) == ["hv2"] for vm in vms))
+    site.change(keys.node_spec("hv2"), scheduling="drain")
+    site.cluster.run(120)
+    assert "hv1: network lan cannot be set up there: device eth9 does not exist here" in caplog.text
+
+
+def test_a_vm_that_waits_for_a_place_and_is_stopped_says_that_it_is_stopped(site):
+    site.vm("web", node_limit=("hv3",))
+    site.lost("hv3")
+    site.until(lambda: site.stage() is FenceStage.RECOVERED)
+    site.cluster.run(30)
+
+    def view():
+        found = vm_info(site.cluster.ops, VmQuery(vm="web")).view
+        return found.state, found.reason.partition(":")[0], found.settled
+
+    assert view()[:2] == ("waiting", "no node can take it")
+    vm_stop(site.cluster.ops, VmStop(vm="web"))
+    site.cluster.run(30)
+    assert view() == ("stopped", "", True)
+    vm_disable(site.cluster.ops, VmDisable(vm="web"))
+    assert view() == ("disabled", "", True)

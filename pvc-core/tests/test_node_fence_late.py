@@ -55,6 +55,37 @@ def test_power_is_not_cut_for_a_loss_that_is_over_when_the_node_is_lost_again_wi
     assert (site.running(vm), site.record().lease, site.stage()) == (["hv3"], 2, FenceStage.SUSPECTED)
 
 
+def test_a_node_is_not_switched_on_once_it_is_in_maintenance(site):
+    site.change(keys.CLUSTER, power_on_after_fence=True)
+    switch = site.power.write
+
+    def busy(node, power):
+        if power is PowerState.ON:
+            raise DriverError("it is busy")
+        return switch(node, power)
+
+    site.power.write = busy
+    site.isolated("hv3")
+    site.until(lambda: site.stage() is FenceStage.RECOVERED)
+    site.cluster.run(3)
+    site.change(keys.node_spec("hv3"), maintenance=True)
+    site.power.write = switch
+    site.cluster.run(300)
+    assert site.power.read("hv3") is PowerState.OFF
+    site.change(keys.node_spec("hv3"), maintenance=False)
+    site.until(lambda: site.power.read("hv3") is PowerState.ON)
+
+
+def test_a_node_that_was_lost_in_maintenance_has_its_grace_time_when_that_ends(site):
+    site.change(keys.node_spec("hv3"), maintenance=True)
+    site.isolated("hv3")
+    site.cluster.run(100)
+    site.change(keys.node_spec("hv3"), maintenance=False)
+    site.cluster.run(site.cluster.timing.grace - 0.5)
+    assert (site.power.read("hv3"), site.stage()) == (PowerState.ON, FenceStage.SUSPECTED)
+    site.until(lambda: site.stage() is FenceStage.RECOVERED)
+
+
 def test_the_other_devices_of_a_level_are_not_told_when_the_node_is_back(site):
     both = FenceLevel(devices=(FenceDevice(driver="fake"), FenceDevice(driver="other")))
     site.change(keys.node_spec("hv3"), fence_levels=(both,))

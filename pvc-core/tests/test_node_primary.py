@@ -21,16 +21,21 @@ class Service(RoleService):
     def __init__(self, node, name, order, journal):
         self.node, self.name, self.order, self.journal = node, name, order, journal
         self.error = None
+        self.running = False
+        """It outlives the daemon."""
 
     def acquire(self, term):
         if self.error is not None:
             raise self.error
+        self.running = True
         self.journal.append((self.node, "acquire", self.name, term))
 
     def relinquish(self):
         if self.error is not None:
             raise self.error
-        self.journal.append((self.node, "relinquish", self.name))
+        if self.running:
+            self.running = False
+            self.journal.append((self.node, "relinquish", self.name))
 
 
 class Site:
@@ -254,6 +259,31 @@ def test_a_service_that_cannot_be_relinquished_does_not_hold_the_role_back(site)
     site.cluster.settle()
     assert site.read().node == "hv2"
     assert ("hv1", "relinquish", "address") in site.journal
+    site.cluster.run(5)
+    condition = next(c for c in site.node("hv1").parts.state.conditions if c.type == "RoleService/dhcp")
+    assert (condition.ok, condition.reason) == (False, "RelinquishFailed")
+    site.services["hv1"]["dhcp"].error = None
+    site.cluster.run(10)
+    assert ("hv1", "relinquish", "dhcp") in site.journal
+    assert [c for c in site.node("hv1").parts.state.conditions if c.type == "RoleService/dhcp"] == []
+
+
+def test_what_a_daemon_that_was_killed_as_primary_left_running_ends_when_another_node_is_primary(site):
+    site.lose("hv1")
+    site.cluster.settle()
+    assert site.read().node == "hv2"
+    assert site.services["hv1"]["address"].running
+    site.node("hv1").start()
+    site.cluster.settle()
+    assert site.journal[-2:] == [("hv1", "relinquish", "dhcp"), ("hv1", "relinquish", "address")]
+
+
+def test_a_daemon_that_is_restarted_as_primary_does_not_interrupt_its_services(site):
+    site.node("hv1").kill()
+    site.node("hv1").start()
+    site.cluster.settle()
+    assert site.read().node == "hv1"
+    assert [entry for entry in site.journal if entry[1] == "relinquish"] == []
 
 
 def test_every_node_tells_its_plugins_who_is_primary(site):

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from pvc_core.model.fence import FenceRecord, ProofKind, StorageBlock
 from pvc_core.model.node import Lease, LeaseGeneration, NodeSpec, NodeStatus
 from pvc_core.model.storage import PoolSpec
-from pvc_core.model.vm import Disk, MigrationPhase, MigrationRecord, VmClaim, VmSpec, VmStatus, hardware
+from pvc_core.model.vm import Disk, MigrationPhase, MigrationRecord, VmClaim, VmSpec, VmStatus, started_with
 from pvc_core.node.storage_block import StorageFences
 from pvc_core.plan.fencing import closing
 from pvc_core.plan.revocation import covering
@@ -249,7 +249,7 @@ def test_the_proof_covers_exactly_the_vms_whose_disks_are_all_closed(site):
     vms = [site.vm("whole", "ssd", "nvme"), site.vm("mixed", "ssd", "files"), site.vm("diskless")]
     proof, _ = site.close()
     record = FenceRecord(node="n1", lease=4, proofs=(proof,))
-    runs = {vm.id: VmStatus(id=vm.id, running_hardware=hardware(vm)) for vm in vms}
+    runs = {vm.id: VmStatus(id=vm.id, **started_with(vm)) for vm in vms}
     covered = [vm.name for vm in vms if covering(record, vm, runs[vm.id], {pools[disk.pool] for disk in vm.disks})]
     assert covered == ["whole"]
 

@@ -1,6 +1,7 @@
 """What the primary does next about a lost node, as a table and under random circumstances."""
 
 import itertools
+import math
 import random
 
 import pytest
@@ -37,6 +38,7 @@ def situation(**changes):
         "lost_for": 6.0,
         "cold_for": 0.0,
         "maintenance": "",
+        "heeded_for": math.inf,
         "recovery": ("power", "storage", "watchdog"),
         "levels": LEVELS,
         "can_block": False,
@@ -175,15 +177,36 @@ def test_a_proof_for_the_whole_node_frees_its_vms():
 def test_closed_storage_frees_vms_while_a_proof_for_the_others_is_sought():
     proven = record(FenceStage.PROVEN, ProofKind.STORAGE)
     assert plan.decide(situation(record=proven)) == plan.Revoke()
-    assert plan.decide(situation(record=proven, uncovered=1)) == plan.CutPower(1)
+    assert plan.decide(situation(record=proven, uncovered=("web",))) == plan.CutPower(1)
     busy = plan.Search(in_flight=frozenset({"power"}))
-    assert plan.decide(situation(record=proven, uncovered=1, search=busy)) == plan.Revoke()
+    assert plan.decide(situation(record=proven, uncovered=("web",), search=busy)) == plan.Revoke()
+
+
+def test_the_grace_time_begins_anew_when_maintenance_ends():
+    fresh = FenceRecord(node="n3", lease=7)
+    assert plan.decide(situation(record=fresh, lost_for=900.0, heeded_for=2.0)) == plan.Wait(3.0)
+    step = plan.decide(situation(record=fresh, lost_for=900.0, heeded_for=5.0))
+    assert step.record.stage is FenceStage.FENCING
+    assert "gone for 900.0 s" in step.told
+
+
+def test_a_node_in_maintenance_is_not_switched_on():
+    done = record(FenceStage.RECOVERED, ProofKind.POWER)
+    step = plan.decide(situation(record=done, power_on=True, maintenance="the node is in maintenance"))
+    assert step == plan.Revoke()
+
+
+def test_vms_that_no_proof_covers_are_named_with_what_stands_in_the_way():
+    proven = record(FenceStage.PROVEN, ProofKind.STORAGE)
+    tried = plan.Search(level=3, storage_tried=True)
+    step = plan.decide(situation(record=proven, uncovered=tuple("abcdefg"), search=tried, recovery=("watchdog",)))
+    assert step.record.waits_for == "no proof covers a, b, c, d, e and 2 more VMs; watchdog: it had armed none"
 
 
 def test_what_could_not_be_closed_is_tried_again_and_what_is_proven_already_is_not_said_twice():
     proof = Proof(kind=ProofKind.STORAGE, evidence="seen", by="n1", pools=("p1",))
     proven = replace(record(FenceStage.PROVEN), proofs=(proof,))
-    s = situation(record=proven, uncovered=1, levels=(), can_block=True)
+    s = situation(record=proven, uncovered=("web",), levels=(), can_block=True)
     assert plan.decide(s) == plan.BlockStorage()
     attempt = FenceAttempt(means="storage", ok=True, message="pool two: no answer")
     again = plan.answered(s, proven, attempt, proof)
@@ -273,7 +296,7 @@ def _random(rng):
         last=LeaseGeneration(
             node="n3", generation=7, released=rng.random() < 0.2, watchdog_down_s=rng.choice((0.0, 20.0))
         ),
-        uncovered=rng.randrange(2),
+        uncovered=("web",) * rng.randrange(2),
         drains=rng.random() < 0.5,
         power_on=rng.random() < 0.5,
         put_back=rng.random() < 0.5,

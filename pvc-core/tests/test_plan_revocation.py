@@ -5,16 +5,18 @@ import pytest
 from pvc_core.model.fence import FenceRecord, Proof, ProofKind
 from pvc_core.model.vm import (
     MAY_EXECUTE_ON_TARGET,
+    Disk,
     MigrationPhase,
     MigrationRecord,
     VmClaim,
     VmSpec,
     VmState,
     VmStatus,
-    hardware,
+    started_with,
 )
 from pvc_core.plan.revocation import covering, given_up, refused_by_the_dead, revoke
 
+QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
 PROOF = Proof(kind=ProofKind.POWER, evidence="read", by="n1")
 
 
@@ -108,14 +110,39 @@ def test_the_claim_of_a_vm_that_is_gone_is_vacant():
     ("pools", "covered"), [({"a"}, True), ({"a", "b"}, True), ({"a", "c"}, False), ({"c"}, False), (set(), False)]
 )
 def test_closed_storage_covers_vms_with_all_their_disks_on_it(pools, covered):
-    runs = status(running_hardware=hardware(vm()))
+    runs = status(**started_with(vm()))
     assert (covering(closed("a", "b"), vm(), runs, pools) is not None) is covered
 
 
 def test_closed_storage_does_not_cover_a_guest_that_may_have_other_disks_than_its_spec():
-    runs = status(running_hardware=hardware(vm(memory_mib=1024)))
-    assert covering(closed("a"), vm(), runs, {"a"}) is None
+    runs = status(**started_with(vm(disks=(Disk(pool="a", volume="old"),))))
+    assert covering(closed("a"), vm(disks=(Disk(pool="a", volume="new"),)), runs, {"a"}) is None
+    assert covering(closed("a"), vm(), status(), {"a"}) is None
     assert covering(closed("a"), vm(), None, {"a"}) is None
+
+
+def test_closed_storage_covers_a_guest_with_other_changes_that_wait_for_its_restart():
+    runs = status(**started_with(vm(memory_mib=1024)))
+    assert covering(closed("a"), vm(), runs, {"a"}) is not None
+
+
+@pytest.mark.parametrize(
+    ("overlay", "covered"),
+    [
+        ("<domain><cputune><shares>9</shares></cputune></domain>", True),
+        ("<domain><devices><disk type='network'><target dev='vdb'/></disk></devices></domain>", False),
+        ("<domain><devices><filesystem><target dir='x'/></filesystem></devices></domain>", False),
+        ("<domain><devices><hostdev mode='subsystem' type='pci'/></devices></domain>", False),
+        (
+            f"<domain xmlns:qemu='{QEMU}'><qemu:commandline><qemu:arg value='-drive'/></qemu:commandline></domain>",
+            False,
+        ),
+        ("<domain", False),
+    ],
+)
+def test_closed_storage_covers_no_guest_whose_overlay_may_let_it_write_elsewhere(overlay, covered):
+    runs = status(**started_with(vm(overlay_xml=overlay)))
+    assert (covering(closed("a"), vm(overlay_xml=overlay), runs, {"a"}) is not None) is covered
 
 
 def test_closed_storage_does_not_cover_what_has_no_spec():

@@ -11,7 +11,7 @@ from pvc_core.model.vm import (
     VmSpec,
     VmState,
     VmStatus,
-    hardware,
+    started_with,
 )
 from pvc_core.plan import vm as plan
 
@@ -26,7 +26,7 @@ def snapshot(**changes: object) -> plan.Snapshot:
 
 
 def status(state: VmState, **changes: object) -> VmStatus:
-    known = VmStatus(id="v1", state=state, node="a", observed_generation=1, running_hardware=hardware(VM))
+    known = VmStatus(id="v1", state=state, node="a", observed_generation=1, **started_with(VM))
     return replace(known, **changes)
 
 

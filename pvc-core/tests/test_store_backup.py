@@ -16,7 +16,7 @@ from pvc_core.store.api import ANY, Create, Delete, Put, StoreUnavailable
 from pvc_core.store.backup import backup, read_backup
 from pvc_core.store.documents import create, read
 from pvc_core.store.memory import MemoryTree, Moment
-from pvc_core.store.restore import Restored, restore
+from pvc_core.store.restore import AHEAD, Restored, restore
 from pvc_core.store.schema import RESTORING, initialise
 
 
@@ -67,6 +67,18 @@ def _saved(store):
 
 def _values(store):
     return {path: node.value for path, node in store.tree.dump().items()}
+
+
+def _begun_anew(store):
+    """Return what a tree is in a new one: what storage may remember a later value of is raised."""
+    raised = {keys.CLAIM: "epoch", keys.GENERATION: "generation"}
+    values = _values(store)
+    for path, value in values.items():
+        field = raised.get(path.rpartition("/")[0])
+        if field is not None:
+            known = json.loads(value)
+            values[path] = msgspec.json.encode({**known, field: known[field] + AHEAD})
+    return values
 
 
 # The file.
@@ -186,7 +198,7 @@ def test_what_is_no_backup_at_all_is_refused(data):
 
 def test_an_empty_tree_becomes_what_it_was_claims_included(store, empty):
     done = restore(empty, _saved(store))
-    assert _values(empty) == _values(store)
+    assert _values(empty) == _begun_anew(store)
     assert done == Restored(created=len(_values(store)) - len(["/pvc", keys.ROOT]))
     initialise(empty)
 
@@ -238,7 +250,7 @@ def test_large_trees_are_restored_in_several_transactions(store, empty):
 
     empty.tree.fault = fault
     restore(empty, _saved(store))
-    assert _values(empty) == _values(store)
+    assert _values(empty) == _begun_anew(store)
     assert max(sizes) <= 500
     assert len(sizes) > 4
 
@@ -416,7 +428,7 @@ def test_a_restore_that_is_interrupted_anywhere_is_finished_by_repeating_it(stor
     empty.tree.fault = None
     if empty.get(RESTORING):
         restore(empty, saved)
-    assert _values(empty) == _values(store)
+    assert _values(empty) == _begun_anew(store)
 
 
 def test_an_interrupted_restore_of_another_file_is_not_continued_by_mistake(store, empty):

@@ -10,7 +10,7 @@ from pvc_core.model.fence import DeviceHealth, FenceDevice, FenceHealth, FenceLe
 from pvc_core.model.network import NetworkStatus
 from pvc_core.model.node import Lease, LeaseGeneration, Memory, NodeSpec, NodeStatus, PluginStatus, Primary
 from pvc_core.model.storage import PoolStatus, Snapshot, VolumeState, VolumeStatus
-from pvc_core.model.vm import MigrationPhase, MigrationRecord, VmClaim, VmState, VmStatus, hardware
+from pvc_core.model.vm import MigrationPhase, MigrationRecord, VmClaim, VmState, VmStatus, started_with
 from pvc_core.ops.context import Ops
 from pvc_core.ops.network import NetworkAdd, network_add
 from pvc_core.ops.pool import PoolAdd, pool_add
@@ -195,7 +195,7 @@ class Small:
             vm,
             "running",
             node,
-            running_hardware=hardware(spec),
+            **started_with(spec),
             restart_done=spec.restart_request,
         )
 

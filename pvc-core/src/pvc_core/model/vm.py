@@ -1,7 +1,7 @@
 """Virtual machines: what is wanted (VmSpec), what is (VmStatus), and who may run it (VmClaim)."""
 
 import enum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -161,6 +161,8 @@ class VmStatus(Document, frozen=True, kw_only=True):
     accelerator: str = ""
     running_hardware: str = ""
     """``hardware`` of the spec that the running guest was started with."""
+    running_disks: tuple[str, ...] | None = None
+    """``disk_names`` of that spec, when the guest can write to nothing else; None: it may, or it is unknown."""
     halted: int = 0
     """Generation of the spec at which it ended for good (guest off, gave up): only a newer one starts it again."""
 
@@ -220,6 +222,34 @@ class VmClaim(Document, frozen=True, kw_only=True):
         record = self.migration
         arriving = record is not None and record.target == node and record.phase in MAY_EXECUTE_ON_TARGET
         return self.node == node or arriving
+
+
+_WRITABLE: Final = frozenset({"disk", "filesystem", "hostdev"})
+"""Devices by which a guest writes to more than its disks."""
+
+
+def disk_names(vm: VmSpec) -> tuple[str, ...]:
+    """Return a VM's disks as ``pool/volume``."""
+    return tuple(f"{disk.pool}/{disk.volume}" for disk in vm.disks)
+
+
+def started_with(vm: VmSpec) -> dict[str, Any]:
+    """Return what the status of a guest that is started from this spec remembers of it."""
+    return {"running_hardware": hardware(vm), "running_disks": disk_names(vm) if _only_its_disks(vm) else None}
+
+
+def _only_its_disks(vm: VmSpec) -> bool:
+    """Return whether a guest of this spec can write to nothing but its disks: its overlay may give it more devices."""
+    if not vm.overlay_xml:
+        return True
+    from xml.etree import ElementTree as ET  # only nodes need it
+
+    try:
+        overlay = ET.fromstring(vm.overlay_xml)  # noqa: S314  (was checked when the VM was defined)
+    except ET.ParseError:
+        return False
+    # Elements of another namespace are QEMU's own command line.
+    return not any(element.tag in _WRITABLE or element.tag.startswith("{http") for element in overlay.iter())
 
 
 _HARDWARE: Final = (

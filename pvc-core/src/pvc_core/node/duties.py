@@ -90,11 +90,11 @@ class LostTasks:
 
     def _fail(self, entry: Entry[Task], guard: Guard) -> None:
         task = entry.value
-        did = "ran" if task.state is TaskState.RUNNING else "waited there"
+        did = "ran: what it had begun may go on there" if task.state is TaskState.RUNNING else "waited there"
         failed = replace(
             task,
             state=TaskState.FAILED,
-            error=f"the daemon of node {task.node} ended while the task {did}",
+            error=f"node {task.node} lost its lease while the task {did}",
             finished=self._context.clock.wall(),
         )
         absent = CheckAbsent(keys.lease(task.node).path)

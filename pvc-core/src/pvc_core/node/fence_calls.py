@@ -49,9 +49,9 @@ class FenceCalls:
         """
         return self._switch(node, level, PowerState.OFF, lambda driver, target: driver.power_off(target), unless)
 
-    def on(self, node: str, level: FenceLevel) -> Outcome:
-        """Switch all devices of a level on; ok only when at the end each of them reads on."""
-        return self._switch(node, level, PowerState.ON, lambda driver, target: driver.power_on(target))
+    def on(self, node: str, level: FenceLevel, *, unless: Callable[[], str] | None = None) -> Outcome:
+        """Switch all devices of a level on; ok only when at the end each of them reads on.  ``unless`` as in ``off``."""
+        return self._switch(node, level, PowerState.ON, lambda driver, target: driver.power_on(target), unless)
 
     def status(self, node: str, levels: tuple[FenceLevel, ...]) -> tuple[DeviceHealth, ...]:
         """Ask every device; never raises PvcError."""

@@ -56,7 +56,7 @@ class FenceJobs:
             case plan.BlockStorage():
                 call, job = "storage", lambda: self._block_storage(node, lease, blocked)
             case plan.SwitchOn():
-                call, job = "switch-on", lambda: self._switch_on(node, levels)
+                call, job = "switch-on", lambda: self._switch_on(node, lease, levels)
             case plan.OpenStorage():
                 call, job = "open-storage", lambda: self._open_storage(node, blocked)
         log.info("fence-call node=%s step=%s", node, step)
@@ -137,10 +137,15 @@ class FenceJobs:
 
         return reply
 
-    def _switch_on(self, node: str, levels: tuple[FenceLevel, ...]) -> Reply:
+    def _switch_on(self, node: str, lease: int, levels: tuple[FenceLevel, ...]) -> Reply:
+        def unless() -> str:
+            # Somebody may be working on it: a machine in maintenance is not switched on under their hands.
+            spared = why_spared(self._context, node, lease)
+            return f"not tried: {spared}" if spared else ""
+
         messages = []
         for number, level in enumerate(levels, 1):
-            outcome = self._calls.on(node, level)
+            outcome = self._calls.on(node, level, unless=unless)
             messages.append(f"level {number}: {outcome.message}")
             if outcome.ok:
                 return lambda s, record: plan.switched_on(s, record, messages[-1], ok=True)

@@ -6,6 +6,7 @@ another lease since) is dropped.
 """
 
 import logging
+import math
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
@@ -31,8 +32,6 @@ Guard = tuple[Operation, ...]
 
 _STEPS: Final = 20
 """Of one node in one go; a bound against a plan that never waits."""
-_NAMED: Final = 5
-"""So many VMs are named in a message; more are counted."""
 _AGAIN_S: Final = 0.2
 """After somebody else changed a document between our read and our write."""
 
@@ -61,6 +60,8 @@ class Fencer:
         self._searches: dict[str, tuple[int, plan.Search]] = {}
         """Node -> (lease, where the search for a proof is)."""
         self._uncovered: dict[str, tuple[str, ...]] = {}
+        self._heeded: dict[str, float] = {}
+        """Node that is lost -> until when it was left alone, on the monotonic clock; infinite: it still is."""
 
     def __call__(self, guard: Guard) -> float | None:
         """Do everything that can be done now; returns the seconds until there is more."""
@@ -115,6 +116,12 @@ class Fencer:
         maintenance = "the node is in maintenance" if spec.maintenance else ""
         if cluster.maintenance:
             maintenance = "the cluster is in maintenance"
+        if facts.gone is None:
+            self._heeded.pop(node, None)
+        elif maintenance:
+            self._heeded[node] = math.inf
+        elif self._heeded.get(node) == math.inf:
+            self._heeded[node] = now
         return plan.Situation(
             node=node,
             me=self._context.name,
@@ -125,6 +132,7 @@ class Fencer:
             lost_for=now - facts.gone.since if facts.gone is not None else 0.0,
             cold_for=max(facts.gone.cold_until - now, 0.0) if facts.gone is not None else 0.0,
             maintenance=maintenance,
+            heeded_for=now - self._heeded.get(node, -math.inf),
             recovery=cluster.recovery,
             levels=spec.fence_levels,
             can_block=self._storage.possible(),
@@ -134,7 +142,7 @@ class Fencer:
             drains=spec.scheduling == "drain",
             power_on=cluster.power_on_after_fence,
             put_back=cluster.return_after_fence,
-            uncovered=len(self._uncovered.get(node, ())),
+            uncovered=self._uncovered.get(node, ()),
         )
 
     def _search(self, node: str, lease: int) -> plan.Search:
@@ -144,6 +152,7 @@ class Fencer:
     def _forget(self, node: str) -> None:
         self._searches.pop(node, None)
         self._uncovered.pop(node, None)
+        self._heeded.pop(node, None)
 
     # --- one node -----------------------------------------------------------------------------------
 
@@ -225,9 +234,7 @@ class Fencer:
         known, self._uncovered[node] = self._uncovered.get(node, ()), swept.uncovered
         entry, timing = swept.record, self._context.timing
         if swept.uncovered:
-            more = f" and {len(swept.uncovered) - _NAMED} more VMs" if len(swept.uncovered) > _NAMED else ""
-            named = ", ".join(swept.uncovered[:_NAMED])
-            why = f"no proof covers {named}{more}: their disks are not all on storage that was closed"
+            why = f"{plan.not_covered(swept.uncovered)}: their disks are not all on storage that was closed"
             if entry.value.whole_node() is None and entry.value.waits_for == "":
                 entry = self._write(facts, entry, plan.Write(replace(entry.value, waits_for=why)), guard)
             return entry, None if not known else timing.publish

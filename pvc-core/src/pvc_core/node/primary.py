@@ -68,7 +68,7 @@ class Election:
             self._give_up_services("this node's lease may be over")
         generation = self._lease.generation()
         if generation is None or self._stopping:
-            return None
+            return self._services.relinquish_owed(elsewhere=False)
         store = self._context.store
         entry = documents.read(store, keys.PRIMARY)
         if entry is None:
@@ -108,7 +108,7 @@ class Election:
         if lease.value.generation != primary.lease:
             return self._outwait(entry, generation)
         self._vacant_since = None
-        return None
+        return self._services.relinquish_owed(elsewhere=True)
 
     def _hold(self, entry: Entry[Primary]) -> float | None:
         primary, me = entry.value, self._context.name

@@ -23,7 +23,8 @@ class RoleServices:
     """All role services of this node.  Used by one thread at a time: the one that looks at the primary role.
 
     A service that cannot be acquired is a condition of the node and tried again with growing pauses; the
-    later ones are acquired all the same.
+    later ones are acquired all the same.  One that cannot be relinquished is tried again too, as long as this node is not
+    the primary: else what only one node may have (an address) would be on two.
     """
 
     def __init__(
@@ -41,6 +42,10 @@ class RoleServices:
         self._running: dict[str, RoleService] = {}
         self._term = 0
         self._failures: dict[str, tuple[int, float]] = {}
+        self._owed: dict[str, tuple[int, float]] = {}
+        """Services that could not be relinquished: how often, and when to try again."""
+        self._begun = False
+        """What an earlier daemon of this node has left running is not this one's any more."""
 
     def names(self) -> list[str]:
         """Return the names of all services, in the order they are acquired."""
@@ -51,10 +56,12 @@ class RoleServices:
 
         Stops between two services when ``still_ours`` says that the role is gone.
         """
+        self._begun = True
         if term != self._term:
             self._term = term
             self._running.clear()
             self._failures.clear()
+            self._owed.clear()
         for service in self._services:
             if service.name in self._running or not self._due(service):
                 continue
@@ -67,20 +74,40 @@ class RoleServices:
     def relinquish(self) -> None:
         """End all services, the last acquired first; one that fails is told and does not keep the others."""
         for service in reversed(self._services):
-            failed = service.name in self._failures
-            if service.name not in self._running and not failed:
-                continue
-            try:
-                self._call(f"relinquish {service.name}", service.relinquish, DEADLINE_S)
-            except Exception as error:
-                # The others must be given up all the same: the next primary is about to run them.
-                log.exception("role-service-relinquish-failed service=%s", service.name)
-                self._tell(service, ok=False, reason="RelinquishFailed", message=str(error))
-            else:
-                log.info("role-service-relinquished service=%s", service.name)
-                self._state.clear_condition(_condition(service))
+            if service.name in self._running or service.name in self._failures:
+                self._relinquish(service)
         self._running.clear()
         self._failures.clear()
+
+    def relinquish_owed(self, *, elsewhere: bool) -> float | None:
+        """Relinquish what could not be before, as far as it is due; return the seconds until it is to be tried again.
+
+        ``elsewhere``: another node is the primary for certain, so that what a daemon before this one may have left is
+        relinquished as well, once.
+        """
+        if elsewhere and not self._begun:
+            self._begun = True
+            self._owed = {service.name: (0, 0.0) for service in self._services}
+        for service in reversed(self._services):
+            if service.name in self._owed and self._owed[service.name][1] <= self._clock.monotonic():
+                self._relinquish(service)
+        pauses = [due - self._clock.monotonic() for _, due in self._owed.values()]
+        return max(min(pauses), 0.0) if pauses else None
+
+    def _relinquish(self, service: RoleService) -> None:
+        try:
+            self._call(f"relinquish {service.name}", service.relinquish, DEADLINE_S)
+        except Exception as error:
+            # The others must be given up all the same: the next primary is about to run them.
+            count = self._owed.get(service.name, (0, 0.0))[0] + 1
+            pause = backoff(count, _RETRY_FIRST_S, _RETRY_MAX_S)
+            self._owed[service.name] = (count, self._clock.monotonic() + pause)
+            log.warning("role-service-relinquish-failed service=%s retry_s=%.0f error=%s", service.name, pause, error)
+            self._tell(service, ok=False, reason="RelinquishFailed", message=str(error))
+        else:
+            self._owed.pop(service.name, None)
+            log.info("role-service-relinquished service=%s", service.name)
+            self._state.clear_condition(_condition(service))
 
     def _due(self, service: RoleService) -> bool:
         failed = self._failures.get(service.name)

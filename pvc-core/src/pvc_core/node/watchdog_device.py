@@ -136,7 +136,10 @@ class CharDevice:
             if self._nowayout or error.errno == errno.EBUSY:
                 raise WatchdogError(f"{self._path} cannot be disarmed: nowayout is set") from error
             # Only where it is needed: after a stop Linux keeps the mark that this makes, for whoever opens it next.
-            os.write(self._file, _STOP_AT_CLOSE)
+            try:
+                os.write(self._file, _STOP_AT_CLOSE)
+            except OSError as gone:
+                raise WatchdogError(f"{self._path} cannot be disarmed: {gone.strerror}") from gone
         finally:
             os.close(self._file)
 

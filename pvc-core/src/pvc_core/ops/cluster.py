@@ -121,7 +121,7 @@ def cluster_status(ops: Ops, request: Nothing) -> ClusterStatus:
     pool_statuses = read_many(store, [keys.pool_status(id_) for id_ in pools])
     unfinished = [e for e in read_many(store, [keys.task(id_) for id_ in tasks]) if e and e.value.state not in FINAL]
     known_pools = [entry.value for entry in pool_specs if entry is not None]
-    guests = guests_by_node((row for row, _ in vms), lambda row: [row.node] if row.node else [], known_pools)
+    guests = guests_by_node(vms, lambda row: [row.node] if row.node else [], known_pools)
     fencing = FenceFacts(cluster, nodes, primary.node, records, health, guests)
     wrong = [
         *_primary_problems(primary, alive),

@@ -7,7 +7,7 @@ caller adds to every transaction, such as that it still is the primary.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 from pvc_core.model.vm import VmSpec
@@ -15,7 +15,7 @@ from pvc_core.ops.context import Ops
 from pvc_core.ops.message import View
 from pvc_core.ops.snapshot import ClusterSnapshot, read_cluster
 from pvc_core.ops.vm_remove import vm_forget
-from pvc_core.ops.vm_resources import read_resources
+from pvc_core.ops.vm_resources import failed_networks, read_resources
 from pvc_core.ops.vm_write import VmDocuments, changed, on_node
 from pvc_core.plan.evacuation import Candidate, Evacuation, plan_evacuation
 from pvc_core.plan.placement import obstacle, without_vm
@@ -96,7 +96,8 @@ def place_waiting(ops: Ops, guard: Guard = (), *, keep: Collection[str] = ()) ->
     """Give VMs that should run and have no place a node that fits, and finish removals that no node can finish.
 
     A VM has no place when nobody holds its claim and it has no node, or one that cannot take it: drained, in
-    maintenance, not alive, removed, or full; VMs of the nodes ``keep`` are left where they are.  A removal has no node when its node is not alive and the claim is vacant.
+    maintenance, not alive, removed, or full, or where one of its networks cannot be set up; VMs of the nodes ``keep`` are
+    left where they are.  A removal has no node when its node is not alive and the claim is vacant.
     """
     snapshot = read_cluster(ops, lenient=True)
     _finish_removals(ops, snapshot, guard)
@@ -120,12 +121,20 @@ def _homeless(ops: Ops, snapshot: ClusterSnapshot, vms: list[VmDocuments]) -> li
     resources = read_resources(ops, *(vm.spec for vm in vms))
     views = {view.name: view for view in snapshot.views()}
     policy = snapshot.policy(ops)
+    failed = failed_networks(ops, resources, {vm.spec.node for vm in vms if vm.spec.node})
 
     def fits(spec: VmSpec) -> bool:
         view = views.get(spec.node or "")
-        return view is not None and not obstacle(spec, without_vm(view, spec), policy, resources.capabilities(spec))
+        if view is None or view.name in _without_network(spec, failed):
+            return False
+        return not obstacle(spec, without_vm(view, spec), policy, resources.capabilities(spec))
 
     return [vm for vm in vms if not fits(vm.spec)]
+
+
+def _without_network(spec: VmSpec, failed: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Return the nodes on which a VM's networks cannot be set up, with the reason."""
+    return {node: why for nic in spec.nics for node, why in failed.get(nic.network, {}).items()}
 
 
 def _leaving(snapshot: ClusterSnapshot, node: str) -> list[str]:
@@ -181,7 +190,13 @@ def _read_running(ops: Ops, snapshot: ClusterSnapshot, ids: Iterable[str]) -> li
 def _plan(ops: Ops, snapshot: ClusterSnapshot, vms: list[VmDocuments], exclude: dict[str, str]) -> Evacuation:
     specs = [vm.spec for vm in vms]
     resources = read_resources(ops, *specs)
-    candidates = [Candidate(vm=spec, capabilities=resources.capabilities(spec), exclude=exclude) for spec in specs]
+    failed = failed_networks(ops, resources, snapshot.alive())
+    candidates = [
+        Candidate(
+            vm=spec, capabilities=resources.capabilities(spec), exclude={**_without_network(spec, failed), **exclude}
+        )
+        for spec in specs
+    ]
     return plan_evacuation(candidates, snapshot.views({spec.id for spec in specs}), snapshot.policy(ops))
 
 

@@ -1,6 +1,7 @@
 """What is known of the fencing of all nodes, and the subjects of a forecast made of it."""
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -9,7 +10,7 @@ from pvc_core.model.cluster import Cluster
 from pvc_core.model.fence import DeviceHealth, FenceHealth, FenceRecord
 from pvc_core.model.storage import PoolSpec
 from pvc_core.ops.context import Ops
-from pvc_core.ops.snapshot import ClusterSnapshot, NodeFacts, VmRow, occupied, read_cluster
+from pvc_core.ops.snapshot import ClusterSnapshot, NodeFacts, StatusRow, VmRow, occupied, read_cluster, status_row
 from pvc_core.plan.fence_outlook import Fencer, Guest, Subject
 from pvc_core.store import keys
 from pvc_core.store.api import Node
@@ -93,24 +94,29 @@ def read_fence_facts(ops: Ops) -> FenceFacts:
     """Read everything about fencing, VMs included, in four round trips."""
     snapshot = read_cluster(ops)
     coordinators, pools = ops.store.children_many([f"{keys.STATUS}/fence", f"{keys.SPEC}/pool"])
-    nodes = list(snapshot.nodes)
-    found = ops.store.get_many(
-        [
-            keys.PRIMARY.path,
-            *[keys.pool_spec(pool).path for pool in pools],
-            *fence_paths(nodes, coordinators),
-        ]
+    nodes, vms = list(snapshot.nodes), list(snapshot.vms)
+    fencing = fence_paths(nodes, coordinators)
+    found = iter(
+        ops.store.get_many(
+            [
+                keys.PRIMARY.path,
+                *[keys.pool_spec(pool).path for pool in pools],
+                *fencing,
+                *[keys.vm_status(vm).path for vm in vms],
+            ]
+        )
     )
-    primary = maybe(keys.PRIMARY, found[0])
-    specs = [maybe(keys.pool_spec(id_), node) for id_, node in zip(pools, found[1 : 1 + len(pools)], strict=True)]
-    records, health = decode_fencing(nodes, coordinators, found[1 + len(pools) :])
+    primary = maybe(keys.PRIMARY, next(found))
+    specs = [maybe(keys.pool_spec(id_), next(found)) for id_ in pools]
+    records, health = decode_fencing(nodes, coordinators, list(islice(found, len(fencing))))
+    statuses = {id_: status_row(id_, status) for id_, status in zip(vms, found, strict=True) if status is not None}
     return FenceFacts(
         snapshot.cluster,
         snapshot.nodes,
         primary.value.node if primary is not None else None,
         records,
         health,
-        _claimed(snapshot, [entry.value for entry in specs if entry is not None]),
+        _claimed(snapshot, statuses, [entry.value for entry in specs if entry is not None]),
     )
 
 
@@ -131,13 +137,19 @@ def decode_fencing(
     )
 
 
-def guests_by_node(rows: Iterable[VmRow], where: Callable[[VmRow], Iterable[str]], pools: Iterable[PoolSpec]) -> Guests:
+def guests_by_node(
+    rows: Iterable[tuple[VmRow, StatusRow | None]],
+    where: Callable[[VmRow], Iterable[str]],
+    pools: Iterable[PoolSpec],
+) -> Guests:
     """Return the VMs that should run, by the nodes where they are."""
     drivers = {pool.name: pool.driver for pool in pools}
     result: Guests = {}
-    for row in rows:
+    for row, status in rows:
         if row.power == "running" and not row.deleting:
-            guest = Guest(row.name, frozenset(drivers.get(disk.pool, "") for disk in row.disks))
+            disks = tuple(f"{disk.pool}/{disk.volume}" for disk in row.disks)
+            known = status is not None and status.running_disks == disks
+            guest = Guest(row.name, frozenset(drivers.get(disk.pool, "") for disk in row.disks if known))
             for node in where(row):
                 result.setdefault(node, []).append(guest)
     return {node: sorted(guests) for node, guests in result.items()}
@@ -161,8 +173,9 @@ def _after(record: FenceRecord, devices: Iterable[DeviceHealth]) -> tuple[Device
     )
 
 
-def _claimed(snapshot: ClusterSnapshot, pools: list[PoolSpec]) -> Guests:
-    return guests_by_node(snapshot.vms.values(), lambda row: occupied(row, snapshot.claims.get(row.id)), pools)
+def _claimed(snapshot: ClusterSnapshot, statuses: Mapping[str, StatusRow], pools: list[PoolSpec]) -> Guests:
+    rows = [(row, statuses.get(id_)) for id_, row in snapshot.vms.items()]
+    return guests_by_node(rows, lambda row: occupied(row, snapshot.claims.get(row.id)), pools)
 
 
 def _offers(facts: NodeFacts, kind: str) -> frozenset[str]:

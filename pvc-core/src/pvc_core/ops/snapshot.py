@@ -71,6 +71,7 @@ class StatusRow(msgspec.Struct, frozen=True):
     observed_generation: int = 0
     reason: str = ""
     halted: int = 0
+    running_disks: tuple[str, ...] | None = None
 
 
 class MigrationRow(msgspec.Struct, frozen=True):

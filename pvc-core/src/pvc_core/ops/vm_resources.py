@@ -13,7 +13,7 @@ from pvc_core.ops.context import Ops
 from pvc_core.ops.resolve import is_plain, refuse_deleting, volume_paths
 from pvc_core.store import keys
 from pvc_core.store.api import Create, Delete, Node, Operation
-from pvc_core.store.documents import decode, read
+from pvc_core.store.documents import decode, read, read_many
 from pvc_core.store.keys import Key
 
 T = TypeVar("T", bound=Document)
@@ -75,6 +75,21 @@ def read_resources(ops: Ops, *vms: VmSpec) -> Resources:
         {i: holder for i in volume_ids.values() if (holder := _id(found, keys.volume_holder(i)))},
         {mac: id_ for mac in macs if (id_ := _id(index, keys.name("mac", mac)))},
     )
+
+
+def failed_networks(ops: Ops, resources: Resources, nodes: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return by network the nodes on which setting it up has failed, with the reason, in one round trip.
+
+    One that is only not set up yet is no reason to take a VM elsewhere.
+    """
+    wanted = [(name, spec.id, node) for name, spec in sorted(resources.networks.items()) for node in sorted(nodes)]
+    found = read_many(ops.store, [keys.network_status(id_, node) for _, id_, node in wanted])
+    failed: dict[str, dict[str, str]] = {}
+    for (name, _, node), entry in zip(wanted, found, strict=True):
+        bad = [condition for condition in entry.value.conditions if not condition.ok] if entry is not None else []
+        if entry is not None and bad and not entry.value.device:
+            failed.setdefault(name, {})[node] = f"network {name} cannot be set up there: {bad[0].message}"
+    return failed
 
 
 def check_resources(ops: Ops, vm: VmSpec, resources: Resources) -> None:

@@ -212,13 +212,23 @@ def shown_state(row: VmRow, status: StatusRow | None, alive: Collection[str]) ->
         return row.power, ""
     if reported in ("stopped", "disabled") and row.power != "running":
         return row.power, status.reason
+    if _given_up(row, status):
+        return row.power, ""
     return reported, status.reason
+
+
+def _given_up(row: VmRow, status: StatusRow) -> bool:
+    """Return whether it waited for a place, without a guest, and is not to run any more.
+
+    Where its node is dead nobody else says so: the primary only writes why a VM that should run does not.
+    """
+    return status.state == VmState.WAITING and row.power != "running"
 
 
 def _settled(row: VmRow, status: StatusRow | None) -> bool:
     if row.node is None:
         return status is None or status.state not in _LIVE
-    return status is not None and status.observed_generation >= row.generation
+    return status is not None and (status.observed_generation >= row.generation or _given_up(row, status))
 
 
 def _matches(view: VmView, request: VmList, name: re.Pattern[str]) -> bool:

@@ -42,7 +42,7 @@ class Guest(NamedTuple):
 
     name: str
     drivers: frozenset[str]
-    """Storage drivers of the pools of its disks; empty: it has none."""
+    """Storage drivers of all that it can write to; empty: it has no disks, or may write to more than those of its spec."""
 
 
 class Subject(NamedTuple):

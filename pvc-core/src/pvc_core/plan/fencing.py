@@ -85,6 +85,8 @@ class Situation(NamedTuple):
     """Seconds for which the node's host may still be starting, because all were switched on together."""
     maintenance: str
     """Why the node is left alone ("it is in maintenance"); empty: it is not."""
+    heeded_for: float
+    """Seconds since that ended; infinite: it was not left alone since it was lost."""
     recovery: tuple[Means, ...]
     levels: tuple[FenceLevel, ...]
     can_block: bool
@@ -98,8 +100,8 @@ class Situation(NamedTuple):
     """The cluster wants a fenced node switched on again."""
     put_back: bool = False
     """The cluster wants a node that was fenced put back into service."""
-    uncovered: int = 0
-    """VMs that the node still claims and that no proof so far covers; known once there is a proof."""
+    uncovered: tuple[str, ...] = ()
+    """Names of the VMs that the node still claims and that no proof so far covers; known once there is a proof."""
 
 
 class Write(NamedTuple):
@@ -146,6 +148,8 @@ Step = Write | CutPower | BlockStorage | Revoke | SwitchOn | OpenStorage | PutBa
 
 SWITCH_ON_TRIES: Final = 5
 
+_NAMED: Final = 5
+"""So many VMs are named in a message; more are counted."""
 _LONGEST: Final = 1000
 """Characters of what a driver said, in a record."""
 
@@ -163,8 +167,10 @@ def decide(s: Situation) -> Step:
         return Wait()
     if s.maintenance:
         return Wait() if record.waits_for == s.maintenance else Write(replace(record, waits_for=s.maintenance))
-    if s.lost_for < s.limits.grace_s:
-        return Wait(s.limits.grace_s - s.lost_for)
+    # Also after maintenance: the node may be starting at this moment.
+    grace_left = s.limits.grace_s - min(s.lost_for, s.heeded_for)
+    if grace_left > 0:
+        return Wait(grace_left)
     if record.stage is FenceStage.SUSPECTED and s.cold_for > 0:
         return Wait(s.cold_for) if record.waits_for == _COLD else Write(replace(record, waits_for=_COLD))
     if record.stage is FenceStage.SUSPECTED:
@@ -210,7 +216,8 @@ def _proven(s: Situation, record: FenceRecord) -> Step:
             return step
     switchable = any(proof.kind is ProofKind.POWER for proof in record.proofs) and s.levels and not record.powered_on
     done = record.stage is FenceStage.RECOVERED
-    if s.power_on and done and switchable and not s.search.in_flight and s.now >= s.search.not_before:
+    due = not s.maintenance and not s.search.in_flight and s.now >= s.search.not_before
+    if s.power_on and done and switchable and due:
         return SwitchOn()
     return Revoke()
 
@@ -274,8 +281,16 @@ def _why_not(s: Situation, record: FenceRecord) -> str:
             armed = "it had armed none" if left is None else f"it has reset the node in {left:.0f} s at the latest"
             reasons.append(f"watchdog: {armed}")
     if not reasons:
-        return "no means of recovery is allowed in this cluster: only an operator's word counts"
+        reasons.append("no means of recovery is allowed in this cluster: only an operator's word counts")
+    if s.uncovered:
+        reasons.insert(0, not_covered(s.uncovered))
     return "; ".join(reasons)
+
+
+def not_covered(vms: tuple[str, ...]) -> str:
+    """Return that no proof covers these VMs, so that they are not recovered."""
+    more = f" and {len(vms) - _NAMED} more VMs" if len(vms) > _NAMED else ""
+    return f"no proof covers {', '.join(vms[:_NAMED])}{more}"
 
 
 def _no_levels(s: Situation) -> str:

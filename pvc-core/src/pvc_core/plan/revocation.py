@@ -10,7 +10,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from pvc_core.model.fence import FenceRecord, Proof, VmRecovery
-from pvc_core.model.vm import MAY_EXECUTE_ON_TARGET, MigrationPhase, VmClaim, VmSpec, VmState, VmStatus, hardware
+from pvc_core.model.vm import MAY_EXECUTE_ON_TARGET, MigrationPhase, VmClaim, VmSpec, VmState, VmStatus, disk_names
 
 
 class Revocation(NamedTuple):
@@ -26,12 +26,12 @@ def covering(record: FenceRecord, vm: VmSpec | None, status: VmStatus | None, po
     """Return the proof that the node cannot run, or not harm, this VM any more; None: there is none.
 
     ``pools`` are the ids of the pools of its disks.  Blocked storage proves nothing about a VM without disks, nor about
-    one whose spec is gone or was changed since the guest was started: it may have other disks than the spec says.
+    one whose spec is gone, or whose guest runs with other disks than the spec says, or can write to more than those.
     """
     whole = record.whole_node()
     if whole is not None:
         return whole
-    if vm is None or status is None or status.running_hardware != hardware(vm):
+    if vm is None or status is None or status.running_disks != disk_names(vm):
         return None
     if not pools or not set(pools) <= record.proven_pools():
         return None

@@ -7,7 +7,7 @@ What is in the tree and in the file falls into three classes:
 - *Observed*: status, usage, lease generations, claims, the primary.  What is in the tree is newer than
   the file, so it stays; the generation of a node's lease also when the file lacks the node, as it never runs backwards.  Into a tree with objects a claim comes back without its holder, only so that
   its epoch does not run backwards: a claim says who runs a VM at this moment, and an old one beside a
-  guest that runs elsewhere could have it run twice.
+  guest that runs elsewhere could have it run twice.  Into one without, epochs and generations come back raised by ``AHEAD``.
 - *Momentary*: leases, fences and tasks.  Never restored: a job or a fence of that day must not run again.  But what a
   fencing left to be done (domains to end, storage to open again) is, into a tree without objects.
 
@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 
 BATCH: Final = 500
 """Operations in one transaction."""
+AHEAD: Final = 100_000
+"""What epochs of claims and generations of leases are raised by in a new tree: storage may remember higher ones than the
+file has, and refuses lower ones."""
 
 _MOMENTARY: Final = (keys.LEASE, keys.FENCE, keys.TASK, RESTORING)
 _OBSERVED: Final = (keys.STATUS, keys.USAGE, keys.GENERATION, keys.CLAIM, keys.PRIMARY.path)
@@ -138,12 +141,16 @@ class _Plan(NamedTuple):
                 yield Create(path, debts)
             return
         if node is None:
-            vacate = parent(path) == keys.CLAIM and not self.fresh
-            yield Create(path, _vacant(value) if vacate else value)
+            yield Create(path, self._as_it_begins(parent(path), value))
         elif not below(path, _OBSERVED) or (self.fresh and path == keys.PRIMARY.path):
             value = _with_newer_generation(node.value, value)
             if value != node.value:
                 yield Put(path, value, node.version)
+
+    def _as_it_begins(self, area: str, value: bytes) -> bytes:
+        if area == keys.CLAIM:
+            return _raised(value, "epoch") if self.fresh else _vacant(value)
+        return _raised(value, "generation") if area == keys.GENERATION and self.fresh else value
 
     def _superfluous(self, path: str, alive: set[str]) -> bool:
         if path in self.saved or path in keys.BASE or self.tree[path].ephemeral or below(path, _MOMENTARY):
@@ -190,6 +197,15 @@ def _demand_known_guests(tree: Mapping[str, Node], saved: Backup) -> None:
 
 def _vacant(claim: bytes) -> bytes:
     return documents.encode(msgspec.structs.replace(msgspec.json.decode(claim, type=VmClaim), node="", migration=None))
+
+
+def _raised(document: bytes, field: str) -> bytes:
+    """Return a document with a number in it raised by ``AHEAD``; as it is when it cannot be read."""
+    try:
+        found = msgspec.json.decode(document)
+        return msgspec.json.encode({**found, field: found[field] + AHEAD})
+    except (msgspec.DecodeError, TypeError, KeyError):
+        return document
 
 
 def _debts(record: bytes) -> bytes | None:

@@ -3,7 +3,7 @@
 import msgspec
 
 from pvc_core.model.base import Condition, with_condition, without_condition
-from pvc_core.model.vm import VmClaim, VmSpec, VmState, VmStatus, hardware
+from pvc_core.model.vm import VmClaim, VmSpec, VmState, VmStatus, hardware, started_with
 from pvc_core.plan.vm.action import (
     Action,
     DestroyDomain,
@@ -148,7 +148,7 @@ def _not_running(s: Snapshot, vm: VmSpec) -> Action:
 
 def _starting(s: Snapshot, vm: VmSpec, **changes: object) -> Action:
     """Say with which settings it is started, then start it."""
-    return say(s, vm, VmState.STARTING, "", running_hardware=hardware(vm), **changes) or StartDomain()
+    return say(s, vm, VmState.STARTING, "", **started_with(vm), **changes) or StartDomain()
 
 
 def _ended(s: Snapshot, vm: VmSpec, status: VmStatus) -> Action:
