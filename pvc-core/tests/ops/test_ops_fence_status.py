@@ -228,6 +228,18 @@ def test_devices_that_were_not_asked_yet_are_no_problem(fenced):
     assert problems(fenced) == ()
 
 
+def test_a_vm_with_other_disks_than_it_was_started_with_is_not_covered_by_closed_storage(fenced):
+    fenced.set_levels("hv3")
+    fenced.report_node("hv3", lease=1, identities={"dir": {}})
+    disks = (DiskDefinition(pool="ssd", volume="web"),)
+    whole, changed = (fenced.run(name, node="hv3", disks=disks[: name == "whole"]) for name in ("whole", "changed"))
+    fenced.write_spec(changed, disks=fenced.spec(whole).disks)
+    fenced.write_spec(whole, memory_mib=64)
+    (ways,) = fence_status(fenced.ops, FenceStatus(node="hv3"))
+    storage = next(way for way in ways.outlook.prospects if way.means == "storage")
+    assert (storage.expected, storage.uncovered) == ("yes", ("changed",))
+
+
 def test_vms_that_storage_proof_alone_does_not_cover_are_named(fenced):
     fenced.set_levels("hv3")
     fenced.report_node("hv3", lease=1, identities={"dir": {}})

@@ -173,7 +173,7 @@ def _storage(subject: Subject) -> Prospect:
         return Prospect(means="storage", expected="no", reason=f"no working storage driver {lacking} on {names}")
     uncovered = tuple(guest.name for guest in subject.guests if not guest.drivers or not guest.drivers <= usable)
     if subject.guests and len(uncovered) == len(subject.guests):
-        reason = f"none of its VMs has all its disks on {', '.join(sorted(usable))}"
+        reason = f"each of its VMs can write to more than {', '.join(sorted(usable))}, or has no disk"
         return Prospect(means="storage", expected="no", reason=reason, uncovered=uncovered)
     return Prospect(
         means="storage",
