@@ -252,16 +252,13 @@ class NodeLease:
             return [Check(fence.key.path, fence.version)]
         if last.released and not self._claims():
             return []
+        why = "this one gets the name when that one is proven dead, so that no guest runs twice"
         if last.released:
-            why = f"it was stopped while VMs were on it: start it and flush it, or, if it is dead, say so with 'pvc fence confirm {self._node}'"
-        else:
-            why = (
-                "this one gets the name when that one is proven dead, so that no guest runs twice: if it is off for good, say "
-                f"so with 'pvc fence confirm {self._node}'"
-            )
+            why = "that one was stopped while VMs were on it: start and flush it"
         raise OtherMachine(
-            f"node {self._node} was another machine until now (lease {last.generation}); {why}; if two machines have this "
-            "node name, give one of them another in pvcnoded.yml"
+            f"node {self._node} was another machine until now (lease {last.generation}); {why}; if it is off for good, say so "
+            f"with 'pvc fence confirm {self._node}'; if two machines have this node name, give one of them another in "
+            "pvcnoded.yml"
         )
 
     def _claims(self) -> bool:
