@@ -41,6 +41,8 @@ class RoleServices:
         self._call = call
         self._running: dict[str, RoleService] = {}
         self._term = 0
+        self._held: int | None = None
+        """The term in which services are to run now; read by threads of acquires that take too long."""
         self._failures: dict[str, tuple[int, float]] = {}
         self._owed: dict[str, tuple[int, float]] = {}
         """Services that could not be relinquished: how often, and when to try again."""
@@ -56,7 +58,7 @@ class RoleServices:
 
         Stops between two services when ``still_ours`` says that the role is gone.
         """
-        self._begun = True
+        self._begun, self._held = True, term
         if term != self._term:
             self._term = term
             self._running.clear()
@@ -73,6 +75,7 @@ class RoleServices:
 
     def relinquish(self) -> None:
         """End all services, the last acquired first; one that fails is told and does not keep the others."""
+        self._held = None
         for service in reversed(self._services):
             if service.name in self._running or service.name in self._failures:
                 self._relinquish(service)
@@ -115,8 +118,15 @@ class RoleServices:
 
     def _acquire(self, service: RoleService) -> None:
         term = self._term
+
+        def begin() -> None:
+            service.acquire(term)
+            if self._held != term:
+                # It took so long that the role is gone.
+                service.relinquish()
+
         try:
-            self._call(f"acquire {service.name}", lambda: service.acquire(term), DEADLINE_S)
+            self._call(f"acquire {service.name}", begin, DEADLINE_S)
         except Exception as error:
             # One service that fails must not keep the later ones from running.
             count = self._failures.get(service.name, (0, 0.0))[0] + 1
