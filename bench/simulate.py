@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 from pvc_core.testkit.simulator.run import Failed, Run, run
 
 BATCH = 20
+ROUND = 100 * BATCH
+"""Seeds for one set of processes."""
 TRACES = Path("build/simulate")
 
 
@@ -119,12 +121,14 @@ def many(first: int, count: int, jobs: int, every_s: float) -> int:
     """Run many seeds; returns the number of those that failed."""
     totals, began = Totals(), time.monotonic()
     told = began
-    with concurrent.futures.ProcessPoolExecutor(max_workers=jobs, max_tasks_per_child=200) as pool:
-        for done in pool.map(batch, batches(first, count)):
-            totals.add(done)
-            if time.monotonic() - told >= every_s:
-                told = time.monotonic()
-                totals.tell("progress", told - began)
+    for start in range(first, first + count, ROUND):
+        # New processes now and then, as they grow.  Not by max_tasks_per_child: with it Python 3.11 stands still for ever.
+        with concurrent.futures.ProcessPoolExecutor(max_workers=jobs) as pool:
+            for done in pool.map(batch, batches(start, min(ROUND, first + count - start))):
+                totals.add(done)
+                if time.monotonic() - told >= every_s:
+                    told = time.monotonic()
+                    totals.tell("progress", told - began)
     totals.tell("total", time.monotonic() - began)
     return len(totals.violations)
 
