@@ -70,8 +70,7 @@ class RoleServices:
             if not still_ours():
                 return None
             self._acquire(service)
-        pauses = [due - self._clock.monotonic() for _, due in self._failures.values()]
-        return max(min(pauses), 0.0) if pauses else None
+        return self._next(self._failures)
 
     def relinquish(self) -> None:
         """End all services, the last acquired first; one that fails is told and does not keep the others."""
@@ -94,17 +93,14 @@ class RoleServices:
         for service in reversed(self._services):
             if service.name in self._owed and self._owed[service.name][1] <= self._clock.monotonic():
                 self._relinquish(service)
-        pauses = [due - self._clock.monotonic() for _, due in self._owed.values()]
-        return max(min(pauses), 0.0) if pauses else None
+        return self._next(self._owed)
 
     def _relinquish(self, service: RoleService) -> None:
         try:
             self._call(f"relinquish {service.name}", service.relinquish, DEADLINE_S)
         except Exception as error:
             # The others must be given up all the same: the next primary is about to run them.
-            count = self._owed.get(service.name, (0, 0.0))[0] + 1
-            pause = backoff(count, _RETRY_FIRST_S, _RETRY_MAX_S)
-            self._owed[service.name] = (count, self._clock.monotonic() + pause)
+            pause = self._put_off(self._owed, service)
             log.warning("role-service-relinquish-failed service=%s retry_s=%.0f error=%s", service.name, pause, error)
             self._tell(service, ok=False, reason="RelinquishFailed", message=str(error))
         else:
@@ -129,9 +125,7 @@ class RoleServices:
             self._call(f"acquire {service.name}", begin, DEADLINE_S)
         except Exception as error:
             # One service that fails must not keep the later ones from running.
-            count = self._failures.get(service.name, (0, 0.0))[0] + 1
-            pause = backoff(count, _RETRY_FIRST_S, _RETRY_MAX_S)
-            self._failures[service.name] = (count, self._clock.monotonic() + pause)
+            pause = self._put_off(self._failures, service)
             log.warning("role-service-failed service=%s retry_s=%.0f error=%s", service.name, pause, error)
             self._tell(service, ok=False, reason="AcquireFailed", message=str(error))
         else:
@@ -139,6 +133,18 @@ class RoleServices:
             self._running[service.name] = service
             log.info("role-service-acquired service=%s term=%d", service.name, term)
             self._tell(service, ok=True)
+
+    def _put_off(self, failed: dict[str, tuple[int, float]], service: RoleService) -> float:
+        """Note one more failure, and when to try again; return the seconds until then."""
+        count = failed.get(service.name, (0, 0.0))[0] + 1
+        pause = backoff(count, _RETRY_FIRST_S, _RETRY_MAX_S)
+        failed[service.name] = (count, self._clock.monotonic() + pause)
+        return pause
+
+    def _next(self, failed: dict[str, tuple[int, float]]) -> float | None:
+        """Return the seconds until the first of these is to be tried again."""
+        pauses = [due - self._clock.monotonic() for _, due in failed.values()]
+        return max(min(pauses), 0.0) if pauses else None
 
     def _tell(self, service: RoleService, *, ok: bool, reason: str = "", message: str = "") -> None:
         text = f"service {service.name} of the primary: {message}" if message else ""
