@@ -12,6 +12,7 @@ from pvc_core.plugin import (
     DiskSource,
     DriverError,
     NotReady,
+    ObjectBusy,
     ObjectMissing,
     Progress,
     StorageCapabilities,
@@ -19,13 +20,14 @@ from pvc_core.plugin import (
     VolumeInfo,
     VolumeRef,
 )
+from pvc_core.plugin.holding import Holder, attached, detached
+from pvc_core.plugin.qemu_img import FILE_FORMATS
 from pvc_dir import lineage, snapshots, transfer, volumes
 from pvc_dir.config import DirConfig
-from pvc_dir.holders import attached, detached
 from pvc_dir.image import Images
 from pvc_dir.parameters import FORMATS
 from pvc_dir.pool import Pool, Registry, file_errors, usage
-from pvc_dir.state import Holder
+from pvc_dir.state import VolumeState
 
 
 class DirDriver(StorageDriver):
@@ -43,7 +45,7 @@ class DirDriver(StorageDriver):
             clones=True,
             resize_attached=True,
             formats=FORMATS,
-            import_formats=transfer.FILE_FORMATS,
+            import_formats=FILE_FORMATS,
         )
 
     def storage_preflight(self) -> bool:
@@ -172,7 +174,7 @@ class DirDriver(StorageDriver):
         with file_errors(_what(volume)):
             pool = self._pools.open(volume.pool)
             before = volumes.get(pool, volume.name)
-            state = volumes.change(pool, volume.name, lambda now: attached(now, volume.name, new))
+            state = volumes.change(pool, volume.name, lambda now: _attached(now, volume.name, new))
             if state.holders == (new,) and not incoming:
                 self._grow(pool, volume.name, fresh=all(h.node != self._node for h in before.holders))
             layer = state.layer(state.active)
@@ -213,6 +215,12 @@ class DirDriver(StorageDriver):
                 raise
             # Attached here before: the guest runs, and QEMU's lock on the image refused us.
             self._log.info("image-not-grown pool=%s volume=%s error=%s", pool.name, name, error)
+
+
+def _attached(state: VolumeState, volume: str, new: Holder) -> VolumeState:
+    if state.leaving:
+        raise ObjectBusy(f"volume {volume!r} cannot be attached: {state.leaving}")
+    return attached(state, volume, new)
 
 
 def _what(volume: VolumeRef) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from pvc_core.plugin import ObjectBusy, ObjectExists, ObjectMissing
+from pvc_core.plugin.holding import check_unused
 from pvc_dir import volumes
-from pvc_dir.holders import check_unused
 from pvc_dir.image import Images
 from pvc_dir.pool import Pool
 from pvc_dir.state import Child, KeptSnapshot, Layer, Parent, VolumeState

@@ -12,8 +12,8 @@ import logging
 from msgspec.structs import replace
 
 from pvc_core.plugin import DriverError, ObjectBusy, ObjectExists, ObjectMissing
+from pvc_core.plugin.holding import check_unused
 from pvc_dir import lineage, volumes
-from pvc_dir.holders import check_unused
 from pvc_dir.image import Images, image_size, reflink
 from pvc_dir.pool import Pool, file_errors
 from pvc_dir.state import KeptSnapshot, Layer, VolumeState

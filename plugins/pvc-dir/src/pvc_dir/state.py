@@ -7,6 +7,8 @@ snapshot rests on them.  Only the ``active`` layer is written to.
 from msgspec import Struct
 from msgspec.structs import replace
 
+from pvc_core.plugin.holding import Holding
+
 
 class Layer(Struct, frozen=True, kw_only=True):
     """An image file in the pool's ``layers`` directory."""
@@ -29,16 +31,6 @@ class KeptSnapshot(Struct, frozen=True, kw_only=True):
     protected: bool = False
 
 
-class Holder(Struct, frozen=True, kw_only=True):
-    """A node that has the volume open for a VM."""
-
-    vm: str
-    node: str
-    epoch: int
-    incoming: bool = False
-    """It awaits the VM in a live migration."""
-
-
 class Child(Struct, frozen=True, kw_only=True):
     """A clone that rests on a layer of this volume.  Noted before the clone exists, so it may be gone: see ``lineage``."""
 
@@ -56,7 +48,7 @@ class Parent(Struct, frozen=True, kw_only=True):
     snapshot: str = ""
 
 
-class VolumeState(Struct, frozen=True, kw_only=True):
+class VolumeState(Holding, frozen=True, kw_only=True):
     """All that is known of a volume."""
 
     id: str
@@ -72,10 +64,6 @@ class VolumeState(Struct, frozen=True, kw_only=True):
     parent: Parent | None = None
     origin: str = ""
     """What a clone was asked to be made of, so that a repeated request is recognised."""
-    holders: tuple[Holder, ...] = ()
-    last_vm: str = ""
-    last_epoch: int = 0
-    """Highest claim epoch seen, of ``last_vm``: smaller ones are refused also when nobody holds the volume."""
     planned: tuple[str, ...] = ()
     """Files in ``layers`` that somebody is making; each becomes a layer, or is doomed."""
     doomed: tuple[str, ...] = ()

@@ -19,8 +19,8 @@ from msgspec.structs import replace
 
 from pvc_core.model.storage import Snapshot
 from pvc_core.plugin import DriverError, ObjectBusy, ObjectExists, ObjectMissing, VolumeInfo
+from pvc_core.plugin.holding import check_unused
 from pvc_dir import versions
-from pvc_dir.holders import check_unused
 from pvc_dir.image import Images, image_size
 from pvc_dir.pool import Pool
 from pvc_dir.state import Layer, VolumeState

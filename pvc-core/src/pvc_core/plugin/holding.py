@@ -1,23 +1,47 @@
-"""Who has a volume open: the rules, as pure functions of its state.
+"""Who has a volume open: the rules of ``disk_attach`` for drivers that keep the holders themselves, as pure functions.
 
-Invariant: at most one node holds a volume for a VM, plus the target of its live migration; never two VMs.
+Invariant: at most one node holds a volume for a VM, plus the target of its live migration; never two VMs.  A driver
+keeps a ``Holding`` (or a struct derived from it) where every node sees it, and replaces it by compare-and-set.
 """
 
+from typing import TypeVar
+
+from msgspec import Struct
 from msgspec.structs import replace
 
-from pvc_core.plugin import ObjectBusy
-from pvc_dir.state import Holder, VolumeState
+from pvc_core.plugin.errors import ObjectBusy
 
 
-def attached(state: VolumeState, volume: str, new: Holder) -> VolumeState:
+class Holder(Struct, frozen=True, kw_only=True):
+    """A node that has the volume open for a VM."""
+
+    vm: str
+    node: str
+    epoch: int
+    """Of the VM's claim."""
+    incoming: bool = False
+    """It awaits the VM in a live migration."""
+
+
+class Holding(Struct, frozen=True, kw_only=True):
+    """Who holds a volume, and who held it last."""
+
+    holders: tuple[Holder, ...] = ()
+    last_vm: str = ""
+    last_epoch: int = 0
+    """Highest claim epoch seen, of ``last_vm``: smaller ones are refused also when nobody holds the volume."""
+
+
+S = TypeVar("S", bound=Holding)
+
+
+def attached(state: S, volume: str, new: Holder) -> S:
     """Return the state with a holder added.
 
     Raises ObjectBusy.  A holder of another node gives way only to a higher epoch of the VM's claim: then the
     claim was revoked with a proof that the node cannot run the VM, or handed over to us.  Of the same epoch it
     stays, and only the target of a live migration is let in beside it.
     """
-    if state.leaving:
-        raise ObjectBusy(f"volume {volume!r} cannot be attached: {state.leaving}")
     if new.vm == state.last_vm and new.epoch < state.last_epoch:
         raise ObjectBusy(
             f"volume {volume!r}: the claim of VM {new.vm} with epoch {new.epoch} is over; "
@@ -40,12 +64,12 @@ def attached(state: VolumeState, volume: str, new: Holder) -> VolumeState:
     return replace(state, holders=(*others, new), last_vm=new.vm, last_epoch=new.epoch)
 
 
-def detached(state: VolumeState, vm: str, node: str) -> VolumeState:
-    """Return the state without this node's entry for a VM; entries of others stay."""
+def detached(state: S, vm: str, node: str) -> S:
+    """Return the state without a node's entry for a VM; entries of others stay."""
     return replace(state, holders=tuple(h for h in state.holders if (h.vm, h.node) != (vm, node)))
 
 
-def check_unused(state: VolumeState, volume: str, purpose: str) -> None:
+def check_unused(state: Holding, volume: str, purpose: str) -> None:
     """Raise ObjectBusy that names the holder when there is one."""
     for holder in state.holders:
         raise ObjectBusy(
