@@ -173,4 +173,5 @@ def node_info(config: NodeConfig) -> "NodeInfo":
         coordinators=tuple(member.name for member in config.cluster.coordinators),
         state_directory=config.node.state_directory,
         run_directory=config.node.run_directory,
+        hypervisor_uri=config.hypervisor.uri,
     )

@@ -21,6 +21,8 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     """For the node's lasting files; a plugin uses a directory with its own name in it."""
     run_directory: str = "/run/pvc"
     """For files that must not survive a reboot."""
+    hypervisor_uri: str = "qemu:///system"
+    """Of this node's libvirt."""
 
 
 class Run(Protocol):

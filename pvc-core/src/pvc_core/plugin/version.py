@@ -7,7 +7,7 @@ that may be left out, a capability); major with anything else.  A plugin that wa
 
 from typing import Final
 
-HOOK_API: Final = (1, 1)
+HOOK_API: Final = (1, 2)
 
 
 def incompatibility(plugin: tuple[int, int], host: tuple[int, int] = HOOK_API) -> str | None:

@@ -1,0 +1,1 @@
+"""Replicated block storage on Ceph (RBD) for PVC."""

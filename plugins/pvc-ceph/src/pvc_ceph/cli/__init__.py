@@ -1,0 +1,1 @@
+"""Commands of the plugin: they run on machines that have none of Ceph's libraries."""

@@ -1,0 +1,256 @@
+"""The storage driver ``ceph-rbd``."""
+
+import time
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from pvc_ceph.config import CephConfig
+from pvc_ceph.parameters import pool_parameters, warnings
+from pvc_ceph.protocol import Open
+from pvc_ceph.secret import LibvirtSecret
+from pvc_ceph.source import disk_source, qemu_url
+from pvc_ceph.workers import Workers
+from pvc_core.model.storage import PoolSpec, PoolUsage
+from pvc_core.plugin import (
+    Attachment,
+    BlockResult,
+    Context,
+    DiskSource,
+    DriverError,
+    NotReady,
+    Progress,
+    StorageCapabilities,
+    StorageDriver,
+    VolumeInfo,
+    VolumeRef,
+)
+from pvc_core.plugin.holding import Holder
+from pvc_core.plugin.qemu_img import FILE_FORMATS, QemuImg, check_format, check_importable, check_source, new_file
+
+T = TypeVar("T")
+
+_FORMAT: Final = "raw"
+_LONG_S: Final = 7 * 86400.0
+"""Bound of what runs in a task, which has its own time limit."""
+_IDENTITY_S: Final = 30.0
+"""For how long the node's addresses are taken as they were."""
+
+
+class CephDriver(StorageDriver):
+    """Volumes as RBD images.  May be used from any thread.
+
+    Whatever talks to Ceph does so in worker processes, with deadlines somewhat shorter than those of the hooks.
+    """
+
+    def __init__(self, context: Context, config: CephConfig) -> None:
+        self._node: Final = context.node.name
+        self._log: Final = context.log
+        self._config: Final = config
+        settings = Open(
+            conf=config.conf,
+            user=config.user,
+            keyring=config.keyring,
+            state_pool=config.state_pool,
+            node=self._node,
+        )
+        self._workers: Final = Workers(settings, context.log)
+        self._images: Final = QemuImg("qemu-img", context.run)
+        self._secret: Final = LibvirtSecret(context, config.vm_user)
+        self._identity: tuple[float, dict[str, str]] | None = None
+        self._lacking: list[str] = []
+
+    def storage_capabilities(self) -> StorageCapabilities:
+        return StorageCapabilities(
+            snapshots=True,
+            clones=True,
+            resize_attached=True,
+            formats=(_FORMAT,),
+            import_formats=FILE_FORMATS,
+            blocks_nodes=not self._lacking,
+            streams=True,
+        )
+
+    def storage_preflight(self) -> bool:
+        if not Path(self._config.conf).is_file():
+            raise NotReady(f"there is no {self._config.conf} on this node: it says where Ceph's monitors are")
+        try:
+            self._images.version()
+        except DriverError as error:
+            raise NotReady(f"qemu-img does not work on this node: {error}; install qemu-utils") from error
+        self._lacking = self._call(list[str], "preflight", 20.0)
+        if self._lacking:
+            self._log.warning("no-fencing user=%s lacks=%s", self._config.user, ",".join(self._lacking))
+        return True
+
+    def storage_close(self) -> bool:
+        self._workers.close()
+        return True
+
+    # --- pools --------------------------------------------------------------------------------------
+
+    def pool_ensure(self, pool: PoolSpec) -> bool:
+        wanted = pool_parameters(pool)
+        for warning in warnings(wanted):
+            self._log.warning("pool-risk pool=%s said=%r", pool.name, warning)
+        self._call(None, "pool-ensure", 50.0, pool=wanted)
+        return True
+
+    def pool_delete(self, pool: PoolSpec) -> bool:
+        self._call(None, "pool-delete", 50.0, pool=pool_parameters(pool))
+        return True
+
+    def pool_usage(self, pool: PoolSpec) -> PoolUsage:
+        return self._call(PoolUsage, "pool-usage", 6.0, pool=pool_parameters(pool))
+
+    def volume_list(self, pool: PoolSpec) -> list[VolumeInfo]:
+        return self._call(list[VolumeInfo], "volume-list", 50.0, pool=pool_parameters(pool).pool)
+
+    # --- volumes ------------------------------------------------------------------------------------
+
+    def volume_info(self, volume: VolumeRef) -> VolumeInfo:
+        return self._call(VolumeInfo, "volume-info", 6.0, **_names(volume))
+
+    def volume_create(self, volume: VolumeRef, size_bytes: int, format: str) -> bool:
+        if format not in ("", _FORMAT):
+            raise DriverError(f"volume format {format!r} is not {_FORMAT}, which is all that Ceph has", retryable=False)
+        self._call(None, "volume-create", 50.0, size_bytes=size_bytes, **_names(volume))
+        return True
+
+    def volume_delete(self, volume: VolumeRef) -> bool:
+        self._call(None, "volume-delete", 590.0, **_names(volume))
+        return True
+
+    def volume_resize(self, volume: VolumeRef, size_bytes: int) -> bool:
+        self._call(None, "volume-resize", 50.0, size_bytes=size_bytes, **_names(volume))
+        return True
+
+    def volume_rename(self, volume: VolumeRef, new_name: str) -> bool:
+        self._call(None, "volume-rename", 50.0, new_name=new_name, **_names(volume))
+        return True
+
+    def volume_clone(self, source: VolumeRef, snapshot: str, target: VolumeRef, full_copy: bool) -> bool:
+        if source.pool.id != target.pool.id:
+            raise DriverError(
+                "a clone is made in the pool of its source; export and import it instead", retryable=False
+            )
+        self._call(
+            None,
+            "volume-clone",
+            3590.0,
+            pool=_names(source)["pool"],
+            source=source.name,
+            snapshot=snapshot,
+            target=target.name,
+            full_copy=full_copy,
+        )
+        return True
+
+    def volume_import(self, volume: VolumeRef, path: str, format: str, progress: Progress) -> bool:
+        check_format(format)
+        source = Path(path)
+        check_source(source)
+        found = self._images.info(source, format)
+        check_importable(source, format, found)
+        where = _names(volume)
+        hidden = self._call(str, "image-begin", 50.0, size_bytes=found.size_bytes, **where)
+        try:
+            target = qemu_url(self._config, where["pool"], hidden)
+            self._images.copy(path, format, target, _FORMAT, progress, existing=True)
+            self._call(None, "image-finish", 50.0, hidden=hidden, **where)
+        except BaseException:
+            self._call(None, "image-drop", 50.0, pool=where["pool"], hidden=hidden)
+            raise
+        return True
+
+    def volume_export(self, volume: VolumeRef, snapshot: str, path: str, format: str, progress: Progress) -> bool:
+        check_format(format)
+        where = _names(volume)
+        self._call(None, "image-readable", 50.0, snapshot=snapshot, **where)
+        with new_file(path) as partial:
+            source = qemu_url(self._config, where["pool"], where["name"], snapshot)
+            self._images.copy(source, _FORMAT, str(partial), format, progress)
+        return True
+
+    def volume_diff_export(self, volume: VolumeRef, base: str, snapshot: str, path: str, progress: Progress) -> bool:
+        where = _names(volume)
+        self._call(None, "diff-export", _LONG_S, progress, base=base, snapshot=snapshot, path=path, **where)
+        return True
+
+    def volume_diff_import(self, volume: VolumeRef, path: str, progress: Progress) -> bool:
+        self._call(None, "diff-import", _LONG_S, progress, path=path, **_names(volume))
+        return True
+
+    # --- snapshots ----------------------------------------------------------------------------------
+
+    def snapshot_create(self, volume: VolumeRef, snapshot: str) -> bool:
+        self._call(None, "snapshot-create", 50.0, snapshot=snapshot, **_names(volume))
+        return True
+
+    def snapshot_delete(self, volume: VolumeRef, snapshot: str) -> bool:
+        self._call(None, "snapshot-delete", 590.0, snapshot=snapshot, **_names(volume))
+        return True
+
+    def snapshot_rename(self, volume: VolumeRef, snapshot: str, new_name: str) -> bool:
+        self._call(None, "snapshot-rename", 50.0, snapshot=snapshot, new_name=new_name, **_names(volume))
+        return True
+
+    def snapshot_protect(self, volume: VolumeRef, snapshot: str, protected: bool) -> bool:
+        self._call(None, "snapshot-protect", 50.0, snapshot=snapshot, protected=protected, **_names(volume))
+        return True
+
+    def snapshot_rollback(self, volume: VolumeRef, snapshot: str, progress: Progress) -> bool:
+        progress(0.0)
+        # It cannot be stopped half-way: the contents would be of no instant.
+        self._call(None, "snapshot-rollback", _LONG_S, snapshot=snapshot, **_names(volume))
+        progress(1.0)
+        return True
+
+    # --- disks of VMs -------------------------------------------------------------------------------
+
+    def disk_attach(self, volume: VolumeRef, vm: str, epoch: int, incoming: bool) -> DiskSource:
+        holder = Holder(vm=vm, node=self._node, epoch=epoch, incoming=incoming)
+        where = _names(volume)
+        self._call(None, "disk-attach", 24.0, holder=holder, **where)
+        secret = self._secret.ensure(lambda: self._call(dict[str, str], "vm-key", 6.0, vm_user=self._config.vm_user))
+        return disk_source(self._config, where["pool"], where["name"], secret)
+
+    def disk_detach(self, volume: VolumeRef, vm: str) -> bool:
+        self._call(None, "disk-detach", 24.0, vm=vm, node=self._node, **_names(volume))
+        return True
+
+    def disk_attachments(self) -> list[Attachment]:
+        return self._call(list[Attachment], "disk-attachments", 8.0, node=self._node)
+
+    # --- fencing ------------------------------------------------------------------------------------
+
+    def node_identity(self) -> dict[str, str]:
+        now = time.monotonic()
+        if self._identity is None or now - self._identity[0] > _IDENTITY_S:
+            self._identity = now, self._call(dict[str, str], "node-identity", 3.5)
+        return self._identity[1]
+
+    def node_block(self, node: str, identity: dict[str, str], volumes: list[VolumeRef], epoch: int) -> BlockResult:
+        where = [(names["pool"], names["name"]) for names in map(_names, volumes)]
+        return self._call(
+            BlockResult,
+            "node-block",
+            28.0,
+            node=node,
+            identity=identity,
+            volumes=where,
+            epoch=epoch,
+            seconds=20.0,
+        )
+
+    def node_unblock(self, node: str, identity: dict[str, str], epoch: int) -> bool:
+        self._call(None, "node-unblock", 26.0, node=node, identity=identity, epoch=epoch)
+        return True
+
+    def _call(
+        self, result: type[T] | None, call: str, deadline_s: float, report: Progress | None = None, /, **arguments: Any
+    ) -> T:
+        return self._workers.call(result, call, deadline_s, report, **arguments)
+
+
+def _names(volume: VolumeRef) -> dict[str, str]:
+    return {"pool": pool_parameters(volume.pool).pool, "name": volume.name}

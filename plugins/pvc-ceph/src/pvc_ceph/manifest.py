@@ -1,0 +1,22 @@
+"""What the plugin ``ceph`` is and offers."""
+
+from typing import Final
+
+from pvc_core.plugin import CommandSpec, Manifest
+
+MANIFEST: Final = Manifest(
+    name="ceph",
+    summary="Replicated block devices on Ceph (RBD)",
+    api=(1, 2),
+    storage=("ceph-rbd",),
+    config="pvc_ceph.config:CephConfig",
+    validators={"ceph-rbd": "pvc_ceph.parameters:validate_pool"},
+    commands=(
+        CommandSpec(
+            name="plan",
+            extends="storage",
+            target="pvc_ceph.cli.plan:plan_command",
+            help="Say how much a Ceph cluster would hold and survive.",
+        ),
+    ),
+)

@@ -1,0 +1,70 @@
+"""What a worker can do, by name."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from pvc_ceph.worker import diffs, disks, fences, images, pools, snapshots, volumes
+from pvc_ceph.worker.ceph import Cluster
+from pvc_core.plugin import Progress
+
+_GIVEN: Final = ("cluster", "progress")
+
+
+class _Call(NamedTuple):
+    """A function ``f(cluster, ..., [progress])``; its annotations say what its arguments are."""
+
+    function: Callable[..., Any]
+    types: dict[str, Any]
+    reports: bool
+
+    def run(self, cluster: Cluster, arguments: dict[str, Any], progress: Progress) -> Any:
+        given = {name: msgspec.convert(value, self.types[name]) for name, value in arguments.items()}
+        if self.reports:
+            given["progress"] = progress
+        return msgspec.to_builtins(self.function(cluster, **given))
+
+
+def _call(function: Callable[..., Any]) -> _Call:
+    parameters = inspect.signature(function).parameters
+    types = {name: parameter.annotation for name, parameter in parameters.items() if name not in _GIVEN}
+    return _Call(function, types, "progress" in parameters)
+
+
+CALLS: Final[dict[str, _Call]] = {
+    name: _call(function)
+    for name, function in {
+        "problems": pools.problems,
+        "preflight": pools.preflight,
+        "pool-ensure": pools.ensure,
+        "pool-delete": pools.delete,
+        "pool-usage": pools.usage,
+        "volume-list": volumes.all_of,
+        "volume-info": volumes.info,
+        "volume-create": volumes.create,
+        "volume-delete": volumes.delete,
+        "volume-resize": volumes.resize,
+        "volume-rename": volumes.rename,
+        "volume-clone": volumes.clone,
+        "image-begin": images.begin,
+        "image-finish": images.finish,
+        "image-drop": images.drop,
+        "image-readable": images.readable,
+        "diff-export": diffs.export,
+        "diff-import": diffs.take_in,
+        "snapshot-create": snapshots.create,
+        "snapshot-delete": snapshots.delete,
+        "snapshot-rename": snapshots.rename,
+        "snapshot-protect": snapshots.protect,
+        "snapshot-rollback": snapshots.roll_back,
+        "disk-attach": disks.attach,
+        "disk-detach": disks.detach,
+        "disk-attachments": disks.attachments,
+        "vm-key": disks.vm_key,
+        "node-identity": fences.identity,
+        "node-block": fences.block,
+        "node-unblock": fences.unblock,
+    }.items()
+}

@@ -1,0 +1,106 @@
+"""Volumes as disks of VMs: who holds them, and with which key QEMU opens them."""
+
+import configparser
+import time
+from typing import Final
+
+from pvc_ceph.worker import clients, holdings
+from pvc_ceph.worker.ceph import EXCLUSIVE, RBD, Cluster, Image, ceph_errors
+from pvc_ceph.worker.pools import marked
+from pvc_ceph.worker.volumes import opened, what
+from pvc_core.plugin import Attachment, AuthFailed, NotReady, ObjectMissing
+from pvc_core.plugin.holding import Holder, attached, detached
+
+_GONE_S: Final = 12.0
+"""OSDs drop the watch of a blocked client as soon as they have the new map: fractions of a second."""
+_PAUSE_S: Final = 0.05
+
+
+def attach(cluster: Cluster, pool: str, name: str, holder: Holder) -> None:
+    """Note who holds a volume; end what other nodes' clients still have of it, unless they are to have it."""
+    with opened(cluster, pool, name, read_only=True) as image:
+        held = holdings.change(cluster, pool, image.id(), lambda now: attached(now, name, holder))
+        if held.holders == (holder,) and not holder.incoming:
+            _end_others(cluster, pool, name, image)
+
+
+def detach(cluster: Cluster, pool: str, name: str, vm: str, node: str) -> None:
+    """Note that a node does not hold a volume any more; one that is gone is success."""
+    try:
+        with opened(cluster, pool, name, read_only=True) as image:
+            holdings.change(cluster, pool, image.id(), lambda now: detached(now, vm, node))
+    except ObjectMissing:
+        return
+
+
+def attachments(cluster: Cluster, node: str) -> list[Attachment]:
+    """Return all volumes that a node holds, of all pools that are PVC's: two requests for each pool."""
+    found = []
+    for id_, pool in marked(cluster).items():
+        held = {
+            image: holder.vm
+            for image, holding in holdings.every(cluster, pool).items()
+            for holder in holding.holders
+            if holder.node == node
+        }
+        if held:
+            with ceph_errors(f"Ceph's pool {pool}"):
+                names = {each["id"]: each["name"] for each in RBD().list2(cluster.pool(pool))}
+            found += [Attachment(pool=id_, volume=names[image], vm=vm) for image, vm in held.items() if image in names]
+    return found
+
+
+def vm_key(cluster: Cluster, vm_user: str) -> dict[str, str]:
+    """Return the key with which QEMU opens volumes, and the cluster that it is for."""
+    fsid = cluster.connection.get_fsid()
+    if vm_user == cluster.settings.user:
+        return {"fsid": fsid, "key": _own_key(cluster)}
+    who = f"client.{vm_user}"
+    caps = ["mon", "profile rbd", "osd", "profile rbd"]
+    found = cluster.command("auth get-or-create", entity=who, caps=caps)
+    return {"fsid": fsid, "key": str(found[0]["key"])}
+
+
+def _own_key(cluster: Cluster) -> str:
+    """Return our own key, from the keyring: asking the monitors for it takes more rights than VMs need."""
+    who = f"client.{cluster.settings.user}"
+    files = (cluster.connection.conf_get("keyring") or "").split(",")
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    for file in files:
+        parser.read(file.strip())
+        if parser.has_option(who, "key"):
+            return parser.get(who, "key")
+    raise AuthFailed(f"there is no key of {who} in {', '.join(files)}")
+
+
+def _end_others(cluster: Cluster, pool: str, name: str, image: Image) -> None:
+    """Keep clients at other addresses from writing to a volume that is ours now, and do not wait for them.
+
+    The claim's epoch says that the VM is not there any more.  What is left of it is, as a rule, the watch of a QEMU that
+    died with its host, for which the first write here would wait for half a minute; but should it live, it must not
+    write.  Each is blocked as the one client that it is, not as its whole host.
+    """
+    ours = clients.own_addresses(cluster)
+    others = _others(image, ours)
+    if not others:
+        return
+    clients.block(cluster, others, clients.INSTANCE_S)
+    with opened(cluster, pool, name) as writable:
+        break_locks(writable, set(others))
+    deadline = time.monotonic() + _GONE_S
+    while _others(image, ours):
+        if time.monotonic() > deadline:
+            raise NotReady(f"{what(pool, name)} is still open by clients that were blocked: {', '.join(others)}")
+        time.sleep(_PAUSE_S)
+
+
+def break_locks(image: Image, owners: set[str]) -> list[str]:
+    """Break the exclusive lock of an image where one of these clients has it; return who had it."""
+    broken = [owner["owner"] for owner in image.lock_get_owners() if owner["owner"] in owners]
+    for owner in broken:
+        image.lock_break(EXCLUSIVE, owner)
+    return broken
+
+
+def _others(image: Image, ours: frozenset[str]) -> list[str]:
+    return [watcher["addr"] for watcher in image.watchers_list() if clients.ip(watcher["addr"]) not in ours]

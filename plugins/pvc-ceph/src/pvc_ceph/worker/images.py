@@ -1,0 +1,41 @@
+"""Volumes whose contents QEMU's tools write: made under a hidden name, and given their own when they are complete."""
+
+from pvc_ceph.worker import holdings, names
+from pvc_ceph.worker.ceph import FEATURES, RBD, Cluster, ceph_errors
+from pvc_ceph.worker.volumes import opened, what
+from pvc_core.plugin import DriverError, ObjectExists
+from pvc_core.plugin.holding import check_unused
+
+
+def begin(cluster: Cluster, pool: str, name: str, size_bytes: int) -> str:
+    """Create an empty image for a volume that does not exist yet; return its hidden name."""
+    ioctx = cluster.pool(pool)
+    with ceph_errors(what(pool, name)):
+        if name in RBD().list(ioctx):
+            raise ObjectExists(f"{what(pool, name)} exists already")
+        hidden = names.new()
+        RBD().create(ioctx, hidden, size_bytes, old_format=False, features=FEATURES)
+    return hidden
+
+
+def finish(cluster: Cluster, pool: str, name: str, hidden: str) -> None:
+    """Give a complete image the name of its volume."""
+    with ceph_errors(what(pool, name)):
+        RBD().rename(cluster.pool(pool), hidden, name)
+
+
+def drop(cluster: Cluster, pool: str, hidden: str) -> None:
+    """Remove an image that will not be completed."""
+    try:
+        with ceph_errors(what(pool, hidden)):
+            names.remove(cluster, pool, hidden)
+    except DriverError:
+        # The program that was stopped is believed to use it for half a minute; it goes with other leftovers.
+        return
+
+
+def readable(cluster: Cluster, pool: str, name: str, snapshot: str) -> None:
+    """Raise unless a volume, or its snapshot, can be read without being written meanwhile."""
+    with opened(cluster, pool, name, snapshot=snapshot or None, read_only=True) as image:
+        if not snapshot:
+            check_unused(holdings.get(cluster, pool, image.id()), name, "export it, or export a snapshot of it")

@@ -1,0 +1,92 @@
+"""Names of images that are no volumes: those in the making, and those that are being deleted.
+
+A volume appears under its name in one step, by renaming, when it is complete, and disappears in one step.
+"""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from pvc_ceph.worker.ceph import RBD, Cluster, Image, ceph_errors
+from pvc_core.plugin import DriverError
+
+_NEW: Final = ".pvc-new."
+_DOOMED: Final = ".pvc-doomed."
+_LONGEST_PAUSE: Final = timedelta(hours=1)
+"""An image in the making that is as old, and that no client has open, is nobody's any more."""
+HIDDEN_SNAPSHOT: Final = ".pvc-clone."
+"""Begins the names of snapshots on which clones of a volume itself rest."""
+
+
+def new() -> str:
+    """Return a name for an image in the making."""
+    return f"{_NEW}{uuid.uuid4().hex}"
+
+
+def doomed(image_id: str) -> str:
+    """Return the name of an image that is being deleted."""
+    return f"{_DOOMED}{image_id}"
+
+
+def is_leftover(name: str) -> bool:
+    """Return whether it is the name of no volume."""
+    return name.startswith((_NEW, _DOOMED))
+
+
+def clear_leftovers(cluster: Cluster, pool: str) -> None:
+    """Remove what calls that were killed have left.  What is in use is left for the next time."""
+    ioctx = cluster.pool(pool)
+    for name in RBD().list(ioctx):
+        try:
+            if name.startswith(_DOOMED) or (name.startswith(_NEW) and _is_abandoned(cluster, pool, name)):
+                with ceph_errors(name):
+                    remove(cluster, pool, name)
+        except DriverError:
+            # A client that died is believed to use it for half a minute.
+            continue
+
+
+def _is_abandoned(cluster: Cluster, pool: str, name: str) -> bool:
+    with ceph_errors(name), Image(cluster.pool(pool), name, read_only=True) as image:
+        made = image.create_timestamp()
+    return datetime.now(UTC) - made.replace(tzinfo=UTC) > _LONGEST_PAUSE
+
+
+def remove(cluster: Cluster, pool: str, name: str) -> None:
+    """Remove an image with its snapshots, and the hidden snapshot that it rested on."""
+    ioctx = cluster.pool(pool)
+    with Image(ioctx, name) as image:
+        parent = hidden_parent(image)
+        for snapshot in list(image.list_snaps()):
+            if image.is_protected_snap(snapshot["name"]):
+                image.unprotect_snap(snapshot["name"])
+            image.remove_snap(snapshot["name"])
+    RBD().remove(ioctx, name)
+    if parent is not None:
+        drop_hidden(cluster, pool, *parent)
+
+
+def hidden_parent(image: Image) -> tuple[str, str] | None:
+    """Return volume and hidden snapshot that a clone rests on, None when it rests on none."""
+    spec = parent(image)
+    return spec if spec is not None and spec[1].startswith(HIDDEN_SNAPSHOT) else None
+
+
+def parent(image: Image) -> tuple[str, str] | None:
+    """Return the name and snapshot of what an image shares blocks with."""
+    try:
+        with ceph_errors("parent"):
+            _, name, snapshot = image.parent_info()
+    except DriverError:
+        return None
+    return name, snapshot
+
+
+def drop_hidden(cluster: Cluster, pool: str, volume: str, snapshot: str) -> None:
+    """Remove a hidden snapshot when nothing rests on it any more."""
+    with Image(cluster.pool(pool), volume) as image:
+        image.set_snap(snapshot)
+        used = bool(list(image.list_children2()))
+        image.set_snap(None)
+        if not used:
+            image.remove_snap(snapshot)

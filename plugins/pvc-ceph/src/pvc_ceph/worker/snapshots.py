@@ -1,0 +1,73 @@
+"""Snapshots of volumes."""
+
+from pvc_ceph.worker import holdings
+from pvc_ceph.worker.ceph import Cluster, Image
+from pvc_ceph.worker.volumes import opened, what
+from pvc_core.plugin import ObjectBusy, ObjectExists, ObjectMissing
+from pvc_core.plugin.holding import check_unused
+
+
+def create(cluster: Cluster, pool: str, name: str, snapshot: str) -> None:
+    """Keep the contents of this instant; there already is success.  A running guest's QEMU makes it for us."""
+    with opened(cluster, pool, name) as image:
+        if snapshot not in _names(image):
+            image.create_snap(snapshot)
+
+
+def delete(cluster: Cluster, pool: str, name: str, snapshot: str) -> None:
+    """Delete a snapshot; absent is success."""
+    with opened(cluster, pool, name) as image:
+        if snapshot not in _names(image):
+            return
+        image.set_snap(snapshot)
+        children = [child["image"] for child in image.list_children2()]
+        image.set_snap(None)
+        if children:
+            raise ObjectBusy(
+                f"snapshot {snapshot!r} of volume {name!r} is shared by {', '.join(children)}; delete that first"
+            )
+        if image.is_protected_snap(snapshot):
+            raise ObjectBusy(f"snapshot {snapshot!r} of volume {name!r} is protected")
+        image.remove_snap(snapshot)
+
+
+def rename(cluster: Cluster, pool: str, name: str, snapshot: str, new_name: str) -> None:
+    """Rename a snapshot; done already is success."""
+    with opened(cluster, pool, name) as image:
+        there = _names(image)
+        if snapshot not in there:
+            if new_name in there:
+                return
+            raise _missing(pool, name, snapshot)
+        if new_name in there:
+            raise ObjectExists(f"volume {name!r} has a snapshot {new_name!r} already")
+        image.rename_snap(snapshot, new_name)
+
+
+def protect(cluster: Cluster, pool: str, name: str, snapshot: str, protected: bool) -> None:
+    """Forbid or allow deleting a snapshot."""
+    with opened(cluster, pool, name) as image:
+        if snapshot not in _names(image):
+            raise _missing(pool, name, snapshot)
+        if image.is_protected_snap(snapshot) != protected:
+            if protected:
+                image.protect_snap(snapshot)
+            else:
+                image.unprotect_snap(snapshot)
+
+
+def roll_back(cluster: Cluster, pool: str, name: str, snapshot: str) -> None:
+    """Give an unused volume the contents of a snapshot, its size included."""
+    with opened(cluster, pool, name) as image:
+        check_unused(holdings.get(cluster, pool, image.id()), name, "roll it back")
+        if snapshot not in _names(image):
+            raise _missing(pool, name, snapshot)
+        image.rollback_to_snap(snapshot)
+
+
+def _names(image: Image) -> set[str]:
+    return {found["name"] for found in image.list_snaps()}
+
+
+def _missing(pool: str, name: str, snapshot: str) -> ObjectMissing:
+    return ObjectMissing(f"{what(pool, name)} has no snapshot {snapshot!r}")

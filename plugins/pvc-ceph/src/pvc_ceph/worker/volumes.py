@@ -1,0 +1,257 @@
+"""Volumes: images of a pool."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC
+from typing import Final
+
+from pvc_ceph.worker import holdings, names
+from pvc_ceph.worker.ceph import FEATURES, RBD, Cluster, Image, ImageExists, Ioctx, ceph_errors
+from pvc_core.model.storage import Snapshot
+from pvc_core.plugin import DriverError, ObjectBusy, ObjectExists, ObjectMissing, VolumeInfo
+from pvc_core.plugin.holding import check_unused
+
+_MADE_FROM: Final = "pvc.made_from"
+"""Metadata of a clone: of what, so that a repeated request is recognised."""
+_AT_ONCE: Final = 16
+"""Images that are opened at the same time for a list."""
+
+
+def what(pool: str, name: str) -> str:
+    """Return a volume as errors name it."""
+    return f"volume {name!r} of Ceph's pool {pool}"
+
+
+@contextmanager
+def opened(
+    cluster: Cluster, pool: str, name: str, *, snapshot: str | None = None, read_only: bool = False
+) -> Iterator[Image]:
+    """Open a volume; errors name it."""
+    ioctx = cluster.pool(pool)
+    with ceph_errors(what(pool, name)), _image(ioctx, name, snapshot, read_only=read_only) as image:
+        yield image
+
+
+@contextmanager
+def _image(ioctx: Ioctx, name: str, snapshot: str | None, *, read_only: bool) -> Iterator[Image]:
+    image = Image(ioctx, name, snapshot, read_only=read_only)
+    try:
+        yield image
+    finally:
+        image.close()
+
+
+def all_of(cluster: Cluster, pool: str) -> list[VolumeInfo]:
+    """Return all volumes of a pool: a handful of requests for each, many at the same time."""
+    ioctx = cluster.pool(pool)
+
+    def look(name: str) -> VolumeInfo | None:
+        try:
+            return info(cluster, pool, name)
+        except ObjectMissing:  # deleted meanwhile
+            return None
+
+    with ceph_errors(f"Ceph's pool {pool}"):
+        volumes = [name for name in RBD().list(ioctx) if not names.is_leftover(name)]
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        return [found for found in threads.map(look, volumes) if found is not None]
+
+
+def info(cluster: Cluster, pool: str, name: str) -> VolumeInfo:
+    """Return one volume."""
+    with opened(cluster, pool, name, read_only=True) as image:
+        size = image.size()
+        used = 0
+
+        def count(_offset: int, length: int, exists: bool) -> None:
+            nonlocal used
+            used += length if exists else 0
+
+        # With the feature fast-diff this reads the image's object map only.
+        image.diff_iterate(0, size, None, count, include_parent=False, whole_object=True)
+        above = names.parent(image)
+        return VolumeInfo(
+            name=name,
+            size_bytes=size,
+            used_bytes=min(used, size),
+            snapshots=tuple(_snapshots(image)),
+            parent="" if above is None else above[0] if above[1].startswith(names.HIDDEN_SNAPSHOT) else "@".join(above),
+        )
+
+
+def _snapshots(image: Image) -> Iterator[Snapshot]:
+    for found in image.list_snaps():
+        if not found["name"].startswith(names.HIDDEN_SNAPSHOT):
+            yield Snapshot(
+                name=found["name"],
+                protected=image.is_protected_snap(found["name"]),
+                size_bytes=found["size"],
+                created=image.get_snap_timestamp(found["id"]).replace(tzinfo=UTC).timestamp(),
+            )
+
+
+def create(cluster: Cluster, pool: str, name: str, size_bytes: int) -> None:
+    """Create an empty volume; one of this name and size is success."""
+    ioctx = cluster.pool(pool)
+    with ceph_errors(what(pool, name)):
+        try:
+            RBD().create(ioctx, name, size_bytes, old_format=False, features=FEATURES)
+        except ImageExists:
+            pass
+        else:
+            return
+    try:
+        found = _size(cluster, pool, name)
+    except ObjectMissing:
+        # A call that was killed in the middle of its creation: the name is there, the image is not.
+        with ceph_errors(what(pool, name)):
+            RBD().remove(ioctx, name)
+            RBD().create(ioctx, name, size_bytes, old_format=False, features=FEATURES)
+        return
+    if found != size_bytes:
+        raise ObjectExists(f"{what(pool, name)} exists already, with {found} bytes, not {size_bytes}")
+
+
+def delete(cluster: Cluster, pool: str, name: str) -> None:
+    """Delete a volume with its snapshots; an absent one is success."""
+    ioctx = cluster.pool(pool)
+    try:
+        with opened(cluster, pool, name) as image:
+            id_ = image.id()
+            check_unused(holdings.get(cluster, pool, id_), name, "delete it")
+            _check_no_clones(image, name)
+            _check_no_watchers(image, name)
+    except ObjectMissing:
+        if name not in RBD().list(ioctx):
+            return
+        id_ = ""  # half made, or half deleted
+    doomed = names.doomed(id_) if id_ else name
+    with ceph_errors(what(pool, name)):
+        if id_:
+            RBD().rename(ioctx, name, doomed)
+            holdings.forget(cluster, pool, id_)
+            names.remove(cluster, pool, doomed)
+        else:
+            RBD().remove(ioctx, name)
+
+
+def resize(cluster: Cluster, pool: str, name: str, size_bytes: int) -> None:
+    """Grow a volume, also one that a guest uses: its QEMU does it then, and tells us."""
+    with opened(cluster, pool, name) as image:
+        found = image.size()
+        if size_bytes < found:
+            raise DriverError(
+                f"{what(pool, name)} has {found} bytes; it cannot shrink to {size_bytes}", retryable=False
+            )
+        if size_bytes > found:
+            image.resize(size_bytes, allow_shrink=False)
+
+
+def rename(cluster: Cluster, pool: str, name: str, new_name: str) -> None:
+    """Rename a volume that nobody uses; done already is success."""
+    ioctx = cluster.pool(pool)
+    try:
+        with opened(cluster, pool, name) as image:
+            check_unused(holdings.get(cluster, pool, image.id()), name, "rename it")
+    except ObjectMissing:
+        _size(cluster, pool, new_name)  # raises ObjectMissing too: then neither is there
+        return
+    with ceph_errors(f"{what(pool, name)} cannot be renamed to {new_name!r}"):
+        RBD().rename(ioctx, name, new_name)
+
+
+def clone(cluster: Cluster, pool: str, source: str, snapshot: str, target: str, full_copy: bool) -> None:
+    """Create ``target`` with the contents of ``source``; the same clone made by an earlier try is success."""
+    with opened(cluster, pool, source, snapshot=snapshot or None, read_only=True) as image:
+        made_from = f"{image.id()}@{snapshot}" + (" copied" if full_copy else "")
+    if _is_made_from(cluster, pool, target, made_from):
+        return
+    name = names.new()
+    try:
+        with ceph_errors(f"{what(pool, target)} cannot be made from {source}{snapshot and '@'}{snapshot}"):
+            if full_copy:
+                _copy(cluster, pool, source, snapshot, name)
+            else:
+                _share(cluster, pool, source, snapshot, name)
+            with Image(cluster.pool(pool), name) as image:
+                image.metadata_set(_MADE_FROM, made_from)
+            RBD().rename(cluster.pool(pool), name, target)
+    except DriverError as error:
+        _drop(cluster, pool, name)
+        if isinstance(error, ObjectExists) and _is_made_from(cluster, pool, target, made_from):
+            return
+        raise
+
+
+def _copy(cluster: Cluster, pool: str, source: str, snapshot: str, name: str) -> None:
+    with opened(cluster, pool, source, snapshot=snapshot or None, read_only=True) as image:
+        image.copy(cluster.pool(pool), name, features=FEATURES)
+    with Image(cluster.pool(pool), name) as image:
+        for key, _ in list(image.metadata_list()):
+            # What the source was made from is not true of the copy.
+            if key.startswith("pvc."):
+                image.metadata_remove(key)
+
+
+def _share(cluster: Cluster, pool: str, source: str, snapshot: str, name: str) -> None:
+    ioctx = cluster.pool(pool)
+    base = snapshot or names.HIDDEN_SNAPSHOT + name.rpartition(".")[2]
+    if not snapshot:
+        with opened(cluster, pool, source) as image:
+            image.create_snap(base)
+    try:
+        RBD().clone(ioctx, source, base, ioctx, name, features=FEATURES)
+    except BaseException:
+        if not snapshot:
+            names.drop_hidden(cluster, pool, source, base)
+        raise
+
+
+def _drop(cluster: Cluster, pool: str, name: str) -> None:
+    try:
+        with ceph_errors(what(pool, name)):
+            names.remove(cluster, pool, name)
+    except DriverError:
+        # It is invisible, and goes with the other leftovers.
+        return
+
+
+def _is_made_from(cluster: Cluster, pool: str, name: str, made_from: str) -> bool:
+    """Return whether the volume is such a clone, False when it does not exist; raise ObjectExists when it is another."""
+    try:
+        with opened(cluster, pool, name, read_only=True) as image:
+            try:
+                found = image.metadata_get(_MADE_FROM)
+            except KeyError:
+                found = ""
+    except ObjectMissing:
+        return False
+    if found != made_from:
+        raise ObjectExists(f"{what(pool, name)} exists already")
+    return True
+
+
+def _size(cluster: Cluster, pool: str, name: str) -> int:
+    with opened(cluster, pool, name, read_only=True) as image:
+        return image.size()
+
+
+def _check_no_clones(image: Image, name: str) -> None:
+    for found in list(image.list_snaps()):
+        image.set_snap(found["name"])
+        children = [child["image"] for child in image.list_children2()]
+        image.set_snap(None)
+        if children:
+            raise ObjectBusy(
+                f"volume {name!r}: {children[0]!r} shares its blocks"
+                + (f", as {len(children) - 1} others do" if len(children) > 1 else "")
+                + "; delete them first"
+            )
+
+
+def _check_no_watchers(image: Image, name: str) -> None:
+    # The first is ourselves.
+    others = [watcher["addr"] for watcher in image.watchers_list()]
+    if len(others) > 1:
+        raise ObjectBusy(f"volume {name!r} is open by a client at {', '.join(others)}, one of them ours")
