@@ -13,6 +13,7 @@ from pvc_core.model.errors import InvalidRequest, NotFound, Unavailable
 from pvc_core.node.console_log import MAX_BYTES, read_from, read_tail
 from pvc_core.node.service import NodeService, ServiceError, ServiceParts, read_token
 from pvc_core.node.state import NodeState
+from pvc_core.plugin.errors import DriverError, NotReady
 from pvc_core.testkit.simulator.clock import VirtualClock
 
 VM = "6f0b9a3e-8a35-4a4c-9b8a-000000000001"
@@ -70,6 +71,14 @@ class FakeLease:
         return self.held
 
 
+def _late(_arguments):
+    raise NotReady("acme: the array does not answer")
+
+
+def _full(_arguments):
+    raise DriverError("acme: the array is full")
+
+
 @pytest.fixture
 def site(tmp_path):
     token = tmp_path / "token"
@@ -82,11 +91,48 @@ def site(tmp_path):
         state=NodeState(VirtualClock(), lambda: None),
         console_directory=tmp_path,
         token_file=token,
+        queries={"acme.echo": lambda arguments: {"got": arguments}, "acme.late": _late, "acme.full": _full},
     )
     service = NodeService(parts, "127.0.0.1", 0, poll_s=0.01)
     service.start()
     yield service, parts
     service.stop()
+
+
+def post(service, path, body, token="secret", headers=()):
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
+    try:
+        connection.request("POST", path, body=body, headers={"Authorization": f"Bearer {token}", **dict(headers)})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+def test_a_plugin_answers_a_query_with_its_arguments(client):
+    assert client.query("acme.echo", {"disk": "sda", "sizes": [1, 2]}) == {"got": {"disk": "sda", "sizes": [1, 2]}}
+
+
+def test_an_unknown_query_names_those_there_are(client):
+    with pytest.raises(NotFound, match=r"no plugin of this node answers 'acme.other'; known: acme.echo, acme.full"):
+        client.query("acme.other", {})
+
+
+def test_what_a_plugin_says_is_wrong_reaches_who_asked(site, client):
+    with pytest.raises(ServiceRefused, match="node hv1 refused: acme: the array is full"):
+        client.query("acme.full", {})
+    assert post(site[0], "/v1/query/acme.late", b"{}") == (503, {"error": "acme: the array does not answer"})
+
+
+@pytest.mark.parametrize("body", [b"[1]", b"not JSON", b"{" + b" " * 70_000 + b"}"])
+def test_arguments_that_are_no_small_object_are_refused(site, body):
+    status, answer = post(site[0], "/v1/query/acme.echo", body)
+    assert (status, "object" in answer["error"]) == (400, True)
+
+
+def test_a_query_needs_the_token(site):
+    assert post(site[0], "/v1/query/acme.echo", b"{}", token="wrong")[0] == 401
+    assert post(site[0], "/v1/elsewhere", b"{}")[0] == 404
 
 
 @pytest.fixture

@@ -331,6 +331,8 @@ def test_role_services_and_tasks_are_supervised(site, load):
             def role_services(self): return [Address()]
             @hookimpl
             def task_runners(self): return {"a.job": job}
+            @hookimpl
+            def queries(self): return {"a.size": lambda arguments: 3 * arguments["disks"]}
         """,
     )
     registry = load("a")
@@ -341,6 +343,10 @@ def test_role_services_and_tasks_are_supervised(site, load):
         service.acquire(3)
     with pytest.raises(NotReady, match=r"^a.role_service\(address\).relinquish: it is gone"):
         service.relinquish()
+    [queries] = registry.collect("queries")
+    assert queries["a.size"]({"disks": 2}) == 6
+    with pytest.raises(DriverError, match=r"^a.a.size: unexpected KeyError: 'disks'"):
+        queries["a.size"]({})
     [runners] = registry.collect("task_runners")
     task = Task(id="1", kind="a.job", node="node1")
     with pytest.raises(DriverError, match=r"^a.task a.job: unexpected KeyError"):

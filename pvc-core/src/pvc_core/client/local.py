@@ -57,6 +57,25 @@ class Client:
         found = lookup(operation)
         return found.run(self.ops, decode_request(found.request, arguments, operation))
 
+    def ask(self, query: str, /, node: str = "", **arguments: Any) -> Any:
+        """Ask a plugin on a node (empty: any live one that has the plugin) and return its answer.
+
+        Raises NotFound, Unavailable, and what the plugin says.
+        """
+        return self.service(node or self._node_with(query.partition(".")[0])).query(query, arguments)
+
+    def _node_with(self, plugin: str) -> str:
+        states = {
+            name: status.state
+            for name, facts in read_nodes(self.store).items()
+            if facts.alive and facts.status is not None
+            for status in facts.status.plugins
+            if status.name == plugin
+        }
+        if not states:
+            raise Unavailable(f"no live node has the plugin {plugin!r}: see `pvc plugin list`")
+        return min(states, key=lambda name: (states[name] != "healthy", name))
+
     def service(self, node: str) -> "ServiceClient":
         """Return a client for the service of a node.  Raises NotFound, Unavailable when the node is not alive."""
         # http.client costs 20 ms: only consoles and logs pay for it.
@@ -67,7 +86,7 @@ class Client:
             raise not_found("node", node, nodes)
         facts = nodes[node]
         if not facts.alive or facts.status is None:
-            raise Unavailable(f"node {node} is not alive, and consoles and their logs can only be read there")
+            raise Unavailable(f"node {node} is not alive, and this can only be read there")
         port = facts.status.service_port or self._service.port
         return ServiceClient(node, facts.status.address, port, self._service.token_file)
 

@@ -4,15 +4,17 @@ import contextlib
 import http.client
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from pvc_core.model.errors import InvalidRequest, NotFound, PvcError, Unavailable
 
 _TIMEOUT_S: Final = 5.0
+_QUERY_S: Final = 25.0
+"""For what plugins answer, who have 20 s for it."""
 _MAX_HEAD: Final = 64 * 1024
 
 
@@ -36,13 +38,25 @@ class ServiceClient:
     def __init__(self, node: str, address: str, port: int, token_file: str) -> None:
         if not token_file:
             raise InvalidRequest(
-                "consoles and logs are read through the nodes' service, which is off here: "
+                "this is read through the nodes' service, which is off here: "
                 "set service.token_file in the configuration"
             )
         self.node = node
         self._address = address
         self._port = port
         self._token_file = token_file
+
+    def query(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """Return what a plugin of the node answers.  Raises NotFound (no such query), ServiceRefused, Unavailable."""
+        connection = http.client.HTTPConnection(self._address, self._port, timeout=_QUERY_S)
+        with contextlib.closing(connection), self._reaching():
+            headers = {**self._headers(), "Content-Type": "application/json"}
+            connection.request("POST", f"/v1/query/{name}", body=msgspec.json.encode(arguments), headers=headers)
+            answer = connection.getresponse()
+            body = answer.read()
+            if answer.status != http.client.OK:
+                raise self._refusal(answer.status, body)
+            return msgspec.json.decode(body)
 
     def console_log(self, vm: str, *, offset: int = 0, limit: int = 1 << 20) -> LogPart:
         """Return up to ``limit`` bytes of the log from ``offset`` on; no bytes at its end."""

@@ -7,6 +7,8 @@ HTTP/1.1, one request per connection:
 ``GET /v1/vm/<id>/console.log?tail=LINES``             its last lines
 ``GET /v1/vm/<id>/console`` (Upgrade: pvc-console)     101, then the serial console's bytes both ways
 
+``POST /v1/query/<name>``                              what a plugin answers to a JSON object of arguments
+
 All but the first need ``Authorization: Bearer <token>``; the token is the content of a file that only its owner
 can read, looked at with each request, so that it can be changed while the daemon runs.
 """
@@ -20,16 +22,21 @@ import socket
 import sys
 import threading
 import urllib.parse
+from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from pvc_core.hypervisor.api import Console, Hypervisor, HypervisorError, HypervisorUnavailable
 from pvc_core.model.errors import PvcError
 from pvc_core.node.console_log import MAX_BYTES, LogPart, read_from, read_tail
 from pvc_core.node.lease import NodeLease
 from pvc_core.node.state import NodeState
+from pvc_core.plugin.errors import CircuitOpen, DeadlineExceeded, NotReady
+from pvc_core.plugin.specs.lifecycle import Query
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +44,7 @@ _VM: Final = re.compile(r"^[0-9A-Za-z][0-9A-Za-z-]{0,63}$")
 _REQUEST_S: Final = 15.0
 """A client that takes longer to send its request, or to take the answer, is dropped."""
 _CONNECTIONS: Final = 64
+_MAX_ARGUMENTS: Final = 64 * 1024
 _DEFAULT_LIMIT: Final = 64 * 1024
 
 
@@ -53,6 +61,7 @@ class ServiceParts(NamedTuple):
     state: NodeState
     console_directory: Path
     token_file: Path
+    queries: Mapping[str, Query] = {}
 
 
 def read_token(path: Path) -> str:
@@ -174,6 +183,17 @@ class _Request(BaseHTTPRequestHandler):
             case _:
                 self._error(HTTPStatus.NOT_FOUND, f"there is nothing at {target.path}")
 
+    def do_POST(self) -> None:
+        self.close_connection = True
+        if not self._authorized():
+            return
+        target = urllib.parse.urlsplit(self.path)
+        match target.path.strip("/").split("/"):
+            case ["v1", "query", name]:
+                self._query(name)
+            case _:
+                self._error(HTTPStatus.NOT_FOUND, f"there is nothing at {target.path}")
+
     def log_message(self, format: str, *args: Any) -> None:
         log.debug("service-request client=%s said=%r", self.client_address[0], format % args)
 
@@ -227,6 +247,32 @@ class _Request(BaseHTTPRequestHandler):
         else:
             kind = "application/octet-stream"
             self._answer(HTTPStatus.OK, part.data, kind, {"X-Next-Offset": str(part.next_offset)})
+
+    def _query(self, name: str) -> None:
+        query = self.server.parts.queries.get(name)
+        if query is None:
+            known = ", ".join(sorted(self.server.parts.queries)) or "none"
+            self._error(HTTPStatus.NOT_FOUND, f"no plugin of this node answers {name!r}; known: {known}")
+            return
+        try:
+            body = msgspec.json.encode(query(self._arguments()))
+        except ValueError as error:
+            self._error(HTTPStatus.BAD_REQUEST, str(error))
+        except (NotReady, DeadlineExceeded, CircuitOpen) as error:
+            self._error(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+        except PvcError as error:
+            self._error(HTTPStatus.CONFLICT, str(error))
+        else:
+            self._answer(HTTPStatus.OK, body, "application/json")
+
+    def _arguments(self) -> dict[str, Any]:
+        length = self.headers.get("Content-Length", "0")
+        if not length.isascii() or not length.isdigit() or int(length) > _MAX_ARGUMENTS:
+            raise ValueError(f"arguments are an object of up to {_MAX_ARGUMENTS} bytes, with a Content-Length")
+        try:
+            return msgspec.json.decode(self.rfile.read(int(length)) or b"{}", type=dict[str, Any])
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"the arguments are no JSON object: {error}") from error
 
     # --- the console --------------------------------------------------------------------------------
 

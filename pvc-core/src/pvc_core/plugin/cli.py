@@ -68,6 +68,12 @@ class Client(Protocol):
         Raises PvcError: InvalidRequest for arguments that are wrong, NotFound, Conflict, Unavailable, ...
         """
 
+    def ask(self, query: str, /, node: str = "", **arguments: Any) -> Any:
+        """Ask the plugin on a node (empty: on any live one that has it) for what its hook ``queries`` answers.
+
+        Raises PvcError: NotFound, Unavailable, and what the plugin says.
+        """
+
 
 class Session(Protocol):
     """One call of ``pvc``: the object that the CLI has put into click's outermost context."""

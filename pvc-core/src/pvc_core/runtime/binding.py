@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from pvc_core.model.task import Task
 from pvc_core.plugin.specs.fencing import FenceDriver
-from pvc_core.plugin.specs.lifecycle import RoleService, TaskRunner
+from pvc_core.plugin.specs.lifecycle import Query, RoleService, TaskRunner
 from pvc_core.plugin.specs.network import NetworkDriver
 from pvc_core.plugin.specs.scheduling import SelectorDriver
 from pvc_core.plugin.specs.storage import Progress, StorageDriver
-from pvc_core.runtime.hooks import ROLE_SERVICE_S, hook_names, hooks
+from pvc_core.runtime.hooks import QUERY_S, ROLE_SERVICE_S, hook_names, hooks
 from pvc_core.runtime.unit import Unit
 
 
@@ -97,6 +97,15 @@ class BoundRoleService(RoleService):
         """End the service; raises DriverError."""
         what = f"role_service({self.name}).relinquish"
         self._unit.run(what, self._service.relinquish, ROLE_SERVICE_S, f"role {self.name}")
+
+
+def bound_query(unit: Unit, name: str, query: Query) -> Query:
+    """Return a plugin's query with its deadline, in the plugin's threads, and its exceptions mapped."""
+
+    def answer(arguments: dict[str, Any]) -> Any:
+        return unit.run(name, lambda: query(arguments), QUERY_S, f"query {name}")
+
+    return answer
 
 
 def bound_task_runner(unit: Unit, kind: str, runner: TaskRunner) -> TaskRunner:

@@ -23,6 +23,7 @@ Lane = Literal["work", "long", "told"]
 TASK_S: Final = 86400.0
 """Deadline of hooks that run inside a task: the task's own time limit ends them before, through ``progress``."""
 ROLE_SERVICE_S: Final = 30.0
+QUERY_S: Final = 20.0
 LOAD_S: Final = 30.0
 """Deadline of each step of loading a plugin: import, constructor."""
 SLOW_S: Final = 10.0
@@ -88,6 +89,7 @@ DEADLINES: Final[dict[str, float]] = {
     "node_weight": 1,
     "role_services": 10,
     "task_runners": 10,
+    "queries": 10,
     "resource_kinds": 10,
     "resource_reconcile": 60,
     "health_checks": 10,

@@ -37,6 +37,7 @@ _FAILURES: Final = {
     "node_filter": "Counts as a reason against the node.",
     "node_weight": "Counts as no answer.",
     "role_services": "The primary runs none of this plugin's services; the node gets a condition that names it.",
+    "queries": "This plugin's queries are answered as unknown ones.",
     "task_runners": "This plugin's tasks fail as of an unknown kind.",
     "resource_reconcile": "Not done: it is tried again with back-off.",
 }

@@ -18,7 +18,7 @@ from pvc_core.plugin.specs.fencing import FenceDriver
 from pvc_core.plugin.specs.network import NetworkDriver
 from pvc_core.plugin.specs.scheduling import SelectorDriver
 from pvc_core.plugin.specs.storage import Cancelled, StorageDriver
-from pvc_core.runtime.binding import BINDINGS, BoundRoleService, bound_task_runner
+from pvc_core.runtime.binding import BINDINGS, BoundRoleService, bound_query, bound_task_runner
 from pvc_core.runtime.events import EventThread
 from pvc_core.runtime.hooks import hooks
 from pvc_core.runtime.status import Plugin, plugin_status, why_absent
@@ -240,6 +240,8 @@ def _prefixed(unit: Unit, hook: str) -> str:
 def _supervised(unit: Unit, hook: str, answer: Any) -> Any:
     if hook == "role_services":
         return [BoundRoleService(unit, service) for service in answer]
+    if hook == "queries":
+        return {name: bound_query(unit, name, query) for name, query in answer.items()}
     if hook == "task_runners":
         return {kind: bound_task_runner(unit, kind, runner) for kind, runner in answer.items()}
     return answer

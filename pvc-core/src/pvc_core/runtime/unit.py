@@ -9,7 +9,7 @@ import logging
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar, cast
 
 from pvc_core.model.errors import InvalidRequest, PvcError
 from pvc_core.plugin.errors import (
@@ -28,6 +28,7 @@ from pvc_core.runtime.hooks import SLOW_S, Hook, Lane, deadline_of
 from pvc_core.runtime.manifests import describe
 from pvc_core.runtime.trace import redacted, redacted_arguments
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 trace_log = logging.getLogger("pvc.trace")
 
@@ -151,7 +152,7 @@ class Unit:
             self.fail(outcome.error, hook)
         return outcome.value
 
-    def run(self, what: str, function: Callable[[], Any], deadline_s: float, lane: str) -> None:
+    def run(self, what: str, function: Callable[[], T], deadline_s: float, lane: str) -> T:
         """Run something of the plugin that is not a hook, such as a role service; raises DriverError."""
         try:
             outcome = self.bulkhead(lane).run(function, deadline_s)
@@ -163,6 +164,7 @@ class Unit:
         self._count(what, outcome.error)
         if outcome.error is not None:
             self.fail(outcome.error, what)
+        return cast("T", outcome.value)
 
     def fail(self, error: BaseException, hook: str) -> NoReturn:
         """Raise what an exception of the plugin becomes: DriverError, or Cancelled."""

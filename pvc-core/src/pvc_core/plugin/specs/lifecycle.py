@@ -37,6 +37,13 @@ TaskRunner = Callable[[Task, Progress], dict[str, str | int | float | bool | Non
 """Runs a task in a thread of its own; returns its result, raises PvcError, or Cancelled when told to stop."""
 
 
+Query = Callable[[dict[str, Any]], Any]
+"""Answers a command that asks a node for what only it can see: arguments by name -> a value that JSON has.
+
+Runs in the plugin's own threads with a deadline of 20 s; raises PvcError.  It changes nothing.
+"""
+
+
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """One figure with labels, in base units."""
 
@@ -61,6 +68,11 @@ class CollectHooks:
     @hookspec
     def task_runners(self) -> dict[str, TaskRunner]:
         """Return kind -> runner of the plugin's own tasks.  Called once, at start."""
+        return {}
+
+    @hookspec
+    def queries(self) -> dict[str, Query]:
+        """Return name -> what answers it: ``<plugin>.<what>``, as in ``Client.ask`` of commands.  Called once, at start."""
         return {}
 
     @hookspec
