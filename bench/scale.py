@@ -31,7 +31,7 @@ from pvc_core.model.node import (
     PluginStatus,
 )
 from pvc_core.model.storage import PoolSpec, VolumeSpec, VolumeState, VolumeStatus
-from pvc_core.model.vm import Disk, Nic, Tag, VmClaim, VmSpec, VmState, VmStatus, hardware
+from pvc_core.model.vm import Disk, Nic, Tag, VmClaim, VmSpec, VmState, VmStatus, started_with
 from pvc_core.ops.context import Ops
 from pvc_core.ops.snapshot import read_cluster
 from pvc_core.ops.vm_define import vm_define
@@ -97,8 +97,8 @@ def virtual_machine(vm: str, number: int, node: str, pool: PoolSpec, network: Ne
         state=VmState.RUNNING,
         node=node,
         observed_generation=1,
-        running_hardware=hardware(spec),
         accelerator="kvm",
+        **started_with(spec),
     )
     volume = VolumeSpec(id=vm, name=name, pool="ssd", size_bytes=20 << 30, node=node)
     yield create(keys.vm_spec(vm), spec)

@@ -277,6 +277,30 @@ def cluster(sandbox: Any, eventually: Callable[..., Any]) -> Iterator[Cluster]:
     made.close()
 
 
+@pytest.fixture(scope="session")
+def ceph_cluster(ceph_sandbox: Any, eventually: Callable[..., Any]) -> Iterator[Cluster]:
+    """Return a cluster whose pool is on Ceph, with the same names as in ``cluster``."""
+    from pvc_core.testkit.guest import guest_image
+
+    made = Cluster(ceph_sandbox, eventually)
+    (ceph_sandbox.shared / "heeding.raw").write_bytes(guest_image())
+    (ceph_sandbox.shared / "deaf.raw").write_bytes(guest_image(deaf=True))
+    if POOL not in {row["name"] for row in made.pvc.json("storage", "pool", "list")}:
+        made.pvc("storage", "pool", "add", POOL, "-d", "ceph-rbd", "-p", "pgs=8")
+    if NETWORK not in {row["name"] for row in made.pvc.json("network", "list")}:
+        made.pvc("network", "add", NETWORK, "-d", "bridge", "-p", "device=guest0")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def ceph_guests(ceph_cluster: Cluster, tmp_path: Any, request: pytest.FixtureRequest) -> Iterator[Guests]:
+    """Return a maker of guests on Ceph that last as long as the test."""
+    made = Guests(ceph_cluster, tmp_path, _prefix(request))
+    yield made
+    made.remove()
+
+
 @pytest.fixture(scope="module")
 def module_guests(
     cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest

@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 import uuid
+from xml.etree import ElementTree as ET
 
 import msgspec
 import pytest
@@ -19,9 +20,11 @@ from pvc_core.hypervisor.api import (
     JobState,
     MigrationOptions,
 )
+from pvc_core.hypervisor.domainxml import limits_of, render_disk, render_scsi_controller
 from pvc_core.hypervisor.kvmprobe import BOOT_IMAGE, probe_xml
 from pvc_core.hypervisor.libvirt import LibvirtHypervisor
-from pvc_core.model.vm import DirectKernel, Disk, Nic, VmSpec
+from pvc_core.model.disk import Disk, DiskLimits
+from pvc_core.model.vm import DirectKernel, Nic, VmSpec
 from pvc_core.plugin.process import run
 from pvc_core.plugin.specs.network import NicSource
 from pvc_core.plugin.specs.storage import DiskSource
@@ -68,7 +71,7 @@ class _Bench:
         self.nowhere_address = hosts[0].layout.cluster_address(200)
 
     def connect(self, number, accelerator="tcg", **settings):
-        settings = {"run_directory": str(self.run_directory(number)), "detach_s": 1.0, "keepalive_s": 1} | settings
+        settings = {"run_directory": str(self.run_directory(number)), "keepalive_s": 1} | settings
         connection = LibvirtHypervisor(self.hosts[number].uri, accelerator=accelerator, **settings)
         self.connections.append(connection)
         return connection
@@ -100,6 +103,16 @@ class _Bench:
 
     def console_log(self, vm):
         return str(self.log(vm))
+
+    def spare_disk(self, volume, target):
+        return _disk_xml(self.image(f"{target}.raw"), target, volume)
+
+    def keeps_devices(self, vm):
+        """A boot sector handles no ACPI event for a device: it keeps all of them."""
+
+    def limits(self, vm, target):
+        xml = ET.fromstring(_virsh(self.hosts[0], "dumpxml", vm))
+        return limits_of(xml.find(f"devices/disk/target[@dev='{target}']/.."))
 
     def booted(self, vm):
         eventually(lambda: GUEST_UP in self.log(vm).read_text(errors="replace"), "the guest to boot", within_s=60)
@@ -205,11 +218,17 @@ def _linux_plan(vm, image, **changes):
     return msgspec.structs.replace(plan, vm=msgspec.structs.replace(plan.vm, direct_kernel=kernel, **changes))
 
 
-def _disk_xml(image, target):
-    return (
-        f"<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{image}'/>"
-        f"<target dev='{target}' bus='virtio'/></disk>"
-    )
+def _disk_xml(image, target, volume="p/more", bus="virtio"):
+    source = DiskSource(type="file", source_xml=f"<source file='{image}'/>")
+    pool, _, name = volume.partition("/")
+    return ET.tostring(render_disk(Disk(pool=pool, volume=name, bus=bus), source, target, bus), encoding="unicode")
+
+
+UNPLUG = "<disk><target dev='vdb'/></disk>"
+
+
+def _targets(hypervisor, vm):
+    return [disk.target for disk in hypervisor.domain(vm).disks]
 
 
 # libvirtd and hosts in trouble.
@@ -394,7 +413,7 @@ def test_every_bus_and_a_bridge_start_and_take_more_devices(bench, vm):
     bench.hosts[0].exec(["ip", "link", "add", "brtest", "type", "bridge"])
     buses = ("virtio", "virtio", "scsi", "scsi", "sata", "ide", "usb")
     disks = tuple(Disk(pool="p", volume=f"v{i}", bus=bus, discard=bool(i % 2)) for i, bus in enumerate(buses))
-    images = [bench.image(f"v{i}.raw") for i in range(len(buses) + 3)]
+    images = [bench.image(f"v{i}.raw") for i in range(len(buses) + 4)]
     models = ("virtio", "e1000", "e1000e", "rtl8139")
     nics = tuple(Nic(network="n", mac=f"52:54:00:00:00:0{i}", model=m, link_up=i != 1) for i, m in enumerate(models))
     spec = VmSpec(id=vm, name="web", memory_mib=64, vcpus=2, vnc=True, disks=disks, nics=nics, cpu_model="qemu64")
@@ -405,13 +424,40 @@ def test_every_bus_and_a_bridge_start_and_take_more_devices(bench, vm):
     )
     bench.here.start(plan)
     assert re.fullmatch(r".+:59\d\d", bench.here.domain(vm).vnc)
-    for image, target in zip(images[len(buses) :], ("vdc", "vdd", "vde"), strict=True):
-        bench.here.attach_device(vm, _disk_xml(image, target))
-    image = images[-1]
-    bench.here.resize_disk(vm, len(buses) + 2, 3 << 20)
-    assert image.stat().st_size == 3 << 20
-    bench.here.resize_disk(vm, 0, 2 << 20)
+    plugged = (("vdc", "virtio"), ("vdd", "virtio"), ("sdf", "scsi"), ("sdg", "usb"))
+    for image, (target, bus) in zip(images[len(buses) :], plugged, strict=True):
+        bench.here.attach_device(vm, _disk_xml(image, target, f"p/{target}", bus))
+    assert [disk.volume for disk in bench.here.domain(vm).disks] == [
+        *(f"p/v{i}" for i in range(len(buses))),
+        *(f"p/{target}" for target, _ in plugged),
+    ]
+    assert bench.here.domain(vm).controllers == {"scsi", "usb"}
+    bench.here.resize_disk(vm, "vdd", 3 << 20)
+    assert images[len(buses) + 1].stat().st_size == 3 << 20
+    bench.here.resize_disk(vm, "vda", 2 << 20)
     assert images[0].stat().st_size == 2 << 20
+
+
+def test_a_scsi_disk_is_plugged_into_a_guest_that_had_no_controller_and_goes_where_it_goes(bench, vm):
+    bench.here.start(bench.plan(vm, "web"))
+    bench.booted(vm)
+    bench.here.attach_device(vm, ET.tostring(render_scsi_controller(), encoding="unicode"))
+    bench.here.attach_device(vm, _disk_xml(bench.image("s.raw"), "sda", "p/s", "scsi"))
+    xml = ET.fromstring(_virsh(bench.hosts[0], "dumpxml", vm))
+    assert [c.get("model") for c in xml.iterfind("devices/controller[@type='scsi']")] == ["virtio-scsi"]
+    assert xml.find("devices/disk/target[@dev='sda']/../driver").get("discard") == "unmap"
+    bench.here.migrate(vm, bench.to(vm, unsafe=True))
+    bench.until(lambda: bench.here.domain(vm) is None, "the guest to leave")
+    assert bench.there.domain(vm).controllers == {"scsi"}
+    assert [disk.volume for disk in bench.there.domain(vm).disks][1:] == ["p/s"]
+
+
+def test_a_guest_starts_with_the_limits_of_its_disk(bench, vm):
+    plan = bench.plan(vm, "web")
+    limits = DiskLimits(iops=100, iops_burst=500, write_bandwidth=1 << 20)
+    disks = tuple(msgspec.structs.replace(disk, limits=limits) for disk in plan.vm.disks)
+    bench.here.start(msgspec.structs.replace(plan, vm=msgspec.structs.replace(plan.vm, disks=disks)))
+    assert bench.limits(vm, "vda") == limits
 
 
 def test_an_overlay_is_part_of_the_domain(bench, vm):
@@ -446,33 +492,24 @@ def test_what_is_typed_reaches_the_guest_and_comes_back(bench, vm):
         console.write(b"x")
 
 
-def test_a_device_that_the_guest_keeps_is_reported(bench, vm):
-    bench.here.start(bench.plan(vm, "web"))
-    bench.booted(vm)
-    xml = _disk_xml(bench.image("more.raw"), "vdb")
-    bench.here.attach_device(vm, xml)
-    with pytest.raises(HypervisorError, match="did not let go"):
-        bench.here.detach_device(vm, xml)
-
-
 def test_linux_boots_gives_a_disk_back_and_shuts_down(bench, vm):
     image = bench.image("linux.raw")
     bench.here.start(_linux_plan(vm, image))
     log = image.with_suffix(".log")
     eventually(lambda: LINUX_UP in log.read_text(errors="replace"), "Linux to boot", within_s=90)
     assert bench.here.usage()[vm].memory_used_mib > 0
-    xml = _disk_xml(bench.image("more.raw"), "vdb")
-    bench.here.attach_device(vm, xml)
-    patient = bench.connect(0, detach_s=30.0)
-    bench.until(lambda: _gives_back(patient, vm, xml), "Linux to give the disk back")
+    bench.here.attach_device(vm, _disk_xml(bench.image("more.raw"), "vdb"))
+    other = bench.connect(0)
+    assert _targets(other, vm) == ["vda", "vdb"]
+    told = []
+    bench.here.watch(told.append)
+    bench.here.detach_device(vm, UNPLUG)
+    # Both connections learn it by libvirt's event, also the one that did not ask.
+    bench.until(lambda: _targets(bench.here, vm) == _targets(other, vm) == ["vda"], "Linux to give the disk back")
+    assert vm in told
     bench.here.shutdown(vm)
     bench.until(lambda: bench.here.domain(vm) is None, "Linux to shut down")
     assert bench.here.exit_reason(vm) is ExitReason.SHUTDOWN
-
-
-def _gives_back(hypervisor, vm, xml):
-    hypervisor.detach_device(vm, xml)
-    return True
 
 
 def test_the_load_of_a_busy_guest_is_seen(bench, vm):

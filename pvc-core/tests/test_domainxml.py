@@ -1,26 +1,30 @@
 """A VM as libvirt domain XML, and back."""
 
+import re
 import uuid
 from xml.etree import ElementTree as ET
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pvc_core.hypervisor.api import DomainPlan, HypervisorError
-from pvc_core.hypervisor.domaininfo import device_key, has_device, read_domain
+from pvc_core.hypervisor.domaininfo import device_key, find_device, read_domain
 from pvc_core.hypervisor.domainxml import (
     DEFAULT_CPU,
     SPARE_PORTS,
     Origin,
-    disk_targets,
+    disk_alias,
     domain_name,
     newest_common_machine,
     render,
     render_disk,
     render_nic,
+    volume_of,
 )
 from pvc_core.hypervisor.xmlimport import vm_from_xml
+from pvc_core.model.disk import DiskLimits, disk_target, disk_targets
 from pvc_core.model.errors import InvalidRequest
 from pvc_core.model.vm import DirectKernel, Disk, Nic, VmSpec
 from pvc_core.plugin.specs.network import NicSource
@@ -114,19 +118,19 @@ def test_disks_are_assembled_from_driver_and_spec():
 
 def test_disk_targets_count_per_prefix_and_boot_in_order():
     vm = spec(disks=disks("virtio", "scsi", "sata", "virtio", "ide", "usb"))
-    assert disk_targets(vm) == ["vda", "sda", "sdb", "vdb", "sdc", "sdd"]
+    assert disk_targets(vm.disks, vm.machine) == ["vda", "sda", "sdb", "vdb", "sdc", "sdd"]
     xml = domain(vm)
     assert [d.find("boot").get("order") for d in xml.iterfind("devices/disk")] == list("123456")
     assert xml.find("devices/controller[@type='scsi']").get("model") == "virtio-scsi"
 
 
 def test_many_disks_get_two_letters():
-    assert disk_targets(spec(disks=disks(*["virtio"] * 28)))[25:] == ["vdz", "vdaa", "vdab"]
+    assert disk_targets(disks(*["virtio"] * 28), "q35")[25:] == ["vdz", "vdaa", "vdab"]
 
 
 def test_ide_is_kept_on_a_machine_that_has_it():
     vm = spec(machine="pc", disks=disks("ide"))
-    assert disk_targets(vm) == ["hda"]
+    assert disk_targets(vm.disks, vm.machine) == ["hda"]
     assert domain(vm).find("devices/controller[@type='pci']") is None
 
 
@@ -231,7 +235,7 @@ def test_what_is_rendered_can_be_read_again():
     assert info.ours
     assert not info.probe
     assert (info.run, info.name, info.memory_mib, info.vcpus, info.accelerator) == (4, "web", 512, 2, "tcg")
-    assert info.disks == ("vda", "sda", "vdb")
+    assert [disk.target for disk in info.disks] == ["vda", "sda", "vdb"]
     assert (info.boot_id, info.started_s) == ("b1", 12.5)
     assert info.vnc == ""
 
@@ -257,8 +261,87 @@ def test_foreign_domain_is_not_ours():
 
 def test_disks_plugged_later_follow_those_of_the_definition():
     text = render(DomainPlan(vm=spec(disks=disks("virtio", "sata")), disks=(FILE,) * 2, nics=()), "kvm")
-    later = text.replace("</devices>", "<disk device='disk'><target dev='vdb'/></disk></devices>")
-    assert read_domain(later, 1).disks == ("vda", "sda", "vdb")
+    plugged = f"<disk device='disk'><target dev='vdb' bus='virtio'/><alias name='{disk_alias('p/later')}'/></disk>"
+    later = read_domain(text.replace("<devices>", f"<devices>{plugged}"), 1).disks
+    assert [(d.target, d.bus, d.volume) for d in later] == [
+        ("vda", "virtio", "p/v0"),
+        ("sda", "sata", "p/v1"),
+        ("vdb", "virtio", "p/later"),
+    ]
+
+
+def test_a_disk_that_does_not_say_which_it_is_is_told_from_those_of_the_overlay():
+    text = render(DomainPlan(vm=spec(disks=disks("virtio")), disks=(FILE,), nics=()), "kvm")
+    older = text.replace(disk_alias("p/v0"), "virtio-disk0")
+    overlaid = older.replace("</devices>", "<disk device='cdrom'><target dev='sda' bus='sata'/></disk></devices>")
+    assert [(d.target, d.volume) for d in read_domain(overlaid, 1).disks] == [("vda", None), ("sda", "")]
+
+
+@given(st.text(alphabet="abcXYZ019._-", min_size=1), st.text(alphabet="abcXYZ019._-", min_size=1))
+def test_the_alias_of_a_disk_names_its_volume_in_letters_that_libvirt_takes(pool, volume):
+    alias = disk_alias(f"{pool}/{volume}")
+    assert re.fullmatch(r"ua-[A-Za-z0-9_-]+", alias)
+    assert volume_of(alias) == f"{pool}/{volume}"
+    assert volume_of("virtio-disk0") is None
+
+
+@pytest.mark.parametrize(
+    ("disk_buses", "vnc", "controllers"),
+    [
+        ((), False, set()),
+        (("virtio", "scsi"), False, {"scsi"}),
+        (("usb",), False, {"usb"}),
+        (("virtio",), True, {"usb"}),
+    ],
+)
+def test_a_domain_says_which_controllers_for_disks_it_has(disk_buses, vnc, controllers):
+    vm = spec(disks=disks(*disk_buses), vnc=vnc)
+    info = read_domain(render(DomainPlan(vm=vm, disks=(FILE,) * len(disk_buses), nics=()), "kvm"), 1)
+    assert info.controllers == controllers
+
+
+def test_the_next_disk_gets_the_first_free_name():
+    assert disk_target("virtio", ["vda", "vdc", "sda"]) == "vdb"
+    assert disk_target("scsi", ["vda", "sda", "sdb"]) == "sdc"
+
+
+def test_scsi_is_virtio_scsi_and_discards():
+    xml = domain(spec(disks=disks("scsi")))
+    assert xml.find("devices/controller[@type='scsi']").attrib == {"type": "scsi", "index": "0", "model": "virtio-scsi"}
+    assert xml.find("devices/disk/driver").get("discard") == "unmap"
+
+
+def test_limits_are_rendered_where_there_are_any():
+    assert domain(spec(disks=disks("virtio"))).find("devices/disk/iotune") is None
+    limits = DiskLimits(iops=300, iops_burst=900, read_bandwidth=1 << 20)
+    found = domain(spec(disks=disks("virtio", limits=limits))).find("devices/disk/iotune")
+    assert {limit.tag: limit.text for limit in found} == {
+        "total_iops_sec": "300",
+        "total_iops_sec_max": "900",
+        "read_bytes_sec": str(1 << 20),
+    }
+
+
+@pytest.mark.parametrize(
+    ("limits", "problem"),
+    [
+        ({"iops": 1, "read_iops": 1}, "limit iops is that of reading and writing together: it excludes read_iops"),
+        (
+            {"bandwidth": 1, "write_bandwidth": 1},
+            "limit bandwidth is that of reading and writing together: it excludes",
+        ),
+        ({"iops_burst": 5}, "limit iops_burst needs a limit iops"),
+        (
+            {"read_bandwidth": 10, "read_bandwidth_burst": 5},
+            "limit read_bandwidth_burst is 5, less than read_bandwidth",
+        ),
+        ({"iops": 1, "read_bandwidth": 1, "write_bandwidth": 2, "write_bandwidth_burst": 2}, ""),
+    ],
+)
+def test_limits_that_contradict_each_other_are_named(limits, problem):
+    found = DiskLimits(**limits).problem()
+    assert found.startswith(problem)
+    assert bool(found) == bool(problem)
 
 
 def test_devices_are_told_apart():
@@ -268,8 +351,8 @@ def test_devices_are_told_apart():
     assert device_key(nic) == ("interface", "mac@address", "52:54:00:00:00:00")
     assert device_key("<rng/>") is None
     xml = render(DomainPlan(vm=spec(disks=disks("virtio"), nics=nics("virtio")), disks=(FILE,), nics=(BRIDGE,)), "kvm")
-    assert not has_device(xml, device_key(disk))
-    assert has_device(xml, device_key(nic))
+    assert find_device(xml, device_key(disk)) is None
+    assert find_device(xml, device_key(nic)).find("mac").get("address") == "52:54:00:00:00:00"
 
 
 @pytest.mark.parametrize(
@@ -297,6 +380,7 @@ any_disk = st.builds(
     read_only=st.booleans(),
     cache=st.sampled_from(["none", "writeback", "directsync"]),
     discard=st.booleans(),
+    limits=st.sampled_from([DiskLimits(), DiskLimits(iops=100, iops_burst=200), DiskLimits(read_bandwidth=1 << 20)]),
 )
 any_nic = st.builds(
     Nic,
@@ -341,7 +425,9 @@ def test_import_of_what_was_rendered_gives_the_same_vm(vm, accelerator):
         vm.vcpus,
     )
     assert fields["disks"] == [
-        {f: getattr(d, f) for f in ("pool", "volume", "bus", "read_only", "cache", "discard")} for d in vm.disks
+        {f: getattr(d, f) for f in ("pool", "volume", "bus", "read_only", "cache", "discard")}
+        | ({"limits": msgspec.to_builtins(d.limits)} if d.limits != DiskLimits() else {})
+        for d in vm.disks
     ]
     assert fields["nics"] == [{f: getattr(n, f) for f in ("network", "mac", "model", "link_up")} for n in vm.nics]
     assert fields.get("firmware", "bios") == vm.firmware

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pvc_core.hypervisor.api import DomainState, ExitReason, HypervisorError, HypervisorUnavailable, MigrationOptions
+from pvc_core.hypervisor.domainxml import disk_alias
 from pvc_core.hypervisor.memory import MemoryWorld, Pace
 from pvc_core.testkit.contracts.hypervisor import HypervisorContract
 from pvc_core.testkit.guest import guest_plan
@@ -47,6 +48,15 @@ class _Bench:
         faults = self.world.vm_faults(vm)
         faults.ignores_acpi, faults.migration_stalls = deaf, heavy
         return guest_plan(vm, name, Path("/none.raw"))
+
+    def spare_disk(self, volume, target):
+        return f"<disk><target dev='{target}' bus='virtio'/><alias name='{disk_alias(volume)}'/></disk>"
+
+    def keeps_devices(self, vm):
+        self.world.vm_faults(vm).keeps_devices = True
+
+    def limits(self, vm, target):
+        return self.world.limits("one", vm)[target]
 
     def booted(self, vm):
         self.clock.now += self.world.pace.boot_s
@@ -249,6 +259,52 @@ def test_device_changes_fail_as_told(running):
     running.world.faults("one").device_error = "no slot"
     with pytest.raises(HypervisorError, match="no slot"):
         running.here.attach_device(VM, "<interface><mac address='52:54:00:00:00:01'/></interface>")
+
+
+def _unplug(bench):
+    bench.here.detach_device(VM, "<disk><target dev='vdb'/></disk>")
+
+
+def _targets(hypervisor):
+    return [disk.target for disk in hypervisor.domain(VM).disks]
+
+
+def test_a_guest_that_is_asked_lets_go_of_a_disk_and_watchers_are_told(running):
+    running.here.attach_device(VM, running.spare_disk("p/spare", "vdb"))
+    told = []
+    running.here.watch(told.append)
+    _unplug(running)
+    assert _targets(running.here) == ["vda", "vdb"]
+    running.until(lambda: _targets(running.here) == ["vda"], "the guest to let go")
+    assert told == [VM]
+
+
+def test_a_guest_that_was_asked_twice_keeps_what_is_plugged_in_afterwards(running):
+    running.here.attach_device(VM, running.spare_disk("p/spare", "vdb"))
+    _unplug(running)
+    running.clock.now += 0.1
+    _unplug(running)
+    running.until(lambda: _targets(running.here) == ["vda"], "the guest to let go")
+    running.here.attach_device(VM, running.spare_disk("p/other", "vdb"))
+    running.clock.now += 10.0
+    assert running.world.volumes("one", VM)[1:] == ["p/other"]
+
+
+def test_a_guest_that_has_not_booted_does_not_hear_that_it_is_asked(bench):
+    bench.here.start(bench.plan(VM, "web"))
+    bench.here.attach_device(VM, bench.spare_disk("p/spare", "vdb"))
+    _unplug(bench)
+    bench.clock.now += 10.0
+    assert _targets(bench.here) == ["vda", "vdb"]
+
+
+def test_a_guest_lets_go_where_it_is_by_then(running):
+    running.here.attach_device(VM, running.spare_disk("p/spare", "vdb"))
+    running.world.pace.unplug_s = 100.0
+    _unplug(running)
+    _begin_migration(running)
+    running.until(lambda: running.world.running(VM) == ["two"], "the migration")
+    running.until(lambda: _targets(running.there) == ["vda"], "the guest to let go")
 
 
 def test_a_vm_that_wants_an_accelerator_the_host_lacks_is_refused():

@@ -141,7 +141,7 @@ def test_empty_drive_is_no_disk():
 
 
 def test_rest_of_a_disk_is_laid_over_the_disk_as_it_will_be_called():
-    tuned = "<driver name='qemu' io='native'/><iotune><read_iops_sec>9</read_iops_sec></iotune><address type='pci'/>"
+    tuned = "<driver name='qemu' io='native'/><iotune><read_iops_sec>9</read_iops_sec><size_iops_sec>4096</size_iops_sec></iotune>"
     definition = fields(disk("<source file='/p/v'/>", tuned))
     vm = VmSpec(id=UUID, name="web", memory_mib=512, vcpus=1, overlay_xml=definition["overlay_xml"])
     vm = VmSpec(**{f: getattr(vm, f) for f in vm.__struct_fields__} | {"disks": (Disk(pool="p", volume="v"),)})
@@ -149,7 +149,8 @@ def test_rest_of_a_disk_is_laid_over_the_disk_as_it_will_be_called():
     domain = ET.fromstring(render(DomainPlan(vm=vm, disks=(source,), nics=()), "kvm"))
     (rendered,) = domain.findall("devices/disk")
     assert rendered.find("target").get("dev") == "vda"
-    assert rendered.findtext("iotune/read_iops_sec") == "9"
+    assert definition["disks"][0]["limits"] == {"read_iops": 9}
+    assert [(limit.tag, limit.text) for limit in rendered.find("iotune")] == [("size_iops_sec", "4096")]
     assert rendered.find("driver").get("io") == "native"
     assert rendered.find("address") is None
 

@@ -109,7 +109,7 @@ def test_memory_that_the_configuration_gives_bounds_what_is_free():
 
 def test_plugins_and_what_they_can_do_are_in_the_report():
     site = Site(DirectDrivers(storage={"fake": FakeStorage(FakeBackend(), "hv1")}))
-    assert site.status().capabilities() == {"storage:fake"}
+    assert site.status().capabilities() == {"storage:fake", "snapshots:fake"}
     site.node.drivers.break_driver("fake", "the disk is away")
     site.cluster.run(11)
     assert site.status().capabilities() == frozenset()

@@ -197,6 +197,13 @@ def test_a_node_that_never_reported_cannot_be_kept_out(site):
     assert site.close() == (None, "pool ssd: node n1 has never reported by what driver one knows it")
 
 
+def test_what_a_guest_was_given_counts_whatever_its_spec_says_by_now(site):
+    vm = site.vm("a", "ssd")
+    gave = replace(vm, disks=(*vm.disks, Disk(pool="nvme", volume="a")))
+    site.put(create(keys.vm_status(vm.id), VmStatus(id=vm.id, **started_with(gave))))
+    assert {pool for block in site.fences.plan("n1", 4) for pool in block.pools} == {"p1", "p3"}
+
+
 def test_a_node_whose_vms_have_no_disks_is_not_kept_out(site):
     site.vm("a")
     assert site.close() == (None, "none of its VMs has a disk")

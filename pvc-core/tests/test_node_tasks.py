@@ -35,7 +35,10 @@ class Site:
         self.held = Held()
         self.steps = []
         self.node = self.cluster.add(
-            "hv1", spawn=self.held, runners={kind.replace("_", "."): runner for kind, runner in runners.items()}
+            "hv1",
+            spawn=self.held,
+            runners={kind.replace("_", "."): runner for kind, runner in runners.items()},
+            repeated=("x.again",),
         )
         self.cluster.settle()
 
@@ -177,6 +180,47 @@ def test_a_killed_daemons_task_fails_when_it_is_back():
     site.node.start()
     site.cluster.settle()
     assert (site.task().state, site.task().error) == (TaskState.FAILED, "the daemon ended while the task ran")
+
+
+def test_one_that_can_be_repeated_is_begun_again_by_the_next_daemon():
+    site = Site(x_again=copy)
+    site.add(kind="x.again")
+    site.held.functions.clear()  # its thread is gone with the daemon
+    site.node.kill().expire()
+    site.node.start()
+    site.cluster.settle()
+    assert (site.task().state, site.task().lease) == (TaskState.RUNNING, 2)
+    site.held.run()
+    site.cluster.settle()
+    assert (site.task().state, site.task().result) == (TaskState.DONE, {"bytes": 12})
+
+
+def test_one_that_is_repeated_sees_that_it_was_cancelled_meanwhile():
+    site = Site(x_again=copy)
+    site.add(kind="x.again")
+    site.held.functions.clear()
+    site.node.kill().expire()
+    site.change(cancel=True)
+    site.node.start()
+    site.cluster.settle()
+    site.held.run()
+    site.cluster.settle()
+    assert site.task().state is TaskState.CANCELLED
+
+
+def test_an_orderly_stop_leaves_to_the_next_daemon_what_can_be_repeated():
+    site = Site(x_again=copy, x_copy=copy)
+    site.add("a", kind="x.again")
+    site.add("b", kind="x.copy")
+    site.node.parts.tasks.stop(0.0)
+    assert (site.task("a").state, site.task("b").state) == (TaskState.RUNNING, TaskState.FAILED)
+    site.held.functions.clear()
+    site.node.kill().expire()
+    site.node.start()
+    site.cluster.settle()
+    site.held.run()
+    site.cluster.settle()
+    assert site.task("a").state is TaskState.DONE
 
 
 def test_a_task_goes_on_when_only_the_session_was_lost():

@@ -114,9 +114,12 @@ def test_closed_storage_covers_vms_with_all_their_disks_on_it(pools, covered):
     assert (covering(closed("a", "b"), vm(), runs, pools) is not None) is covered
 
 
-def test_closed_storage_does_not_cover_a_guest_that_may_have_other_disks_than_its_spec():
+def test_closed_storage_covers_a_guest_by_what_it_has_and_not_by_what_its_spec_says_by_now():
     runs = status(**started_with(vm(disks=(Disk(pool="a", volume="old"),))))
-    assert covering(closed("a"), vm(disks=(Disk(pool="a", volume="new"),)), runs, {"a"}) is None
+    assert covering(closed("a"), vm(disks=(Disk(pool="b", volume="new"),)), runs, {"a"}) is not None
+
+
+def test_closed_storage_covers_no_guest_of_which_it_is_unknown_what_it_has():
     assert covering(closed("a"), vm(), status(), {"a"}) is None
     assert covering(closed("a"), vm(), None, {"a"}) is None
 

@@ -37,6 +37,15 @@ def test_the_usage_is_told_every_minute(site):
     site.until(lambda: site.pool_status(pool).usage.used_bytes == 100_000, 61.0)
 
 
+def test_the_part_of_its_volumes_is_told_with_the_usage(site):
+    pool = site.pool()
+    volume = volume_add(site.ops, VolumeAdd(pool="ssd", name="web1", size="200M")).id
+    site.until(lambda: site.settled(volume))
+    site.write(pool, "web1", b"x" * (100 << 20))
+    site.until(lambda: site.pool_status(pool).volumes_bytes == 100 << 20, 180.0)
+    assert site.pool_status(pool).usage.used_bytes == 100 << 20
+
+
 def test_an_unchanged_pool_is_not_written_again(site):
     pool = site.pool()
     version = site.ops.store.get(keys.pool_status(pool).path).version

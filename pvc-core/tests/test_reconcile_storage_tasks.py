@@ -6,9 +6,10 @@ import pytest
 from msgspec.structs import replace
 
 from pvc_core.model.errors import Conflict
-from pvc_core.model.storage import VolumeState
+from pvc_core.model.storage import PoolUsage, VolumeState
 from pvc_core.model.task import TaskState
 from pvc_core.node.reconcile.exclusive import Exclusive
+from pvc_core.ops.pool_space import NoSpace
 from pvc_core.ops.task import TaskCreate, TaskQuery, task_cancel, task_create
 from pvc_core.ops.volume import (
     VolumeAdd,
@@ -36,6 +37,7 @@ from pvc_core.plugin.specs.storage import Cancelled
 from pvc_core.store import documents, keys
 from pvc_core.store.api import Delete
 from pvc_core.testkit.doomed import every_death
+from pvc_core.testkit.fakes import FakeStorage
 from pvc_core.testkit.storage_site import StorageSite
 
 MIB = 1 << 20
@@ -74,6 +76,17 @@ def _names(site):
     return [snapshot.name for snapshot in snapshot_list(site.ops, SnapshotList(volume="ssd/web1"))]
 
 
+def _volumes(site):
+    return site.ops.store.children(f"{keys.SPEC}/volume")
+
+
+def _usage(site, total, used):
+    """Say how large the pool is, as long as its node has not looked again."""
+    entry = documents.read(site.ops.store, keys.pool_status(_pool(site)))
+    usage = PoolUsage(total_bytes=total, used_bytes=used, free_bytes=total - used)
+    site.ops.store.commit(entry.put(replace(entry.value, usage=usage)))
+
+
 def test_an_imported_volume_is_ready_when_its_task_is_done(site, tmp_path):
     task = volume_import(site.ops, VolumeImport(pool="ssd", name="web1", path=site.image(tmp_path, b"an image")))
     ended = _done(site, task)
@@ -108,6 +121,42 @@ def test_a_cancelled_import_leaves_no_volume_behind(site, tmp_path):
     assert site.names() == []
     volume = str(ended.arguments["volume"])
     site.until(lambda: site.volume_status(volume).state is VolumeState.FAILED)
+
+
+def test_an_image_that_is_too_large_for_the_pool_is_refused_by_its_node(site, tmp_path):
+    _usage(site, 10 * MIB, 9 * MIB)
+    path = site.image(tmp_path, b"an image", 2 * MIB)
+    ended = _end(site, volume_import(site.ops, VolumeImport(pool="ssd", name="web1", path=path, force=True)))
+    assert ended.state is TaskState.FAILED
+    assert ended.error.startswith(f"volume ssd/web1 from {path} of 2 MiB does not fit into pool ssd: 2 MiB are needed")
+    assert site.names() == []
+    site.until(lambda: volume_info(site.ops, VolumeQuery(volume="ssd/web1")).state == VolumeState.FAILED)
+
+
+def test_an_image_may_promise_more_than_the_pools_limit_by_force_only(site, tmp_path):
+    path = site.image(tmp_path, b"an image", 2 * MIB)
+    _usage(site, 10 * MIB, 7 * MIB)
+    ended = _end(site, volume_import(site.ops, VolumeImport(pool="ssd", name="web1", path=path)))
+    assert "would let pool ssd become 90 % full, more than 80 %" in ended.error
+    _usage(site, 10 * MIB, 7 * MIB)
+    _done(site, volume_import(site.ops, VolumeImport(pool="ssd", name="web2", path=path, force=True)))
+
+
+def test_an_image_that_is_being_imported_is_kept_room_for(site, tmp_path, monkeypatch):
+    _usage(site, 10 * MIB, 2 * MIB)
+    path = site.image(tmp_path, b"an image", 5 * MIB)
+    plain, seen = FakeStorage.volume_import, []
+
+    def import_(driver, *args):
+        with pytest.raises(NoSpace, match="7 MiB are used and 3 MiB free"):
+            volume_add(site.ops, VolumeAdd(pool="ssd", name="web2", size="2M"))
+        seen.extend(site.volume_status(id_).expected_bytes for id_ in _volumes(site))
+        return plain(driver, *args)
+
+    monkeypatch.setattr(FakeStorage, "volume_import", import_)
+    _done(site, volume_import(site.ops, VolumeImport(pool="ssd", name="web1", path=path)))
+    assert seen == [5 * MIB]
+    assert [site.volume_status(id_).expected_bytes for id_ in _volumes(site)] == [0]
 
 
 def test_an_import_whose_task_is_gone_fails_its_volume(site, tmp_path):

@@ -283,7 +283,7 @@ def test_the_guest_is_told_that_its_disk_grew():
     hypervisor.resize_disk = lambda *arguments: (told.append(arguments), real(*arguments))
     volume_resize(site.ops, VolumeResize(volume="ssd/web1", size="9M"))
     site.until(lambda: site.settled(volume))
-    assert told == [(vm, 0, 9 * MIB)]
+    assert told == [(vm, "vda", 9 * MIB)]
     assert site.volume_status(volume).size_bytes == 9 * MIB
     # The node that runs the guest took the volume over, because only it can tell the guest.
     assert _node(site, volume) == where

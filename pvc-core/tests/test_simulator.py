@@ -11,11 +11,12 @@ import pytest
 from msgspec.structs import replace
 
 from pvc_core.model.fence import FenceLevel
-from pvc_core.model.vm import MigrationPhase
+from pvc_core.model.vm import MigrationPhase, VmSpec, removed_disks
 from pvc_core.node import fence_calls, fence_jobs, revoker, spare, watchdog
 from pvc_core.node.reconcile.vm import VmReconciler
 from pvc_core.plan import fencing, revocation
 from pvc_core.plan import vm as plan
+from pvc_core.plan.vm import decision, disks
 from pvc_core.plugin.specs.fencing import PowerState
 from pvc_core.testkit.simulator.run import Failed, Run, run
 
@@ -159,6 +160,21 @@ def test_a_proof_of_an_earlier_loss_is_not_enough(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(fencing, "_new_loss", lazy)
     _some_seed_fails("whose lease .* is newer than the one of the proof|never ended|still claims", "power_cut", "link")
+
+
+def test_a_disk_that_is_given_away_before_the_guest_has_let_go_of_it_is_noticed(monkeypatch: pytest.MonkeyPatch):
+    def careless(s: plan.Snapshot, vm: VmSpec, domain: plan.DomainView) -> plan.Action | None:
+        removed = removed_disks(vm)
+        return plan.ReleaseDisks(volumes=removed) if removed and s.status else plugging(s, vm, domain)
+
+    plugging = decision.plugging
+    monkeypatch.setattr(decision, "plugging", careless)
+    _some_seed_fails("which belongs to|and its status names")
+
+
+def test_a_disk_that_is_plugged_in_before_that_is_said_is_noticed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(disks, "recorded", lambda status, _: status)
+    _some_seed_fails("and its status names")
 
 
 def _overlook(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:

@@ -143,7 +143,8 @@ def _lab(view_of: Callable[[Any], Any], suffix: str, nodes: int, **changes: Any)
         sandbox.up(nodes=nodes, **({"timing": TIMING, "bmc": True} | changes))
         path = sandbox.shared / POOL
         path.mkdir()
-        sandbox.pvc("storage", "pool", "add", POOL, "-d", "dir", "-p", f"path={path}")
+        kind = ["-d", "ceph-rbd", "-p", "pgs=8"] if sandbox.plan.has_ceph else ["-d", "dir", "-p", f"path={path}"]
+        sandbox.pvc("storage", "pool", "add", POOL, *kind)
         cluster = view_of(sandbox)
         yield Lab(cluster)
         cluster.close()
@@ -169,4 +170,11 @@ def lab5(view_of: Callable[[Any], Any]) -> Iterator[Lab]:
 def watched_lab(view_of: Callable[[Any], Any]) -> Iterator[Lab]:
     """Return a cluster of three nodes with watchdogs."""
     with _lab(view_of, "watched", 3, watchdog=True, watchdog_timeout_s=2.0, watchdog_reboot_s=-1.0) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def ceph_lab(view_of: Callable[[Any], Any]) -> Iterator[Lab]:
+    """Return a cluster of three nodes whose pool is on Ceph."""
+    with _lab(view_of, "blocking", 3, storage="ceph") as lab:
         yield lab

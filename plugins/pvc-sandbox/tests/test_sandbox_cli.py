@@ -82,7 +82,7 @@ def test_down_of_nothing_is_success():
 
 
 def test_missing_packages_are_named_with_the_command(monkeypatch):
-    monkeypatch.setattr(requirements, "missing_packages", lambda: ["zookeeper", "seabios"])
+    monkeypatch.setattr(requirements, "missing_packages", lambda *, ceph: ["zookeeper", "seabios"])
     with pytest.raises(SandboxError, match="apt-get install --no-install-recommends zookeeper seabios"):
         requirements.check_requirements()
 
@@ -93,9 +93,36 @@ def test_ordinary_user_is_told_to_be_root(monkeypatch):
         requirements.check_requirements()
 
 
-def test_every_package_has_a_proof():
-    lines = (Path(requirements.__file__).parent / "packages.txt").read_text().splitlines()
+def test_packages_for_ceph_are_wanted_only_with_it(monkeypatch):
+    monkeypatch.setattr(requirements.glob, "glob", lambda _: [])
+    assert "ceph-mon" not in requirements.missing_packages()
+    assert {"zookeeper", "ceph-mon", "ceph-osd", "python3-rados"} <= {*requirements.missing_packages(ceph=True)}
+
+
+def test_python_that_does_not_see_debians_binding_is_told_only_for_ceph(monkeypatch):
+    monkeypatch.setattr(requirements, "missing_packages", lambda *, ceph: [])
+    monkeypatch.setattr(requirements.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(requirements.importlib.util, "find_spec", lambda name: None if name == "rados" else name)
+    requirements.check_requirements()
+    with pytest.raises(SandboxError, match="--system-site-packages"):
+        requirements.check_requirements(ceph=True)
+
+
+@pytest.mark.parametrize("name", ["packages.txt", "packages-ceph.txt"])
+def test_every_package_has_a_proof(name):
+    lines = (Path(requirements.__file__).parent / name).read_text().splitlines()
     assert all(len(line.split()) == 2 for line in lines if line and not line.startswith("#"))
+
+
+def test_storage_of_a_new_sandbox_is_handed_on(monkeypatch, machine):
+    given = {}
+    monkeypatch.setattr(Sandbox, "up", lambda _, nodes, **changes: given.update(changes))
+    monkeypatch.setattr(Sandbox, "client_config", machine / "pvc.yml")
+    assert invoke("up", "--storage", "ceph").exit_code == 0
+    assert given["storage"] == "ceph"
+    assert invoke("up").exit_code == 0
+    assert given["storage"] is None
+    assert invoke("up", "--storage", "tape").exit_code == 2
 
 
 def test_status_as_table_and_as_json(monkeypatch):

@@ -67,6 +67,53 @@ def test_cluster_does_not_shrink(layout):
     assert load_plan(layout).nodes == 3
 
 
+def test_cluster_has_no_ceph_unless_asked_for(layout):
+    plan = make_plan(layout, 3)
+    assert (plan.storage, plan.disks, plan.has_ceph) == ("dir", 0, False)
+
+
+def test_node_with_ceph_has_a_second_disk_unless_asked_otherwise(tmp_path):
+    first, second = (Layout(name=name, index=7, state=str(tmp_path / name)) for name in ("a", "b"))
+    assert make_plan(first, 3, storage="ceph").disks == 2
+    assert make_plan(second, 3, storage="ceph", disks=5).disks == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"storage": "tape"}, "cannot be like that: Invalid enum value 'tape'"),
+        ({"storage": "ceph", "disks": 0}, "every node needs a disk for its OSD"),
+        ({"disks": -1}, "cannot be like that"),
+        ({"disk_gib": 0}, "cannot be like that"),
+    ],
+)
+def test_storage_that_cannot_be_is_refused_and_not_kept(layout, changes, says):
+    with pytest.raises(SandboxError, match=says):
+        make_plan(layout, 3, **changes)
+    assert load_plan(layout) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"storage": "dir"}, "was made with storage 'ceph', which cannot become 'dir'; begin anew: pvc sandbox down"),
+        ({"disks": 1}, "was made with disks 2, which cannot become 1"),
+        ({"disk_gib": 8}, "was made with disk_gib 4, which cannot become 8"),
+    ],
+)
+def test_storage_of_a_cluster_does_not_change(layout, changes, says):
+    before = make_plan(layout, 3, storage="ceph")
+    assert make_plan(layout, None, storage="ceph") == before
+    with pytest.raises(SandboxError, match=says):
+        make_plan(layout, 4, **changes)
+    assert load_plan(layout) == before
+
+
+def test_daemon_uses_ceph_where_it_is(layout):
+    node_services(layout, ClusterPlan(bmc=False), 1)
+    assert "ceph" not in read(node_config(layout, 1), NodeConfig).plugins
+
+
 @pytest.mark.parametrize("nodes", [0, -1, 100])
 def test_impossible_number_of_nodes_is_refused(layout, nodes):
     with pytest.raises(SandboxError, match="1 to 99 nodes"):

@@ -1,13 +1,16 @@
 """Guest images and their cache."""
 
+import gzip
 import threading
 
 import pytest
 
+from pvc_sandbox.errors import SandboxError
+from pvc_sandbox.images.agent import guest_agent
 from pvc_sandbox.images.boot_sector import BOOT_MARK, assemble, boot_sector
 from pvc_sandbox.images.cache import cached
 from pvc_sandbox.images.cpio import Archive
-from pvc_sandbox.images.linux import TinyLinux
+from pvc_sandbox.images.linux import TinyLinux, tiny_linux
 
 
 def test_boot_sector_is_one_the_bios_starts():
@@ -72,6 +75,23 @@ def test_archive_is_in_the_kernels_format():
         ("bin/x", "0o100755", b"hello"),
         ("TRAILER!!!", "0o0", b""),
     ]
+
+
+@pytest.mark.real
+def test_the_guest_has_an_agent_with_all_its_libraries_when_that_is_wanted():
+    plain, able = (gzip.decompress(tiny_linux(agent=agent).initrd.read_bytes()) for agent in (False, True))
+    for name in (b"usr/sbin/qemu-ga\0", b"lib/x86_64-linux-gnu/libglib-2.0.so.0\0"):
+        assert name not in plain
+        assert name in able
+
+
+def test_an_agent_whose_libraries_are_not_here_is_refused(tmp_path):
+    (tmp_path / "agent-1").mkdir()
+    program = tmp_path / "agent-1" / "qemu-ga"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    with pytest.raises(SandboxError, match="install the package qemu-guest-agent once"):
+        guest_agent(tmp_path)
 
 
 def test_kernel_command_line(tmp_path):

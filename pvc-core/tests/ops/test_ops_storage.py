@@ -312,7 +312,7 @@ def test_import_takes_the_name_and_is_a_task_of_a_node(equipped):
     task = image(equipped, node="hv3", format="qcow2")
     view = volume_info(equipped.ops, VolumeQuery(volume="ssd/img"))
     assert (task.kind, task.node, task.subject, task.state) == ("volume.import", "hv3", "volume ssd/img", "queued")
-    assert task.arguments == {"volume": view.id, "path": "/srv/a.img", "format": "qcow2"}
+    assert task.arguments == {"volume": view.id, "path": "/srv/a.img", "format": "qcow2", "force": False}
     assert (view.task, view.state, view.size_bytes, view.node) == (task.id, "creating", 0, "hv3")
     with pytest.raises(Conflict, match=f"is being imported by task {task.id}"):
         volume_rename(equipped.ops, VolumeRename(volume="ssd/img", name="x"))

@@ -6,10 +6,9 @@ from msgspec.structs import replace
 from pvc_core.model.errors import AlreadyExists, Conflict, InUse, InvalidRequest, NoNodeFits, NotFound
 from pvc_core.model.vm import DirectKernel, Tag
 from pvc_core.ops.vm_definition import DiskDefinition, NicDefinition
+from pvc_core.ops.vm_disks import VmDiskAdd, VmDiskRemove, vm_disk_add, vm_disk_remove
 from pvc_core.ops.vm_modify import (
     VmAutostart,
-    VmDiskAdd,
-    VmDiskRemove,
     VmModify,
     VmNicAdd,
     VmNicRemove,
@@ -17,8 +16,6 @@ from pvc_core.ops.vm_modify import (
     VmRename,
     VmTags,
     vm_autostart,
-    vm_disk_add,
-    vm_disk_remove,
     vm_modify,
     vm_nic_add,
     vm_nic_remove,
@@ -225,13 +222,11 @@ def test_volume_of_another_vm_cannot_be_added(equipped):
 def test_what_a_running_guest_uses_is_not_taken_from_it(equipped):
     equipped.run(disks=(DISK,), nics=(NIC,))
     before = equipped.dump()
-    with pytest.raises(InUse, match="VM 'web' runs on node hv1 and its guest uses volume ssd/web: shut it down"):
+    with pytest.raises(InUse, match="VM 'web' runs on node hv1 and its guest uses volume ssd/web, its first disk: shut it"):
         vm_disk_remove(equipped.ops, VmDiskRemove(vm="web", volume="ssd/web"))
     with pytest.raises(InUse, match="its guest uses NIC 52:54:00:00:00:01 in network lan"):
         vm_nic_remove(equipped.ops, VmNicRemove(vm="web", network="lan"))
     assert equipped.dump() == before
-    modified = vm_disk_add(equipped.ops, VmDiskAdd(vm="web", disk=DiskDefinition(pool="ssd", volume="db")))
-    assert modified.restart_needed
 
 
 def test_disk_is_not_taken_from_a_vm_that_starts_in_the_last_moment(equipped):

@@ -107,7 +107,7 @@ def _number(pool: PoolSpec, name: str, default: int, least: int, most: int) -> i
 
 
 def _mincopies(pool: PoolSpec, copies: int) -> int:
-    value = _number(pool, "mincopies", copies // 2 + 1, 1, _MAX_COPIES)
+    value = _number(pool, "mincopies", copies - copies // 2, 1, _MAX_COPIES)
     if value > copies:
         raise InvalidRequest(f"pool {pool.name}: mincopies {value} is more than its {copies} copies")
     return value

@@ -92,6 +92,11 @@ def sandbox() -> None:
 @click.option(
     "--watchdog/--no-watchdog", default=None, help="Give every node a watchdog, which its daemon feeds [--no-watchdog]."
 )
+@click.option(
+    "--storage",
+    type=click.Choice(["dir", "ceph"]),
+    help="ceph: a real Ceph in the nodes, when the sandbox is made; dir: only a shared directory [dir].",
+)
 @pass_output
 def up(
     out: Output,
@@ -102,10 +107,19 @@ def up(
     state: Path | None,
     bmc: bool | None,
     watchdog: bool | None,
+    storage: str | None,
 ) -> None:
     """Make the cluster, or what is missing of it; may be repeated, also after it was killed."""
     made = Sandbox(name, state)
-    made.up(nodes, report=out.note, memory_mib=memory, accelerator=accelerator, bmc=bmc, watchdog=watchdog)
+    made.up(
+        nodes,
+        report=out.note,
+        memory_mib=memory,
+        accelerator=accelerator,
+        bmc=bmc,
+        watchdog=watchdog,
+        storage=storage,
+    )
     config = str(made.client_config)
     out.done(f"sandbox {name!r} is up; to use it: export PVC_CONFIG={config}", name=name, config=config)
 

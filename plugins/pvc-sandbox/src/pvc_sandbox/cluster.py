@@ -4,14 +4,14 @@ import secrets
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import yaml
 
-from pvc_sandbox import fencing, libvirtd, zookeeper
-from pvc_sandbox.boot import Watchdog
-from pvc_sandbox.control import Service
+from pvc_sandbox import ceph, fencing, libvirtd, zookeeper
+from pvc_sandbox.boot import Equipment, Watchdog
+from pvc_sandbox.control import PROGRAMS, Service
 from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.files import write_atomically
 from pvc_sandbox.host import WATCHDOG_SOCKET
@@ -20,6 +20,11 @@ from pvc_sandbox.node_bmc import make_password
 
 DAEMON: Final = "pvcnoded"
 DEFAULT_NODES: Final = 3
+DISKS_WITH_CEPH: Final = 2
+"""The first gets an OSD, the second stays empty."""
+_FIXED: Final = ("storage", "disks", "disk_gib")
+"""Fields of the plan that cannot be changed once the cluster is there."""
+_MOST_DISKS: Final = 16
 _WATCHDOG_S: Final = 60.0
 _WRONG_CONFIGURATION: Final = 78
 """EX_CONFIG of sysexits.h: starting it again is useless."""
@@ -48,6 +53,16 @@ class ClusterPlan(msgspec.Struct, frozen=True, kw_only=True):
     """For which the daemon asks."""
     watchdog_reboot_s: float = 1.0
     """After a reset by its watchdog a node is on again after so many seconds; below 0: it stays off."""
+    storage: Literal["dir", "ceph"] = "dir"
+    """``ceph``: every node has disks and an OSD, every coordinator a monitor and a manager."""
+    disks: Annotated[int, msgspec.Meta(ge=0, le=_MOST_DISKS)] = 0
+    """So many every node has, sparse; with Ceph at least one."""
+    disk_gib: Annotated[int, msgspec.Meta(ge=1)] = 4
+
+    @property
+    def has_ceph(self) -> bool:
+        """Whether Ceph runs in its nodes."""
+        return self.storage == "ceph"
 
     def coordinator_numbers(self) -> range:
         """Return the numbers of the coordinators."""
@@ -85,6 +100,8 @@ def make_plan(layout: Layout, nodes: int | None, **changes: Any) -> ClusterPlan:
     changed = {name: value for name, value in changes.items() if value is not None}
     if known is None:
         count = nodes or DEFAULT_NODES
+        if changed.get("storage") == "ceph":
+            changed = {"disks": DISKS_WITH_CEPH, **changed}
         plan = ClusterPlan(nodes=count, coordinators=coordinators_for(count), **changed)
     elif nodes is not None and nodes < known.nodes:
         raise SandboxError(
@@ -92,6 +109,7 @@ def make_plan(layout: Layout, nodes: int | None, **changes: Any) -> ClusterPlan:
             f"begin anew: pvc sandbox down --name {layout.name}"
         )
     else:
+        _check_fixed(layout, known, changed)
         # New nodes are hypervisors: an ensemble does not grow while it runs.
         plan = msgspec.structs.replace(known, nodes=nodes or known.nodes, **changed)
     record = msgspec.json.encode(plan)
@@ -99,8 +117,22 @@ def make_plan(layout: Layout, nodes: int | None, **changes: Any) -> ClusterPlan:
         plan = msgspec.json.decode(record, type=ClusterPlan)  # as a later `up` will read it
     except msgspec.ValidationError as error:
         raise SandboxError(f"a cluster cannot be like that: {error}") from None
+    if plan.has_ceph and not plan.disks:
+        raise SandboxError(
+            "a cluster cannot be like that: with Ceph every node needs a disk for its OSD, so disks >= 1"
+        )
     write_atomically(Path(layout.state) / PLAN_FILE, record)
     return plan
+
+
+def _check_fixed(layout: Layout, known: ClusterPlan, changed: Mapping[str, Any]) -> None:
+    for name in _FIXED:
+        before = getattr(known, name)
+        if changed.get(name, before) != before:
+            raise SandboxError(
+                f"sandbox {layout.name!r} was made with {name} {before!r}, which cannot become {changed[name]!r}; "
+                f"begin anew: pvc sandbox down --name {layout.name}"
+            )
 
 
 def configure(layout: Layout, plan: ClusterPlan) -> None:
@@ -110,6 +142,8 @@ def configure(layout: Layout, plan: ClusterPlan) -> None:
     token = Path(layout.state) / "token"
     if not token.exists():
         write_atomically(token, secrets.token_hex(16) + "\n", mode=0o600)
+    if plan.has_ceph:
+        ceph.configure(layout, plan.coordinator_numbers(), plan.nodes)
     client = {
         "cluster": _cluster_section(layout, plan),
         "service": _service_section(layout),
@@ -135,6 +169,12 @@ def node_watchdog(plan: ClusterPlan) -> Watchdog | None:
     return Watchdog(reboot_s=plan.watchdog_reboot_s) if plan.watchdog else None
 
 
+def node_equipment(layout: Layout, plan: ClusterPlan, number: int) -> Equipment:
+    """Return what every node has beside its cables."""
+    binds = ceph.node_binds(layout, number) if plan.has_ceph else ()
+    return Equipment(disks=(plan.disk_gib << 30,) * plan.disks, binds=binds)
+
+
 def node_services(layout: Layout, plan: ClusterPlan, number: int) -> list[Service]:
     """Write a node's configuration and return its daemons, beside libvirtd, in the order of their start."""
     write_atomically(node_config(layout, number), _node_yaml(layout, plan, number))
@@ -142,12 +182,14 @@ def node_services(layout: Layout, plan: ClusterPlan, number: int) -> list[Servic
     if number in plan.coordinator_numbers():
         members = plan.coordinator_numbers()
         services.append(zookeeper.configure(layout, number, members, lease_s=plan.timing.get("lease")))
+    if plan.has_ceph:
+        ceph.configure_node(layout, number)
     services.append(
         Service(
             name=DAEMON,
             argv=(sys.executable, "-m", "pvc_core.node.main", "--config", str(node_config(layout, number))),
             log=str(layout.node_state(number) / "log/pvcnoded.log"),
-            env={"PYTHONUNBUFFERED": "1"},
+            env={"PYTHONUNBUFFERED": "1", "PATH": _programs(layout, plan, number)},
             stop_timeout_s=30.0,
             notifies=True,
             watchdog_s=_WATCHDOG_S,
@@ -171,7 +213,11 @@ def _node_yaml(layout: Layout, plan: ClusterPlan, number: int) -> str:
             "console_directory": libvirtd.CONSOLES,
         },
         "service": _service_section(layout),
-        "plugins": {**({fencing.PLUGIN: {}} if plan.bmc else {}), **plan.plugins},
+        "plugins": {
+            **({fencing.PLUGIN: {}} if plan.bmc else {}),
+            **({ceph.PLUGIN: {}} if plan.has_ceph else {}),
+            **plan.plugins,
+        },
     }
     if plan.watchdog:
         section["watchdog"] = {"device": f"/run/{WATCHDOG_SOCKET}", "timeout": plan.watchdog_timeout_s}
@@ -180,14 +226,18 @@ def _node_yaml(layout: Layout, plan: ClusterPlan, number: int) -> str:
     return _yaml(f"# Node {layout.node_name(number)} of a sandbox.\n", section)
 
 
-def shell_environment(layout: Layout, number: int) -> list[str]:
+def shell_environment(layout: Layout, plan: ClusterPlan, number: int) -> list[str]:
     """Return NAME=VALUE words for a shell on a node: ``pvc`` is on its path and finds the cluster."""
-    programs = Path(sys.executable).parent
     return [
         f"PVC_CONFIG={node_config(layout, number)}",
-        f"PATH={programs}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        f"PATH={Path(sys.executable).parent}:{_programs(layout, plan, number)}",
         f"PS1={layout.node_name(number)}:\\w# ",
     ]
+
+
+def _programs(layout: Layout, plan: ClusterPlan, number: int) -> str:
+    """Return where a node's programs are sought."""
+    return f"{ceph.programs(layout, number)}:{PROGRAMS}" if plan.has_ceph else PROGRAMS
 
 
 def _cluster_section(layout: Layout, plan: ClusterPlan) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from pvc_sandbox.errors import SandboxError
 SOCKET_NAME: Final = "control.sock"
 _ANSWER_DEADLINE_S: Final = 5.0
 MAX_MESSAGE: Final = 1 << 20
+PROGRAMS: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""PATH of a service that says nothing else."""
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):

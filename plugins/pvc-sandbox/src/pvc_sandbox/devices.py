@@ -3,7 +3,7 @@
 The kernel's devtmpfs is one for all namespaces, and a macvtap's device is called ``/dev/tap<ifindex>``: two
 nodes in which the same interface index came up would silently open each other's tap.  So each node gets a
 tmpfs with the machine's devices, and taps appear there as udev would make them: from the kernel's events,
-which each network namespace gets for its own links only.
+which each network namespace gets for its own links only.  Of the loop devices a node sees its own disks only.
 """
 
 import os
@@ -12,6 +12,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from pvc_sandbox.disks import is_loop_device
 from pvc_sandbox.syscalls import MS_MOVE, MS_NOEXEC, MS_NOSUID, mount
 
 _OWN: Final = {"pts", "shm", "mqueue", "hugepages", "ptmx"}
@@ -43,7 +44,7 @@ def mount_devices(staging: Path) -> None:
 def _copy_nodes(source: Path, target: Path) -> None:
     device = source.stat().st_dev
     for entry in source.iterdir():
-        if entry.name in _OWN or _is_tap(entry.name) or _is_spare_terminal(entry.name):
+        if entry.name in _OWN or _is_of_another_node(entry.name) or _is_spare_terminal(entry.name):
             continue
         found = entry.lstat()
         copy = target / entry.name
@@ -54,6 +55,10 @@ def _copy_nodes(source: Path, target: Path) -> None:
             os.mknod(copy, found.st_mode, found.st_rdev)
             copy.chmod(stat.S_IMODE(found.st_mode))
             os.chown(copy, found.st_uid, found.st_gid)
+
+
+def _is_of_another_node(name: str) -> bool:
+    return _is_tap(name) or is_loop_device(name)
 
 
 def _is_tap(name: str) -> bool:

@@ -18,8 +18,9 @@ import msgspec
 
 from pvc_core.plugin.process import Completed, run
 from pvc_sandbox import libvirtd, links
-from pvc_sandbox.boot import Boot, Watchdog, boot_file, load_boot, write_boot
+from pvc_sandbox.boot import NO_EQUIPMENT, Boot, Equipment, Watchdog, boot_file, enabled, load_boot, write_boot
 from pvc_sandbox.control import NoAnswer, Service, ServiceState, Signal, Start, Status, Stop, ask
+from pvc_sandbox.disks import make_image
 from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.files import Lock, write_atomically
 from pvc_sandbox.layout import (
@@ -67,14 +68,21 @@ class Host:
         self._pulled_file = self.layout.run / f"{self.name}.pulled"
         self._boot_log = self.state / "log/init.log"
 
-    def start(self, services: Sequence[Service] = (), *, watchdog: Watchdog | None = None) -> None:
+    def start(
+        self,
+        services: Sequence[Service] = (),
+        *,
+        watchdog: Watchdog | None = None,
+        equipment: Equipment = NO_EQUIPMENT,
+    ) -> None:
         """Power the host on, start ``services`` too, and return when its libvirtd answers.
 
         A host that is on stays as it is, and so does a service that runs; a frozen one goes on, and pulled
-        cables are put back.  The services, and a watchdog if it is to have one, come up at each later boot too.
-        Raises PowerLost.
+        cables are put back.  The services, and a watchdog if it is to have one, come up at each later boot too, and so do
+        services that were enabled (module ``boot``).  New equipment is there from its next boot on.  Raises PowerLost.
         """
-        boot = Boot(services=(libvirtd.service(self.layout, self.number), *services), watchdog=watchdog)
+        services = (libvirtd.service(self.layout, self.number), *services)
+        boot = Boot(services=services, watchdog=watchdog, equipment=equipment)
         with self._lock(make_directory=True) as lock:
             write_boot(self.state, boot)
             self._pulled_file.unlink(missing_ok=True)
@@ -232,26 +240,30 @@ class Host:
         power = self.power
         if power is None:
             self._clear()
-            power = self._boot(lock)
+            power = self._boot(boot.equipment, lock)
         self._wait_for_init(power)
         links.connect(self.layout, self.number, power.pid, pulled=self._pulled())
         if boot.watchdog is None:
             self._end_watchdog()
         elif self._other_watchdog() is None:
             self._launch("watchdog", self.layout.state, self.name, str(lock.fileno()), lock=lock)
-        for service in boot.services:
+        for service in (*boot.services, *enabled(self.state)):
             self.start_service(service)
         return power
 
-    def _boot(self, lock: Lock) -> ProcessRecord:
+    def _boot(self, equipment: Equipment, lock: Lock) -> ProcessRecord:
         links.make_switch(self.layout)
         (self.run / "lock").mkdir(parents=True)  # libvirt locks consoles there
         self._boot_log.parent.mkdir(parents=True, exist_ok=True)
+        disks = [self.state / f"disks/{number}.img" for number in range(1, 1 + len(equipment.disks))]
+        for disk, size in zip(disks, equipment.disks, strict=True):
+            make_image(disk, size)
         spec = InitSpec(
             name=self.name,
             run=str(self.run),
             pid_file=str(self._pid_file),
-            binds=libvirtd.configure(self.layout, self.number),
+            binds=(*libvirtd.configure(self.layout, self.number), *equipment.binds),
+            disks=tuple(map(str, disks)),
         )
         spec_file = self.state / "init.json"
         write_atomically(spec_file, msgspec.json.encode(spec))

@@ -14,6 +14,7 @@ import msgspec
 from pvc_sandbox import syscalls
 from pvc_sandbox.control import SOCKET_NAME
 from pvc_sandbox.devices import DeviceEvents, mount_devices
+from pvc_sandbox.disks import attach
 from pvc_sandbox.records import go_on_recorded
 from pvc_sandbox.supervisor import Supervisor
 
@@ -27,6 +28,8 @@ class InitSpec(msgspec.Struct, frozen=True, kw_only=True):
     pid_file: str
     binds: tuple[tuple[str, str], ...]
     """Files and directories of the machine, and what each stands in place of in the node."""
+    disks: tuple[str, ...] = ()
+    """Files that are the node's disks."""
 
 
 def main() -> None:
@@ -46,6 +49,8 @@ def main() -> None:
 def _run(spec: InitSpec) -> None:
     os.chdir("/")
     _mount(spec)
+    for number, image in enumerate(spec.disks, 1):
+        attach(Path(image), number)  # held open for ever: see there
     socket.sethostname(spec.name)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     path = Path("/run") / SOCKET_NAME

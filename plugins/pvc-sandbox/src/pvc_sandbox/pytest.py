@@ -3,7 +3,7 @@
 Everything else is imported when a fixture is used, so that other tests pay nothing and coverage sees it.
 
 ``sandbox``: a cluster of three nodes for the whole session.  ``fenced_sandbox``: another one, whose nodes have BMCs
-through which they are fenced when they are lost.  ``--sandbox NAME`` uses one that is up already, and leaves it up:
+through which they are fenced when they are lost.  ``ceph_sandbox``: one with Ceph in its nodes.  ``--sandbox NAME`` uses one that is up already, and leaves it up:
 quicker while a test is being written.
 """
 
@@ -35,7 +35,7 @@ def sandbox(request: pytest.FixtureRequest) -> "Iterator[Sandbox]":
 
     Its nodes have no BMC: one whose power a test cuts stays off until the test switches it on.
     """
-    with _cluster(request, "", bmc=False) as made:
+    with _cluster(request, "", bmc=False, storage="dir") as made:
         yield made
 
 
@@ -45,7 +45,17 @@ def fenced_sandbox(request: pytest.FixtureRequest) -> "Iterator[Sandbox]":
 
     A test leaves every BMC mended.
     """
-    with _cluster(request, "-fenced", bmc=True) as made:
+    with _cluster(request, "-fenced", bmc=True, storage="dir") as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def ceph_sandbox(request: pytest.FixtureRequest) -> "Iterator[Sandbox]":
+    """Return a cluster like ``fenced_sandbox``, in whose nodes Ceph runs: a monitor, a manager and an OSD in each.
+
+    A test leaves every BMC mended, and every OSD up.
+    """
+    with _cluster(request, "-ceph", bmc=True, storage="ceph") as made:
         yield made
 
 
@@ -61,21 +71,22 @@ def eventually() -> Eventually:
 
 
 @contextmanager
-def _cluster(request: pytest.FixtureRequest, suffix: str, *, bmc: bool) -> "Iterator[Sandbox]":
+def _cluster(request: pytest.FixtureRequest, suffix: str, *, bmc: bool, storage: str) -> "Iterator[Sandbox]":
     from pvc_sandbox.sandbox import Sandbox
 
     name = request.config.getoption("--sandbox")
     if name:
         made = Sandbox(name)
-        if made.plan.bmc != bmc:
-            raise pytest.UsageError(f"for this test, first: pvc sandbox up --name {name} --{'' if bmc else 'no-'}bmc")
+        wanted = f"--storage {storage} --{'' if bmc else 'no-'}bmc"
+        if (made.plan.bmc, made.plan.storage) != (bmc, storage):
+            raise pytest.UsageError(f"for this test, first: pvc sandbox up --name {name} {wanted}")
         made.wait_ready()
         yield made
         return
     _remove_leftovers()
     made = Sandbox(f"{_PREFIX}{os.getpid()}{suffix}")
     try:
-        made.up(nodes=3, bmc=bmc)
+        made.up(nodes=3, bmc=bmc, storage=storage)
         yield made
     finally:
         made.down()

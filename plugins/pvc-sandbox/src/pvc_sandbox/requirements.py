@@ -4,25 +4,39 @@ import glob
 import importlib.util
 import os
 from importlib import resources
+from typing import Final
 
 from pvc_sandbox.errors import SandboxError
 
+_ALWAYS: Final = "packages.txt"
+_WITH_CEPH: Final = "packages-ceph.txt"
 
-def missing_packages() -> list[str]:
-    """Return the Debian packages whose files are not there."""
-    lines = resources.files("pvc_sandbox").joinpath("packages.txt").read_text().splitlines()
+
+def missing_packages(*, ceph: bool = False) -> list[str]:
+    """Return the Debian packages whose files are not there; ``ceph``: those for Ceph in the nodes too."""
+    files = resources.files("pvc_sandbox")
+    lines = [
+        line
+        for name in (_ALWAYS, *((_WITH_CEPH,) if ceph else ()))
+        for line in files.joinpath(name).read_text().splitlines()
+    ]
     wanted = [line.split() for line in lines if line and not line.startswith("#")]
     return [package for package, proof in wanted if not glob.glob(proof)]  # noqa: PTH207 - an absolute pattern
 
 
-def check_requirements() -> None:
-    """Raise SandboxError, saying what to do, when a sandbox cannot be made here."""
+def check_requirements(*, ceph: bool = False) -> None:
+    """Raise SandboxError, saying what to do, when a sandbox, with ``ceph`` in its nodes, cannot be made here."""
     if os.geteuid() != 0:
         raise SandboxError("a sandbox makes namespaces and mounts, which only root may: repeat it with sudo")
-    missing = missing_packages()
+    missing = missing_packages(ceph=ceph)
     if missing:
         raise SandboxError(
             f"Debian packages are missing; install them: apt-get install --no-install-recommends {' '.join(missing)}"
+        )
+    if ceph and importlib.util.find_spec("rados") is None:
+        raise SandboxError(
+            "Debian's binding of librados is not seen by this Python, and there is no other; use an environment of "
+            "/usr/bin/python3 that sees Debian's packages: python3 -m venv --system-site-packages"
         )
     if importlib.util.find_spec("libvirt") is None:
         raise SandboxError(

@@ -5,14 +5,14 @@ where it stopped, ``down`` removes it.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from pvc_core.model.units import format_duration
 from pvc_core.plugin.process import Completed
-from pvc_sandbox import cluster, fencing, libvirtd, links, zookeeper
+from pvc_sandbox import ceph, cluster, fencing, libvirtd, links, zookeeper
 from pvc_sandbox.client import PvcCommand
 from pvc_sandbox.cluster import ClusterPlan
 from pvc_sandbox.control import NoAnswer
@@ -94,7 +94,7 @@ class Sandbox:
         there.  ``changes`` are other fields of ``ClusterPlan``; a daemon that they concern is started again.
         ``report`` gets a line for each step.  Raises SandboxError.
         """
-        check_requirements()
+        check_requirements(ceph=self._is_to_have_ceph(changes))
         begun = time.monotonic()
         with self._lock():
             layout = self._known = claim_layout(self._state or STATE_ROOT / self.name, self.name)
@@ -103,12 +103,16 @@ class Sandbox:
             cluster.configure(layout, plan)
             links.make_switch(layout)
             report(f"switch {layout.switch}: cluster {layout.cluster_network}, guests {layout.guest_network}")
+            if plan.has_ceph:  # first: the daemons look for it when they start
+                self._make_ceph(plan, report)
             self._power_on(plan, plan.node_numbers(), report)
             bmcs = [NodeBmc(layout, number) for number in plan.node_numbers()]
             if plan.bmc:
                 self._each(bmcs, NodeBmc.mend)
             self._wait_for_ensemble(plan, report)
         self._wait_ready(self.nodes(), report, revive=True)
+        if plan.has_ceph:
+            self._wait_for_ceph(plan, report)
         with self._lock():
             self._set_fencing(plan, bmcs, report, new=new)
         report(f"cluster of {plan.nodes} nodes is up after {format_duration(time.monotonic() - begun)}")
@@ -206,7 +210,11 @@ class Sandbox:
         """Return the argument list of ``command`` (empty: an interactive shell) on a node; ``pvc`` works there."""
         host = self.host(node)
         return host.command(
-            ["env", *cluster.shell_environment(self.layout, host.number), *(command or ("bash", "--norc", "-i"))]
+            [
+                "env",
+                *cluster.shell_environment(self.layout, self.plan, host.number),
+                *(command or ("bash", "--norc", "-i")),
+            ]
         )
 
     def logs(self, node: str) -> dict[str, Path]:
@@ -265,6 +273,11 @@ class Sandbox:
             deadline_s=READY_DEADLINE_S,
         )
 
+    def _is_to_have_ceph(self, changes: Mapping[str, Any]) -> bool:
+        layout = self._recorded()
+        known = cluster.load_plan(layout) if layout else None
+        return known.has_ceph if known else changes.get("storage") == "ceph"
+
     def _recorded(self) -> Layout | None:
         return load_layout(self._state) if self._state else find_layout(self.name)
 
@@ -276,7 +289,9 @@ class Sandbox:
         said = (daemon.said or daemon.last_exit if daemon else "") or "nothing"
         return f"{host.name}: its daemon said last: {said} (pvc sandbox logs {host.name})"
 
-    def _power_on(self, plan: ClusterPlan, numbers: Iterable[int], report: Report) -> None:
+    def _power_on(self, plan: ClusterPlan, numbers: Iterable[int], report: Report, *, daemon: bool = True) -> None:
+        """``daemon=False``: without PVC's own, from now on."""
+
         def start(host: Host) -> None:
             begun = time.monotonic()
             was_on = host.running
@@ -284,18 +299,42 @@ class Sandbox:
                 host.thaw()
                 host.stop_service(cluster.DAEMON)
             services = cluster.node_services(self.layout, plan, host.number)
+            equipment = cluster.node_equipment(self.layout, plan, host.number)
+            if not daemon:
+                services = [service for service in services if service.name != cluster.DAEMON]
             while True:
                 try:
-                    host.start(services, watchdog=cluster.node_watchdog(plan))
+                    host.start(services, watchdog=cluster.node_watchdog(plan), equipment=equipment)
                     break
                 except PowerLost as error:  # it was being fenced when it came back
                     if time.monotonic() - begun > READY_DEADLINE_S:
                         raise
                     report(f"{error}; once more")
             after = f"on after {format_duration(time.monotonic() - begun)}"
-            report(f"{host.name}: {'is on' if was_on else after} ({host.address})")
+            if daemon:
+                report(f"{host.name}: {'is on' if was_on else after} ({host.address})")
 
         self._each([Host(self.layout, number) for number in numbers], start)
+
+    def _make_ceph(self, plan: ClusterPlan, report: Report) -> None:
+        lacking = ceph.unfinished(self.layout, plan.node_numbers())
+        if not lacking:
+            return
+        self._power_on(plan, [number for number in plan.node_numbers() if number not in lacking], report)
+        # A node that is not complete cannot be lost, and fenced, in the midst of it.
+        self._power_on(plan, lacking, report, daemon=False)
+        begun = time.monotonic()
+        ceph.bring_up([Host(self.layout, number) for number in lacking], plan.nodes, self._each)
+        names = ", ".join(self.layout.node_name(number) for number in lacking)
+        report(f"Ceph starts on {names} after {format_duration(time.monotonic() - begun)}")
+
+    def _wait_for_ceph(self, plan: ClusterPlan, report: Report) -> None:
+        begun = time.monotonic()
+        found = ceph.wait(self.layout, plan.node_numbers())
+        report(
+            f"Ceph serves ({found.health}; OSDs up: {found.osds}, placement groups: {found.groups}) "
+            f"after {format_duration(time.monotonic() - begun)}"
+        )
 
     def _set_fencing(self, plan: ClusterPlan, bmcs: Sequence[NodeBmc], report: Report, *, new: bool) -> None:
         if not plan.bmc and not any(bmc.exists for bmc in bmcs):

@@ -16,6 +16,7 @@ import msgspec
 
 from pvc_sandbox.control import (
     MAX_MESSAGE,
+    PROGRAMS,
     Answer,
     Request,
     Service,
@@ -29,7 +30,7 @@ from pvc_sandbox.control import (
 from pvc_sandbox.errors import SandboxError
 
 _ENVIRONMENT: Final = {
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "PATH": PROGRAMS,
     "HOME": "/root",
     "LANG": "C.UTF-8",
 }

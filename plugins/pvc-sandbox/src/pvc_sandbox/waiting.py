@@ -13,7 +13,7 @@ _LONGEST_PAUSE_S: Final = 0.25
 
 
 def wait_until(
-    what: str, condition: Callable[[], T], *, deadline_s: float, detail: Callable[[], str] | None = None
+    what: str, condition: Callable[[], T | None], *, deadline_s: float, detail: Callable[[], str] | None = None
 ) -> T:
     """Return the condition's first true result; look again at growing intervals of up to 0.25 s.
 

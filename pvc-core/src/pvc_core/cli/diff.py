@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import click
 
 from pvc_core.cli.output import to_yaml
-from pvc_core.ops.vm_modify import FieldChange
+from pvc_core.ops.vm_change import FieldChange
 
 
 def diff_lines(changes: Sequence[FieldChange]) -> list[str]:

@@ -60,6 +60,10 @@ format_option: Final = click.option(
 
 yes_option: Final = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 
+force_space_option: Final = click.option(
+    "--force", is_flag=True, help="Also when the pool would be promised beyond its limit."
+)
+"""``--force`` of what takes room in a pool."""
 
 for_option: Final = click.option(
     "--for", "for_s", type=Duration(), metavar="TIME", help="It ends by itself after this time, such as 30m or 2h."

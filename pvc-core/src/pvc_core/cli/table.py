@@ -25,9 +25,9 @@ def _commands(**modules: tuple[tuple[str, str], ...]) -> tuple[Entry, ...]:
     )
 
 
-def _group(name: str, help_: str, **modules: tuple[tuple[str, str], ...]) -> Entry:
-    """Return a group of commands, as ``_commands`` takes them."""
-    return Entry(name, help_, commands=_commands(**modules))
+def _group(name: str, help_: str, *groups: Entry, **modules: tuple[tuple[str, str], ...]) -> Entry:
+    """Return a group of commands, as ``_commands`` takes them, and of the groups in it."""
+    return Entry(name, help_, commands=(*_commands(**modules), *groups))
 
 
 CORE: Final = (
@@ -67,6 +67,29 @@ CORE: Final = (
     _group(
         "vm",
         "Virtual machines: define, run, move, watch.",
+        _group(
+            "disk",
+            "Disks of a VM, while it runs or not.",
+            vm_disk=(
+                ("list", "List the disks of a VM."),
+                ("add", "Give a VM a volume as its last disk."),
+                ("remove", "Take a disk from a VM; the volume stays."),
+                ("modify", "Change what a disk of a VM may do, or how it is cached."),
+            ),
+        ),
+        _group(
+            "snapshot",
+            "Snapshots of whole VMs: all disks at one instant.",
+            vm_snapshot=(
+                ("list", "List the snapshots of a VM, or of all VMs."),
+                ("info", "Show one snapshot of a VM in detail."),
+                ("create", "Keep the contents of all disks of a VM."),
+                ("rollback", "Give all disks of a VM the contents of a snapshot."),
+                ("rename", "Rename a snapshot of a VM."),
+                ("delete", "Delete a snapshot of a VM."),
+                ("abandon", "Let a VM be started though a roll-back was not finished."),
+            ),
+        ),
         vm_show=(
             ("list", "List the VMs."),
             ("info", "Show one VM in detail."),

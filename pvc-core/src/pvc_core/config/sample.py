@@ -82,6 +82,8 @@ timing:
   # A live migration that takes longer is aborted; prepare is the target's time to get ready.
   #migration: 600.0
   #prepare: 60.0
+  # A guest that has not let go of a disk for so long is said to keep it; it is asked on.
+  #unplug: 30.0
   # libvirt connections are given up after 5 unanswered probes at this interval.
   #keepalive: 2.0
 

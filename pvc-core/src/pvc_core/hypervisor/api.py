@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from pvc_core.model.disk import DiskLimits
 from pvc_core.model.errors import PvcError
 from pvc_core.model.node import GuestUsage
 from pvc_core.model.vm import VmSpec
@@ -25,6 +26,10 @@ class HypervisorError(PvcError):
 
 class HypervisorUnavailable(HypervisorError):
     """The hypervisor cannot be reached; guests may well be running."""
+
+
+class AgentUnavailable(HypervisorError):
+    """The guest has no agent, or its agent does not answer."""
 
 
 class DomainState(enum.StrEnum):
@@ -52,6 +57,16 @@ class MigrationJob(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
+class DomainDisk(msgspec.Struct, frozen=True, kw_only=True):
+    """A disk that a domain has now."""
+
+    target: str
+    """Its name in libvirt, such as vda."""
+    bus: str = ""
+    volume: str | None = ""
+    """As ``pool/volume``; empty: it is none of the VM's disks (its overlay's); None: one of them, unknown which."""
+
+
 class Domain(msgspec.Struct, frozen=True, kw_only=True):
     """A domain on this node."""
 
@@ -64,6 +79,12 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True):
     accelerator: str = ""
     vnc: str = ""
     running_for_s: float = 0.0
+    note: str = ""
+    """What ``set_note`` left here."""
+    disks: tuple[DomainDisk, ...] = ()
+    """Those it was started with in the order of the VM's, then those that were plugged in later."""
+    controllers: frozenset[str] = frozenset()
+    """Kinds of those controllers that a disk may need before it is plugged in: scsi, usb."""
 
 
 class ExitReason(enum.StrEnum):
@@ -200,6 +221,33 @@ class Hypervisor(Protocol):
     def migration_stats(self, vm: str) -> MigrationStats:
         """Return the figures of the migration that brought this domain here."""
 
+    def set_note(self, vm: str, note: str) -> None:
+        """Leave a word with a domain for whoever comes after this process; empty: take it away.  Ends with the domain."""
+
+    def pause(self, vm: str) -> None:
+        """Stop the processors of a running domain, until ``resume``; paused already is success.
+
+        When it returns, all that the guest had begun to write is written and flushed: QEMU drains and flushes all block
+        devices when it stops a guest (``do_vm_stop`` in ``softmmu/cpus.c`` of QEMU 7.2), except for those whose cache mode
+        is ``unsafe``.  So it takes as long as the storage does.
+        """
+
+    def resume(self, vm: str) -> None:
+        """Let a domain that ``pause`` stopped go on; one that runs is success.
+
+        Raises HypervisorError for one that stands still for another reason: a migration, an error of its disks.
+        """
+
+    def freeze(self, vm: str, deadline_s: float) -> int:
+        """Have the guest agent flush and freeze all file systems; return how many.
+
+        Raises AgentUnavailable when nobody answers, and nothing is frozen then; HypervisorError when the agent could not, or
+        did not say so in time: some may be frozen, so ``thaw``.
+        """
+
+    def thaw(self, vm: str, deadline_s: float) -> None:
+        """Have the guest agent thaw all file systems; not frozen is success.  Raises AgentUnavailable, HypervisorError."""
+
     def usage(self) -> dict[str, GuestUsage]:
         """Return the figures of all domains here."""
 
@@ -207,10 +255,17 @@ class Hypervisor(Protocol):
         """Plug a device into a running domain."""
 
     def detach_device(self, vm: str, xml: str) -> None:
-        """Unplug a device from a running domain; returns when it is gone."""
+        """Ask the guest to let go of a device; returns at once; asked again it asks again; absent is success.
 
-    def resize_disk(self, vm: str, index: int, size_bytes: int) -> None:
-        """Tell a running domain the new size of its ``index``-th disk."""
+        The device is gone when the domain has it no more, of which ``watch`` tells: a guest may take its time, or keep
+        it for ever.  ``xml`` needs no more than the device's kind and its target, MAC address or alias.
+        """
+
+    def resize_disk(self, vm: str, target: str, size_bytes: int) -> None:
+        """Tell a running domain the new size of a disk."""
+
+    def limit_disk(self, vm: str, target: str, limits: DiskLimits) -> None:
+        """Give a running domain's disk these limits in place of those it has."""
 
     def console(self, vm: str) -> Console:
         """Open the serial console; another client's connection is ended."""

@@ -1,10 +1,12 @@
 """What does not change while a domain runs, read from its live XML once."""
 
+from collections.abc import Iterable, Sequence
 from xml.etree import ElementTree as ET
 
 import msgspec
 
-from pvc_core.hypervisor.domainxml import MARK
+from pvc_core.hypervisor.api import DomainDisk
+from pvc_core.hypervisor.domainxml import MARK, NOTE, volume_of
 from pvc_core.hypervisor.kvmprobe import PROBE_MARK
 
 _TO_MIB = {"b": 2**-20, "bytes": 2**-20, "KiB": 2**-10, "k": 2**-10, "MiB": 1.0, "M": 1.0, "GiB": 2.0**10, "G": 2.0**10}
@@ -23,11 +25,13 @@ class DomainInfo(msgspec.Struct, frozen=True, kw_only=True):
     vcpus: int
     accelerator: str
     vnc: str
-    disks: tuple[str, ...]
-    """Target names (vda, ...) of the disks: those of the VM's definition in its order, then later ones."""
+    disks: tuple[DomainDisk, ...]
+    """Those it was started with, in the order of the VM's definition, then later ones."""
+    controllers: frozenset[str] = frozenset()
     boot_id: str = ""
     started_s: float = 0.0
     """When it was started, in seconds since that boot."""
+    note: str = ""
 
 
 def read_domain(xml: str, run: int) -> DomainInfo:
@@ -37,7 +41,6 @@ def read_domain(xml: str, run: int) -> DomainInfo:
     memory = root.find("memory")
     size = float(memory.text or 0) * _TO_MIB.get(memory.get("unit", "KiB"), 2**-10) if memory is not None else 0
     graphics = root.find("devices/graphics[@type='vnc']")
-    present = [d.get("dev", "") for d in root.iterfind("devices/disk[@device='disk']/target")]
     defined = mark.get("disks", "").split() if mark is not None else []
     return DomainInfo(
         run=run,
@@ -48,10 +51,34 @@ def read_domain(xml: str, run: int) -> DomainInfo:
         vcpus=int(root.findtext("vcpu", "0")),
         accelerator="kvm" if root.get("type") == "kvm" else "tcg",
         vnc=_vnc(graphics) if graphics is not None else "",
-        disks=(*defined, *(d for d in present if d not in defined)),
+        disks=domain_disks(root.findall("devices/disk"), defined),
+        controllers=frozenset(kind for c in root.iterfind("devices/controller") if (kind := controller_kind(c))),
         boot_id=mark.get("boot", "") if mark is not None else "",
         started_s=float(mark.get("started", "0")) if mark is not None else 0.0,
+        note=root.findtext(f"metadata/{NOTE}", ""),
     )
+
+
+def domain_disks(elements: Iterable[ET.Element], defined: Sequence[str]) -> tuple[DomainDisk, ...]:
+    """Return the disks in a domain's ``<disk>`` elements; ``defined``: targets of those it was started with, in order."""
+    found = {disk.target: disk for disk in (_disk(element, defined) for element in elements)}
+    first = [found.pop(target) for target in defined if target in found]
+    return (*first, *found.values())
+
+
+def _disk(element: ET.Element, defined: Sequence[str]) -> DomainDisk:
+    target, alias = element.find("target"), element.find("alias")
+    name, bus = (target.get("dev", ""), target.get("bus", "")) if target is not None else ("", "")
+    volume = volume_of(alias.get("name", "")) if alias is not None else None
+    if volume is None and name not in defined:
+        volume = ""
+    return DomainDisk(target=name, bus=bus, volume=volume)
+
+
+def controller_kind(element: ET.Element) -> str:
+    """Return the kind of a controller that disks may be plugged into, or an empty string."""
+    kind, model = element.get("type", ""), element.get("model")
+    return kind if kind == "scsi" or (kind == "usb" and model != "none") else ""
 
 
 def _vnc(graphics: ET.Element) -> str:
@@ -70,9 +97,12 @@ def device_key(xml: str) -> tuple[str, str, str] | None:
     return None
 
 
-def has_device(domain_xml: str, key: tuple[str, str, str]) -> bool:
-    """Return whether a domain has a device with this key."""
+def find_device(domain_xml: str, key: tuple[str, str, str]) -> ET.Element | None:
+    """Return a domain's device with this key, None when it has none."""
     tag, place, value = key
     path, _, attribute = place.partition("@")
-    root = ET.fromstring(domain_xml)  # noqa: S314 - from libvirt
-    return any(e.get(attribute, "").lower() == value for e in root.iterfind(f"devices/{tag}/{path}"))
+    for device in ET.fromstring(domain_xml).iterfind(f"devices/{tag}"):  # noqa: S314 - from libvirt
+        found = device.find(path)
+        if found is not None and found.get(attribute, "").lower() == value:
+            return device
+    return None

@@ -3,6 +3,7 @@
 libvirt's domain format: https://libvirt.org/formatdomain.html
 """
 
+import re
 from collections.abc import Iterable
 from typing import Final
 from xml.etree import ElementTree as ET
@@ -11,12 +12,19 @@ import msgspec
 
 from pvc_core.hypervisor.api import DomainPlan, HypervisorError
 from pvc_core.hypervisor.overlay import NAMESPACE, lay_over
-from pvc_core.model.vm import Disk, Nic, VmSpec
+from pvc_core.model.disk import Disk, DiskLimits, bus_of, disk_targets, is_q35
+from pvc_core.model.vm import Nic, VmSpec
 from pvc_core.plugin.specs.network import NicSource
 from pvc_core.plugin.specs.storage import DiskSource
 
 MARK: Final = f"{{{NAMESPACE}}}vm"
 """The metadata element by which PVC knows its own domains."""
+
+NOTE_NAMESPACE: Final = f"{NAMESPACE}/note"
+"""A namespace of its own: libvirt keeps one element of metadata for each."""
+
+NOTE: Final = f"{{{NOTE_NAMESPACE}}}note"
+"""The metadata element with a word that a daemon leaves for the next one."""
 
 DEFAULT_CPU: Final = "Westmere"
 """CPU model where nobody chose one: x86-64-v2 with AES, which every server processor since 2011 (Intel and
@@ -78,7 +86,11 @@ def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
 
 
 def _mark(domain: ET.Element, vm: VmSpec, origin: Origin) -> None:
-    attributes = {"name": vm.name, "generation": str(vm.generation), "disks": " ".join(disk_targets(vm))}
+    attributes = {
+        "name": vm.name,
+        "generation": str(vm.generation),
+        "disks": " ".join(disk_targets(vm.disks, vm.machine)),
+    }
     if origin.boot_id:
         attributes |= {"boot": origin.boot_id, "started": f"{origin.since_boot_s:.3f}"}
     ET.SubElement(ET.SubElement(domain, "metadata"), MARK, attributes)
@@ -168,57 +180,36 @@ def _serial(devices: ET.Element, log: str) -> None:
 
 
 def _controllers(devices: ET.Element, vm: VmSpec) -> None:
-    buses = {bus_of(disk, vm) for disk in vm.disks}
+    buses = [bus_of(disk, vm.machine) for disk in vm.disks]
     usb = vm.vnc or "usb" in buses
     ET.SubElement(devices, "controller", type="usb", model="qemu-xhci" if usb else "none")
     if "scsi" in buses:
-        ET.SubElement(devices, "controller", type="scsi", index="0", model="virtio-scsi")
-    if not _is_q35(vm):
+        devices.append(render_scsi_controller())
+    if not is_q35(vm.machine):
         return
-    plugged = sum(bus_of(d, vm) == "virtio" for d in vm.disks) + len(vm.nics)
+    plugged = buses.count("virtio") + len(vm.nics)
     plugged += usb + ("scsi" in buses) + vm.guest_agent + 2  # rng, balloon
     ET.SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
     for _ in range(plugged + SPARE_PORTS):
         ET.SubElement(devices, "controller", type="pci", model="pcie-root-port")
 
 
-def _is_q35(vm: VmSpec) -> bool:
-    return "q35" in vm.machine
+def render_scsi_controller() -> ET.Element:
+    """Return the controller that SCSI disks are on, as also plugged into a running guest that has none.
 
-
-def bus_of(disk: Disk, vm: VmSpec) -> str:
-    """Return the bus a disk is put on: q35 has no IDE, so IDE disks become SATA there."""
-    return "sata" if disk.bus == "ide" and _is_q35(vm) else disk.bus
-
-
-def disk_targets(vm: VmSpec) -> list[str]:
-    """Return the device names of the VM's disks in libvirt (vda, sda, ...), in order."""
-    counts: dict[str, int] = {}
-    names = []
-    for disk in vm.disks:
-        bus = bus_of(disk, vm)
-        prefix = "vd" if bus == "virtio" else "hd" if bus == "ide" else "sd"
-        names.append(prefix + _letters(counts.setdefault(prefix, 0)))
-        counts[prefix] += 1
-    return names
-
-
-def _letters(index: int) -> str:
-    """Return a, b, ..., z, aa, ab, ..."""
-    name = ""
-    index += 1
-    while index:
-        index, digit = divmod(index - 1, 26)
-        name = chr(ord("a") + digit) + name
-    return name
+    Only guests with SCSI disks have one, so that no other gets hardware that it has no use for.  One that was plugged in
+    later is in the domain's live XML, from which libvirt makes the target of a migration: both sides agree.  Without
+    it libvirt would add one of its own choice, which is not virtio-scsi.
+    """
+    return ET.Element("controller", type="scsi", index="0", model="virtio-scsi")
 
 
 def render_disks(plan: DomainPlan) -> Iterable[ET.Element]:
     """Yield the ``<disk>`` elements of a VM."""
     vm = plan.vm
-    targets = disk_targets(vm)
+    targets = disk_targets(vm.disks, vm.machine)
     for index, (disk, source, target) in enumerate(zip(vm.disks, plan.disks, targets, strict=True)):
-        element = render_disk(disk, source, target, bus_of(disk, vm))
+        element = render_disk(disk, source, target, bus_of(disk, vm.machine))
         if vm.direct_kernel is None:
             ET.SubElement(element, "boot", order=str(index + 1))
         yield element
@@ -232,11 +223,57 @@ def render_disk(disk: Disk, source: DiskSource, target: str, bus: str) -> ET.Ele
     discard = "unmap" if disk.discard else "ignore"
     cache = source.cache or disk.cache
     ET.SubElement(element, "driver", name="qemu", type=source.format, cache=cache, discard=discard)
-    element.append(fragment(source.source_xml, f"the source of volume {disk.pool}/{disk.volume}"))
+    element.append(fragment(source.source_xml, f"the source of volume {disk.path}"))
     ET.SubElement(element, "target", dev=target, bus=bus)
+    ET.SubElement(element, "alias", name=disk_alias(disk.path))
     if disk.read_only:
         ET.SubElement(element, "readonly")
+    rates = limit_parameters(disk.limits)
+    if any(rates.values()):
+        iotune = ET.SubElement(element, "iotune")
+        for name, rate in rates.items():
+            if rate:
+                _text(iotune, name, str(rate))
     return element
+
+
+ALIAS_PREFIX: Final = "ua-disk-"
+"""Of the aliases of disks: libvirt keeps those that begin with ``ua-`` as they are, over migrations too."""
+
+
+def disk_alias(volume: str) -> str:
+    """Return the alias of a disk, which names its volume (``pool/volume``): so the domain itself says what it has."""
+    return ALIAS_PREFIX + re.sub(r"[^A-Za-z0-9-]", lambda found: f"_{ord(found[0]):02x}", volume)
+
+
+def volume_of(alias: str) -> str | None:
+    """Return the ``pool/volume`` that an alias names, None when it is not one of ``disk_alias``."""
+    if not alias.startswith(ALIAS_PREFIX):
+        return None
+    return re.sub(r"_([0-9a-f]{2})", lambda found: chr(int(found[1], 16)), alias.removeprefix(ALIAS_PREFIX))
+
+
+_IOTUNE: Final = {
+    "iops": "total_iops_sec",
+    "read_iops": "read_iops_sec",
+    "write_iops": "write_iops_sec",
+    "bandwidth": "total_bytes_sec",
+    "read_bandwidth": "read_bytes_sec",
+    "write_bandwidth": "write_bytes_sec",
+}
+
+IOTUNE: Final = _IOTUNE | {f"{field}_burst": f"{name}_max" for field, name in _IOTUNE.items()}
+"""Field of a disk's limits -> its name in libvirt, in ``<iotune>`` and in calls."""
+
+
+def limits_of(disk: ET.Element) -> DiskLimits:
+    """Return the limits that a ``<disk>`` has, as far as ``DiskLimits`` knows them."""
+    return DiskLimits(**{field: int(disk.findtext(f"iotune/{name}", "0")) for field, name in IOTUNE.items()})
+
+
+def limit_parameters(limits: DiskLimits) -> dict[str, int]:
+    """Return all limits, those that are not set as 0, by their names in libvirt."""
+    return {name: getattr(limits, field) for field, name in IOTUNE.items()}
 
 
 def render_nic(nic: Nic, source: NicSource) -> ET.Element:

@@ -7,6 +7,7 @@ and each outgoing migration has a thread of its own.
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -27,13 +28,14 @@ from pvc_core.hypervisor.api import (
     MigrationStats,
 )
 from pvc_core.hypervisor.console import ConsoleBuffer
-from pvc_core.hypervisor.domaininfo import DomainInfo, device_key, has_device, read_domain
-from pvc_core.hypervisor.domainxml import Origin, fragment, render
+from pvc_core.hypervisor.domaininfo import DomainInfo, device_key, find_device, read_domain
+from pvc_core.hypervisor.domainxml import Origin, fragment, limit_parameters, render
 from pvc_core.hypervisor.exits import Exits
 from pvc_core.hypervisor.kvmprobe import KvmProbe
 from pvc_core.hypervisor.link import Link
 from pvc_core.hypervisor.transfers import Transfers
 from pvc_core.hypervisor.usage import UsageMeter
+from pvc_core.model.disk import DiskLimits
 from pvc_core.model.node import GuestUsage
 from pvc_core.model.vm import VmSpec
 
@@ -65,7 +67,6 @@ class LibvirtHypervisor:
         memory_mib: int | None = None,
         keepalive_s: float = 2.0,
         patience_s: float = 10.0,
-        detach_s: float = 30.0,
     ) -> None:
         """Begin to connect.  Raises HypervisorError when libvirt's Python binding is not installed."""
         try:
@@ -79,10 +80,11 @@ class LibvirtHypervisor:
         self._uri = uri
         self._memory_mib = memory_mib
         self._keepalive_s = max(1, round(keepalive_s))
-        self._detach_s = detach_s
         self._boot_id = hostfacts.boot_id()
         self._callbacks: list[DomainCallback] = []
         self._infos: dict[str, DomainInfo] = {}
+        self._changes: Counter[str] = Counter()
+        """How often the devices of a domain were seen to change: what was read before is out of date."""
         self._missed: set[str] = set()
         self._first_seen: dict[str, tuple[int, float]] = {}
         self._exits = Exits()
@@ -105,7 +107,7 @@ class LibvirtHypervisor:
 
     def _open(self) -> "Connection":
         observer = self._calls.Observer(
-            self._exits.seen, self._exits.executed, self._ended, self._tell, self._disconnected
+            self._exits.seen, self._exits.executed, self._ended, self._tell, self._replugged, self._disconnected
         )
         # What was seen before may not be the last that happened, and libvirt may count its runs anew.
         self._missed |= set(self._infos)
@@ -137,6 +139,10 @@ class LibvirtHypervisor:
         self._transfers.gone(vm)
         self._first_seen.pop(vm, None)
         log.info("domain-ended vm=%s libvirt=%s", vm, reason.value)
+
+    def _replugged(self, vm: str) -> None:
+        self._changes[vm] += 1
+        self._infos.pop(vm, None)
 
     def _tell(self, vm: str) -> None:
         for callback in tuple(self._callbacks):
@@ -215,11 +221,13 @@ class LibvirtHypervisor:
         known = self._infos.get(vm)
         if known is not None and run in (known.run, -1):
             return known
+        changes = self._changes[vm]
         try:
             info = read_domain(handle.xml(), run)
         except self._calls.DomainGone:
             return None
-        self._infos[vm] = info
+        if self._changes[vm] == changes:
+            self._infos[vm] = info
         self._exits.seen(vm, run)
         return info
 
@@ -244,6 +252,9 @@ class LibvirtHypervisor:
             accelerator=info.accelerator,
             vnc=info.vnc,
             running_for_s=0.0 if phase is phases.INCOMING else self._age(vm, info),
+            note=info.note,
+            disks=info.disks,
+            controllers=info.controllers,
         )
 
     def _age(self, vm: str, info: DomainInfo) -> float:
@@ -341,40 +352,68 @@ class LibvirtHypervisor:
             downtime, total = self._required(connection, vm)[0].arrival()
         return MigrationStats(downtime_ms=downtime, total_ms=total)
 
+    # -- standing still ---------------------------------------------------------------------------------------
+
+    def set_note(self, vm: str, note: str) -> None:
+        with self._call(f"leave a note with VM {vm}") as connection:
+            self._required(connection, vm)[0].set_note(note)
+            self._replugged(vm)
+
+    def pause(self, vm: str) -> None:
+        with self._call(f"pause VM {vm}") as connection:
+            self._required(connection, vm)[0].suspend()
+
+    def resume(self, vm: str) -> None:
+        with self._call(f"resume VM {vm}") as connection:
+            self._required(connection, vm)[0].resume()
+
+    def freeze(self, vm: str, deadline_s: float) -> int:
+        with self._call(f"freeze the file systems of VM {vm}") as connection:
+            return self._required(connection, vm)[0].freeze(deadline_s)
+
+    def thaw(self, vm: str, deadline_s: float) -> None:
+        with self._call(f"thaw the file systems of VM {vm}") as connection:
+            self._required(connection, vm)[0].thaw(deadline_s)
+
     # -- devices and consoles ---------------------------------------------------------------------------------
 
     def attach_device(self, vm: str, xml: str) -> None:
         fragment(xml, "the device")
         with self._call(f"plug a device into VM {vm}") as connection:
-            self._required(connection, vm)[0].attach(xml)
-            self._infos.pop(vm, None)
+            try:
+                self._required(connection, vm)[0].attach(xml)
+            finally:
+                self._replugged(vm)
 
     def detach_device(self, vm: str, xml: str) -> None:
         fragment(xml, "the device")
         key = device_key(xml)
         if key is None:
             raise HypervisorError("the device to unplug has neither a target, a MAC address nor an alias")
-        deadline = time.monotonic() + self._detach_s
         with self._call(f"unplug {key[0]} {key[2]} from VM {vm}") as connection:
             handle, _ = self._required(connection, vm)
-            self._infos.pop(vm, None)
-            if not has_device(handle.xml(), key):
-                return
-            handle.detach(xml)  # asks the guest, and waits a few seconds itself
-            while has_device(handle.xml(), key):
-                if time.monotonic() > deadline:
-                    raise HypervisorError(
-                        f"cannot unplug {key[0]} {key[2]} from VM {vm}: the guest did not let go of it within "
-                        f"{self._detach_s:g} s; try again when the guest is up, or restart the VM"
-                    )
-                time.sleep(0.1)
+            device = find_device(handle.xml(), key)
+            alias = device.find("alias") if device is not None else None
+            try:
+                if alias is not None:
+                    handle.detach(alias.get("name", ""))
+            finally:
+                self._replugged(vm)
 
-    def resize_disk(self, vm: str, index: int, size_bytes: int) -> None:
-        with self._call(f"resize disk {index} of VM {vm}") as connection:
-            handle, info = self._required(connection, vm)
-            if index >= len(info.disks):
-                raise HypervisorError(f"{info.name} has no disk {index}: it has {len(info.disks)}")
-            handle.resize_disk(info.disks[index], size_bytes)
+    def resize_disk(self, vm: str, target: str, size_bytes: int) -> None:
+        with self._call(f"resize disk {target} of VM {vm}") as connection:
+            self._with_disk(connection, vm, target).resize_disk(target, size_bytes)
+
+    def limit_disk(self, vm: str, target: str, limits: DiskLimits) -> None:
+        with self._call(f"limit disk {target} of VM {vm}") as connection:
+            self._with_disk(connection, vm, target).limit_disk(target, limit_parameters(limits))
+
+    def _with_disk(self, connection: "Connection", vm: str, target: str) -> "Handle":
+        handle, info = self._required(connection, vm)
+        targets = [disk.target for disk in info.disks]
+        if target not in targets:
+            raise HypervisorError(f"{info.name} has no disk {target}: it has {', '.join(targets) or 'none'}")
+        return handle
 
     def console(self, vm: str) -> Console:
         buffer = ConsoleBuffer()

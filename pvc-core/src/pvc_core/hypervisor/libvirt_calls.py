@@ -9,12 +9,14 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Final
+from xml.sax.saxutils import escape
 
 import libvirt
 import msgspec
 
 from pvc_core.hypervisor.admissions import logging_to
-from pvc_core.hypervisor.api import ExitReason, HypervisorError, HypervisorUnavailable
+from pvc_core.hypervisor.api import AgentUnavailable, ExitReason, HypervisorError, HypervisorUnavailable
+from pvc_core.hypervisor.domainxml import NOTE_NAMESPACE
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,11 @@ class Phase(enum.Enum):
 
 
 _EXECUTING: Final = (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED, libvirt.VIR_DOMAIN_PMSUSPENDED)
+_NO_AGENT: Final = (
+    libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
+    libvirt.VIR_ERR_AGENT_UNSYNCED,
+    libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,  # it has no channel for one
+)
 _ARRIVING: Final = (libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
 _REASONS: Final = {
     libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN: ExitReason.SHUTDOWN,
@@ -74,6 +81,8 @@ class Observer(msgspec.Struct, frozen=True):
     executing: Callable[[str], None]
     ended: Callable[[str, ExitReason], None]
     changed: Callable[[str], None]
+    replugged: Callable[[str], None]
+    """Its devices are not what they were."""
     disconnected: Callable[["Connection", str], None]
 
 
@@ -159,7 +168,8 @@ class Connection:
         self._raw.registerCloseCallback(self._on_close, None)
         for event, callback in (
             (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle),
-            (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, self._on_change),
+            (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, self._on_devices),
+            (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, self._on_devices),
             (libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, self._on_change),
         ):
             self._raw.domainEventRegisterAny(None, event, callback, None)
@@ -185,6 +195,11 @@ class Connection:
     def _on_change(self, _connection: libvirt.virConnect, domain: libvirt.virDomain, *_details: object) -> None:
         if self._observer is not None:
             self._observer.changed(domain.UUIDString())
+
+    def _on_devices(self, connection: libvirt.virConnect, domain: libvirt.virDomain, *details: object) -> None:
+        if self._observer is not None:
+            self._observer.replugged(domain.UUIDString())
+        self._on_change(connection, domain, *details)
 
     def close(self) -> None:
         """Let go of it, dead or alive."""
@@ -364,15 +379,67 @@ class Handle:
         """Stop a migration away from here; False when there is none (yet, or any more)."""
         return self._if_active(self._raw.abortJob)
 
+    def set_note(self, note: str) -> None:
+        """Replace the note in its metadata; empty: remove it."""
+        xml = f"<note>{escape(note)}</note>" if note else None
+        with _errors(self._connection):
+            self._raw.setMetadata(
+                libvirt.VIR_DOMAIN_METADATA_ELEMENT, xml, "note", NOTE_NAMESPACE, libvirt.VIR_DOMAIN_AFFECT_LIVE
+            )
+
+    def suspend(self) -> None:
+        """Stop its processors; stopped already is success."""
+        with _errors(self._connection):
+            self._raw.suspend()
+
+    def resume(self) -> None:
+        """Let its processors run again, if it was ``suspend`` that stopped them."""
+        with _errors(self._connection):
+            state, reason = self._raw.state()
+            if state in _EXECUTING:
+                return
+            if (state, reason) != (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER):
+                raise LibvirtError(f"it stands still for another reason than a pause (state {state}, reason {reason})")
+            self._raw.resume()
+
+    def freeze(self, deadline_s: float) -> int:
+        """Have the agent freeze all file systems; return how many.  AgentUnavailable only when it was not asked to."""
+        with self._agent(deadline_s):
+            self._raw.getTime()
+        with _errors(self._connection):
+            return int(self._raw.fsFreeze())
+
+    def thaw(self, deadline_s: float) -> None:
+        """Have the agent thaw all file systems."""
+        with self._agent(deadline_s):
+            self._raw.fsThaw()
+
+    @contextlib.contextmanager
+    def _agent(self, deadline_s: float) -> Iterator[None]:
+        """Give the agent so much time to answer: by itself libvirt waits for ever."""
+        with _errors(self._connection):
+            try:
+                self._raw.agentSetResponseTimeout(max(1, round(deadline_s)))
+                yield
+            except libvirt.libvirtError as error:
+                if error.get_error_code() in _NO_AGENT:
+                    raise AgentUnavailable(error.get_error_message() or str(error)) from error
+                raise
+
     def attach(self, xml: str) -> None:
         """Plug a device in."""
         with _errors(self._connection):
             self._raw.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
-    def detach(self, xml: str) -> None:
-        """Ask the guest to let go of a device."""
+    def detach(self, alias: str) -> None:
+        """Ask the guest to let go of a device, without waiting until it has."""
         with _errors(self._connection):
-            self._raw.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            self._raw.detachDeviceAlias(alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def limit_disk(self, target: str, rates: dict[str, int]) -> None:
+        """Set the limits of a disk, all at once."""
+        with _errors(self._connection):
+            self._raw.setBlockIoTune(target, rates, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
     def resize_disk(self, target: str, size_bytes: int) -> None:
         """Tell the guest the new size of a disk."""

@@ -21,7 +21,20 @@ from pvc_core.hypervisor.api import (
     MigrationStats,
 )
 from pvc_core.hypervisor.memory_connection import MemoryHypervisor
-from pvc_core.hypervisor.memory_guest import Agenda, Body, Event, Faults, Guest, Host, Migration, Monotonic, Pace
+from pvc_core.hypervisor.memory_guest import (
+    Agenda,
+    Body,
+    Device,
+    Event,
+    Faults,
+    Guest,
+    Host,
+    Migration,
+    Monotonic,
+    Pace,
+    body_of,
+)
+from pvc_core.model.disk import DiskLimits
 
 __all__ = ["Faults", "MemoryHypervisor", "MemoryWorld", "Pace"]
 
@@ -40,6 +53,8 @@ class MemoryWorld:
         self._cut: set[frozenset[str]] = set()
         self._agenda = Agenda()
         self._news: list[tuple[MemoryHypervisor, str]] = []
+        self.agents: set[str] = set()
+        """VMs in whose guests an agent runs."""
         self.touched: set[str] = set()
         """VMs with a domain that came, went or changed since this was last cleared: what a checker has to look at."""
 
@@ -90,9 +105,27 @@ class MemoryWorld:
         """Return what a guest on a host was started with."""
         return self._hosts[host].guests[vm].plan
 
+    def volumes(self, host: str, vm: str) -> list[str]:
+        """Return the volumes (``pool/volume``) that a guest on a host has as disks now."""
+        return [disk.volume for disk in self._hosts[host].guests[vm].body.disks() if disk.volume]
+
+    def limits(self, host: str, vm: str) -> dict[str, DiskLimits]:
+        """Return the limits of the disks of a guest on a host, by target."""
+        devices = self._hosts[host].guests[vm].body.devices.values()
+        return {device.disk.target: device.limits for device in devices if device.disk is not None}
+
     def admitted(self, host: str, vm: str) -> bool:
         """Return whether a live migration may bring the VM to this host now."""
         return vm in self._hosts[host].admitted
+
+    def frozen(self, host: str, vm: str) -> bool:
+        """Return whether a guest's file systems are frozen."""
+        return self._hosts[host].guests[vm].body.frozen
+
+    def stand_still(self, host: str, vm: str, *, still: bool = True) -> None:
+        """Stop the processors of a guest, as somebody does with virsh, or let it go on."""
+        with self.step():
+            self.pause(self._hosts[host], self._hosts[host].guests[vm], still=still)
 
     def faults(self, host: str) -> Faults:
         """Return a host's fault switches."""
@@ -236,8 +269,14 @@ class MemoryWorld:
         message = host.faults.start_error or self.vm_faults(vm).start_error
         if message:
             raise HypervisorError(f"cannot start {plan.vm.name}: {message}")
-        host.guests[vm] = Guest(plan, DomainState.RUNNING, self._now, Body(self._now + self.pace.boot_s))
+        host.guests[vm] = Guest(plan, DomainState.RUNNING, self._now, body_of(plan, self._now + self.pace.boot_s))
         self._appeared(host, vm)
+
+    def pause(self, host: Host, guest: Guest, *, still: bool) -> None:
+        """Stop a guest's processors, or let them run again."""
+        guest.paused = still
+        guest.state = DomainState.PAUSED if still else DomainState.RUNNING
+        self.replugged(host, guest.plan.vm.id)
 
     def shutdown(self, host: Host, guest: Guest) -> None:
         """Press a guest's power button."""
@@ -254,6 +293,28 @@ class MemoryWorld:
             guest = host.guests.get(vm)
             if guest is not None and guest.body is body and guest.state is DomainState.RUNNING:
                 self.end(host, vm, ExitReason.SHUTDOWN)
+
+    def unplug(self, host: Host, guest: Guest, key: tuple[str, ...]) -> None:
+        """Ask a guest to let go of a device; one that has not booted does not hear it."""
+        body, device = guest.body, guest.body.devices.get(key)
+        keeps = host.faults.keeps_devices or self.vm_faults(guest.plan.vm.id).keeps_devices
+        if device is not None and not keeps and self._now >= body.booted_at:
+            self.later(self.pace.unplug_s, partial(self._unplugged, guest.plan.vm.id, body, key, device))
+
+    def _unplugged(self, vm: str, body: Body, key: tuple[str, ...], device: Device) -> None:
+        if body.devices.get(key) is not device:
+            return
+        del body.devices[key]
+        for host in self._hosts.values():
+            guest = host.guests.get(vm)
+            if guest is not None and guest.body is body:
+                self.replugged(host, vm)
+
+    def replugged(self, host: Host, vm: str) -> None:
+        """Have it seen that a guest's devices are others than before."""
+        self.touched.add(vm)
+        for observer in host.observers:
+            observer.changed(vm)
 
     def end(self, host: Host, vm: str, reason: ExitReason) -> None:
         """End a domain; a migration of it fails, if that is not why it ends."""

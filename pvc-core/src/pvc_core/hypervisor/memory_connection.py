@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pvc_core.hypervisor.api import (
+    AgentUnavailable,
     Domain,
     DomainCallback,
     DomainPlan,
@@ -19,9 +20,8 @@ from pvc_core.hypervisor.api import (
     MigrationStats,
 )
 from pvc_core.hypervisor.console import ConsoleBuffer
-from pvc_core.hypervisor.domaininfo import device_key
-from pvc_core.hypervisor.domainxml import fragment
-from pvc_core.hypervisor.memory_guest import Guest, Host
+from pvc_core.hypervisor.memory_guest import Guest, Host, device_of
+from pvc_core.model.disk import DiskLimits
 from pvc_core.model.node import GuestUsage
 
 if TYPE_CHECKING:
@@ -149,6 +149,9 @@ class MemoryHypervisor:
             accelerator=self._host.accelerators[0] if wanted == "auto" else wanted,
             vnc=f"{self._host.address}:5900" if spec.vnc else "",
             running_for_s=self._world.now - guest.since,
+            disks=guest.body.disks(),
+            controllers=guest.body.controllers(),
+            note=guest.note,
         )
 
     def exit_reason(self, vm: str) -> ExitReason:
@@ -205,6 +208,52 @@ class MemoryHypervisor:
         with self._call():
             return self._guest(vm).stats
 
+    def set_note(self, vm: str, note: str) -> None:
+        with self._call():
+            self._guest(vm).note = note
+
+    def pause(self, vm: str) -> None:
+        with self._call() as host:
+            guest = self._guest(vm)
+            if guest.state is DomainState.INCOMING:
+                raise HypervisorError(f"cannot pause {guest.plan.vm.name}: it does not run yet")
+            if guest.state is DomainState.RUNNING:
+                self._world.pause(host, guest, still=True)
+
+    def resume(self, vm: str) -> None:
+        with self._call() as host:
+            guest = self._guest(vm)
+            if guest.state is DomainState.RUNNING:
+                return
+            if not guest.paused:
+                raise HypervisorError(f"cannot resume {guest.plan.vm.name}: it stands still for another reason")
+            self._world.pause(host, guest, still=False)
+
+    def freeze(self, vm: str, deadline_s: float) -> int:
+        del deadline_s
+        with self._call():
+            body = self._agent(vm).body
+            body.frozen = True
+            message = self._world.vm_faults(vm).freeze_error
+            if message:
+                raise HypervisorError(message)
+            return 1
+
+    def thaw(self, vm: str, deadline_s: float) -> None:
+        del deadline_s
+        with self._call():
+            body = self._agent(vm).body
+            message = self._world.vm_faults(vm).thaw_error
+            if message:
+                raise HypervisorError(message)
+            body.frozen = False
+
+    def _agent(self, vm: str) -> Guest:
+        guest = self._guest(vm)
+        if vm not in self._world.agents or guest.state is not DomainState.RUNNING:
+            raise AgentUnavailable(f"no agent of {guest.plan.vm.name} answers")
+        return guest
+
     def usage(self) -> dict[str, GuestUsage]:
         with self._call() as host:
             return {
@@ -212,21 +261,29 @@ class MemoryHypervisor:
             }
 
     def attach_device(self, vm: str, xml: str) -> None:
-        key = _device_key(xml)
-        with self._call():
-            self._device_guest(vm).body.devices[key] = xml
+        key, device = device_of(xml)
+        with self._call() as host:
+            guest = self._device_guest(vm)
+            if key in guest.body.devices:
+                raise HypervisorError(f"{guest.plan.vm.name} has a device {' '.join(key)} already")
+            guest.body.devices[key] = device
+            self._world.replugged(host, vm)
 
     def detach_device(self, vm: str, xml: str) -> None:
-        key = _device_key(xml)
-        with self._call():
-            self._device_guest(vm).body.devices.pop(key, None)
+        key, _ = device_of(xml)
+        with self._call() as host:
+            self._world.unplug(host, self._device_guest(vm), key)
 
-    def resize_disk(self, vm: str, index: int, size_bytes: int) -> None:
+    def resize_disk(self, vm: str, target: str, size_bytes: int) -> None:
         with self._call():
             guest = self._device_guest(vm)
-            if index >= len(guest.plan.disks):
-                raise HypervisorError(f"{guest.plan.vm.name} has no disk {index}: it has {len(guest.plan.disks)}")
-            guest.body.disk_bytes[index] = size_bytes
+            guest.body.disk(guest.plan.vm.name, target)
+            guest.body.disk_bytes[target] = size_bytes
+
+    def limit_disk(self, vm: str, target: str, limits: DiskLimits) -> None:
+        with self._call():
+            guest = self._device_guest(vm)
+            guest.body.disk(guest.plan.vm.name, target).limits = limits
 
     def _device_guest(self, vm: str) -> Guest:
         guest = self._guest(vm)
@@ -247,8 +304,3 @@ class MemoryHypervisor:
             self._closed = True
             if self in self._host.observers:
                 self._host.observers.remove(self)
-
-
-def _device_key(xml: str) -> tuple[str, ...]:
-    fragment(xml, "the device")
-    return device_key(xml) or (xml,)

@@ -2,11 +2,23 @@
 
 import dataclasses
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
+from xml.etree import ElementTree as ET
 
-from pvc_core.hypervisor.api import DomainPlan, DomainState, ExitReason, MigrationOptions, MigrationStats
+from pvc_core.hypervisor.api import (
+    DomainDisk,
+    DomainPlan,
+    DomainState,
+    ExitReason,
+    HypervisorError,
+    MigrationOptions,
+    MigrationStats,
+)
 from pvc_core.hypervisor.console import ConsoleBuffer
+from pvc_core.hypervisor.domaininfo import controller_kind, device_key, domain_disks
+from pvc_core.hypervisor.domainxml import fragment, limits_of, render_disks
+from pvc_core.model.disk import NO_LIMITS, DiskLimits, bus_of
 
 
 class Monotonic(Protocol):
@@ -27,8 +39,11 @@ class Pace:
         migration_s: float = 2.0,
         keepalive_s: float = 10.0,
         downtime_ms: int = 50,
+        unplug_s: float = 0.5,
     ) -> None:
         """``boot_s``: a younger guest does not react to ACPI; ``shutdown_s``: from the ACPI event to its end.
+
+        ``unplug_s``: until a guest that is asked has let go of a device.
 
         ``keepalive_s``: after this time a partner without power or without a link is noticed.
         """
@@ -37,6 +52,7 @@ class Pace:
         self.migration_s = migration_s
         self.keepalive_s = keepalive_s
         self.downtime_ms = downtime_ms
+        self.unplug_s = unplug_s
 
 
 @dataclasses.dataclass
@@ -54,7 +70,23 @@ class Faults:
     migration_unconfirmed: bool = False
     """Migrations finish, but the source does not learn it: it keeps a PAUSED domain and a FAILED job."""
     device_error: str = ""
-    """Attaching, detaching and resizing fail with this message."""
+    """Attaching, detaching, resizing and limiting fail with this message."""
+    keeps_devices: bool = False
+    """Guests do not let go of devices."""
+    freeze_error: str = ""
+    """Guest agents fail to freeze with this message, after they have frozen some of the file systems."""
+    thaw_error: str = ""
+    """Guest agents fail to thaw with this message."""
+
+
+@dataclasses.dataclass(eq=False)
+class Device:
+    """A device of a guest.  One that is plugged in again is another one."""
+
+    xml: str
+    disk: DomainDisk | None = None
+    limits: DiskLimits = NO_LIMITS
+    controller: str = ""
 
 
 @dataclasses.dataclass(eq=False)
@@ -63,10 +95,50 @@ class Body:
 
     booted_at: float
     shutting_down: bool = False
-    devices: dict[tuple[str, ...], str] = dataclasses.field(default_factory=dict)
-    disk_bytes: dict[int, int] = dataclasses.field(default_factory=dict)
+    devices: dict[tuple[str, ...], "Device"] = dataclasses.field(default_factory=dict)
+    disk_bytes: dict[str, int] = dataclasses.field(default_factory=dict)
+    first_controllers: frozenset[str] = frozenset()
+    """Kinds of controllers that it was started with."""
     heard: bytearray = dataclasses.field(default_factory=bytearray)
     """What was typed into its console."""
+    frozen: bool = False
+    """Its agent has frozen its file systems."""
+
+    def disks(self) -> tuple[DomainDisk, ...]:
+        """Return its disks, in the order in which it got them."""
+        return tuple(device.disk for device in self.devices.values() if device.disk is not None)
+
+    def controllers(self) -> frozenset[str]:
+        """Return the kinds of controllers that it has, as far as disks need them."""
+        return self.first_controllers | {d.controller for d in self.devices.values() if d.controller}
+
+    def disk(self, name: str, target: str) -> Device:
+        """Return its disk of this target; raises HypervisorError when the VM of this name has none."""
+        found = {device.disk.target: device for device in self.devices.values() if device.disk is not None}
+        if target not in found:
+            raise HypervisorError(f"{name} has no disk {target}: it has {', '.join(found) or 'none'}")
+        return found[target]
+
+
+def device_of(xml: str, defined: Sequence[str] = ()) -> tuple[tuple[str, ...], Device]:
+    """Return a device from its XML, and what tells it from others; ``defined``: as for ``domain_disks``."""
+    element = fragment(xml, "the device")
+    disk = domain_disks([element], defined)[0] if element.tag == "disk" else None
+    kind = controller_kind(element) if element.tag == "controller" else ""
+    return device_key(xml) or (xml,), Device(xml, disk, limits_of(element), kind)
+
+
+def body_of(plan: DomainPlan, booted_at: float) -> Body:
+    """Return what a guest is started with."""
+    vm = plan.vm
+    buses = {bus_of(disk, vm.machine) for disk in vm.disks} | ({"usb"} if vm.vnc else set())
+    body = Body(booted_at, first_controllers=frozenset(buses & {"scsi", "usb"}))
+    elements = list(render_disks(plan))
+    targets = [target.get("dev", "") for element in elements for target in element.iterfind("target")]
+    for element in elements:
+        key, device = device_of(ET.tostring(element, encoding="unicode"), targets)
+        body.devices[key] = device
+    return body
 
 
 @dataclasses.dataclass(eq=False)
@@ -80,6 +152,9 @@ class Guest:
     outgoing: "Migration | None" = None
     incoming: "Migration | None" = None
     stats: MigrationStats = dataclasses.field(default_factory=MigrationStats)
+    paused: bool = False
+    """It was told to stand still: not by a migration."""
+    note: str = ""
     console: ConsoleBuffer | None = None
 
 

@@ -14,12 +14,13 @@ from xml.etree import ElementTree as ET
 
 import msgspec
 
-from pvc_core.hypervisor.domainxml import AGENT_CHANNEL, CPU_MODES, MARK, disk_targets
+from pvc_core.hypervisor.domainxml import AGENT_CHANNEL, CPU_MODES, IOTUNE, MARK
 from pvc_core.hypervisor.overlay import check_overlay, parse_xml
 from pvc_core.hypervisor.xmlrest import Rest
+from pvc_core.model.disk import Disk, DiskBus, disk_targets
 from pvc_core.model.errors import InvalidRequest
 from pvc_core.model.units import MIB
-from pvc_core.model.vm import Disk, DiskBus, NicModel, VmSpec
+from pvc_core.model.vm import NicModel
 
 _POWERS: Final = "kmgtpe"
 _UNIT: Final = re.compile(r"^([kmgtpe])(i?)b?$|^b(?:ytes)?$")
@@ -201,7 +202,18 @@ class _Reader:
             "read_only": disk.find("readonly") is not None or disk.get("device") == "cdrom",
             "cache": cache if cache in _CACHES else "none",
             "discard": driver is None or driver.get("discard", "unmap") == "unmap",
+            **self._limits(disk),
         }
+
+    def _limits(self, disk: ET.Element) -> dict[str, Any]:
+        """Return the limits that the definition models; the overlay keeps the others."""
+        rates = {field: self._rate(disk, name) for field, name in IOTUNE.items()}
+        limits = {field: rate for field, rate in rates.items() if rate}
+        return {"limits": limits} if limits else {}
+
+    def _rate(self, disk: ET.Element, name: str) -> int:
+        text = disk.findtext(f"iotune/{name}")
+        return self._whole(text, name) if text is not None else 0
 
     def _volume(self, disk: ET.Element) -> tuple[str, str]:
         source = disk.find("source")
@@ -245,4 +257,4 @@ class _Reader:
 def _targets(disks: list[dict[str, Any]], machine: str) -> list[str]:
     """Return the names that the disks will have when they are rendered."""
     plain = tuple(Disk(pool=d["pool"], volume=d["volume"], bus=d["bus"]) for d in disks)
-    return disk_targets(VmSpec(id="", name="", memory_mib=1, vcpus=1, machine=machine, disks=plain))
+    return disk_targets(plain, machine)

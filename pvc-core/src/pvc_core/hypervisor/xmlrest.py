@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 from xml.etree import ElementTree as ET
 
-from pvc_core.hypervisor.domainxml import AGENT_CHANNEL, MARK
+from pvc_core.hypervisor.domainxml import AGENT_CHANNEL, IOTUNE, MARK
 from pvc_core.hypervisor.overlay import LAY
 
 _MODELLED: Final = frozenset(
@@ -76,7 +76,7 @@ class Rest:
             self._keep_device(device, vnc=vnc)
 
     def keep_disks(self, disks: Sequence[ET.Element], targets: Sequence[str]) -> None:
-        """Keep what disks have beyond the definition (limits, serial numbers); ``targets``: their rendered names."""
+        """Keep what disks have beyond the definition (serial numbers, kinds of limits); ``targets``: their rendered names."""
         for disk, target in zip(disks, targets, strict=True):
             kept = ET.Element("disk")
             driver = disk.find("driver")
@@ -84,6 +84,7 @@ class Rest:
             if options:
                 ET.SubElement(kept, "driver", options)
             kept.extend(copy.deepcopy(c) for c in disk if c.tag not in _DISK)
+            _without_limits(kept)
             if len(kept):
                 ET.SubElement(kept, "target", dev=target)
                 self._devices.append(kept)
@@ -150,6 +151,17 @@ class Rest:
         for listen in graphics.findall("listen"):
             graphics.remove(listen)
         return len(graphics) > 0 or set(graphics.attrib) != {"type"}
+
+
+def _without_limits(disk: ET.Element) -> None:
+    """Take from a disk the limits that the definition models."""
+    iotune = disk.find("iotune")
+    if iotune is None:
+        return
+    for limit in [child for child in iotune if child.tag in IOTUNE.values()]:
+        iotune.remove(limit)
+    if not len(iotune):
+        disk.remove(iotune)
 
 
 def _replacing(element: ET.Element) -> ET.Element:

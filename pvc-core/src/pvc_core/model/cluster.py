@@ -30,3 +30,5 @@ class Cluster(Document, frozen=True, kw_only=True):
     """CPU model of VMs that name none; empty: the hypervisor's choice."""
     migrations_per_source: Annotated[int, Meta(ge=1, le=64)] = 2
     migrations_per_target: Annotated[int, Meta(ge=1, le=64)] = 2
+    pool_full_percent: Annotated[int, Meta(ge=1, le=100)] = 80
+    """Fuller than this no storage pool may become by its volumes' whole sizes, unless forced."""

@@ -49,7 +49,7 @@ class PluginStatus(Value, frozen=True, kw_only=True):
     """Where a failed one failed: discover, gate, config, import, instantiate, preflight, register, call."""
     error: str = ""
     capabilities: tuple[str, ...] = ()
-    """Such as ``storage:dir`` or ``network:bridge``: what the scheduler may rely on."""
+    """Such as ``storage:dir``, ``snapshots:dir`` or ``network:bridge``: what the scheduler may rely on."""
     calls: int = 0
     failures: int = 0
     timeouts: int = 0

@@ -36,6 +36,8 @@ class PoolStatus(Document, frozen=True, kw_only=True):
     created: bool = False
     """It was made once: from then on it is only looked for, never made again."""
     usage: PoolUsage = PoolUsage()
+    volumes_bytes: int = 0
+    """Of ``usage``, what its volumes took, by their statuses at that time."""
     conditions: tuple[Condition, ...] = ()
 
 
@@ -92,6 +94,8 @@ class VolumeStatus(Document, frozen=True, kw_only=True):
     """The name it has in the backend now: differs from the spec's until a rename is done."""
     size_bytes: int = 0
     used_bytes: int = 0
+    expected_bytes: int = 0
+    """While it is imported: at least what the image needs; kept free for it."""
     format: str = ""
     snapshots: tuple[Snapshot, ...] = ()
     conditions: tuple[Condition, ...] = ()

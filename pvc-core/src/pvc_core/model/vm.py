@@ -7,8 +7,8 @@ import msgspec
 from msgspec import Meta
 
 from pvc_core.model.base import Condition, Document, Value
+from pvc_core.model.disk import Disk as Disk
 
-DiskBus = Literal["virtio", "scsi", "sata", "ide", "usb"]
 NicModel = Literal["virtio", "e1000", "e1000e", "rtl8139"]
 MigrationMethod = Literal["live-or-shutdown", "live", "shutdown"]
 RestartPolicy = Literal["always", "on-crash", "never"]
@@ -16,17 +16,6 @@ Power = Literal["running", "stopped", "disabled"]
 
 SELECTORS: Final = ("mem", "memprov", "vcpus", "load", "vms")
 """The selectors that core brings; plugins add more (entry points ``pvc.scheduling``)."""
-
-
-class Disk(Value, frozen=True, kw_only=True):
-    """A volume as a disk of the VM.  The order in the VM is the boot order."""
-
-    pool: str
-    volume: str
-    bus: DiskBus = "virtio"
-    read_only: bool = False
-    cache: Literal["none", "writeback", "writethrough", "directsync", "unsafe"] = "none"
-    discard: bool = True
 
 
 class Nic(Value, frozen=True, kw_only=True):
@@ -52,6 +41,19 @@ class Tag(Value, frozen=True, kw_only=True):
 
     name: str
     protected: bool = False
+
+
+class Rollback(Value, frozen=True, kw_only=True):
+    """The VM's disks are being given the contents of a snapshot: until that is done they are of two times."""
+
+    snapshot: str
+    """Id of the VM's snapshot."""
+    name: str
+    """Its name, for people."""
+    task: str
+    """The task that does it, or tried last."""
+    begun: bool = False
+    """Disks may have been changed."""
 
 
 class VmSpec(Document, frozen=True, kw_only=True):
@@ -103,6 +105,8 @@ class VmSpec(Document, frozen=True, kw_only=True):
     max_downtime_ms: Annotated[int, Meta(ge=1, le=60000)] = 300
     tags: tuple[Tag, ...] = ()
 
+    rollback: Rollback | None = None
+    """While there is one the VM is not started."""
     deleting: bool = False
     delete_volumes: bool = False
 
@@ -162,7 +166,11 @@ class VmStatus(Document, frozen=True, kw_only=True):
     running_hardware: str = ""
     """``hardware`` of the spec that the running guest was started with."""
     running_disks: tuple[str, ...] | None = None
-    """``disk_names`` of that spec, when the guest can write to nothing else; None: it may, or it is unknown."""
+    """All that the running guest may write to, as ``pool/volume``: a disk is here before it is plugged in, and until it is
+    confirmed gone.  None: it may write to more than disks, or it is unknown."""
+    guest_disks: tuple[Disk, ...] | None = None
+    """The disks of the running guest as it was given them, which may differ from what is wanted by now; None: unknown,
+    as an earlier version of PVC started it."""
     halted: int = 0
     """Generation of the spec at which it ended for good (guest off, gave up): only a newer one starts it again."""
 
@@ -230,12 +238,27 @@ _WRITABLE: Final = frozenset({"disk", "filesystem", "hostdev"})
 
 def disk_names(vm: VmSpec) -> tuple[str, ...]:
     """Return a VM's disks as ``pool/volume``."""
-    return tuple(f"{disk.pool}/{disk.volume}" for disk in vm.disks)
+    return tuple(disk.path for disk in vm.disks)
+
+
+def kept_disks(vm: VmSpec) -> tuple[Disk, ...]:
+    """Return the disks that are not to be taken away: those that a guest is started with."""
+    return tuple(disk for disk in vm.disks if not disk.removing)
+
+
+def removed_disks(vm: VmSpec) -> tuple[str, ...]:
+    """Return the disks that are to be taken away, as ``pool/volume``."""
+    return tuple(disk.path for disk in vm.disks if disk.removing)
 
 
 def started_with(vm: VmSpec) -> dict[str, Any]:
     """Return what the status of a guest that is started from this spec remembers of it."""
-    return {"running_hardware": hardware(vm), "running_disks": disk_names(vm) if _only_its_disks(vm) else None}
+    disks = kept_disks(vm)
+    return {
+        "running_hardware": hardware(vm),
+        "running_disks": tuple(disk.path for disk in disks) if _only_its_disks(vm) else None,
+        "guest_disks": disks,
+    }
 
 
 def _only_its_disks(vm: VmSpec) -> bool:
@@ -262,15 +285,33 @@ _HARDWARE: Final = (
     "direct_kernel",
     "vnc",
     "guest_agent",
-    "disks",
     "nics",
     "overlay_xml",
 )
+_HARDWARE_AND_DISKS: Final = (*_HARDWARE[:9], "disks", *_HARDWARE[9:])
+"""What the fingerprint was made of before disks could be plugged in."""
+
+
+def with_hardware(vm: VmSpec, other: VmSpec) -> VmSpec:
+    """Return a VM with the hardware, disks included, of another definition of it."""
+    return msgspec.structs.replace(vm, **{field: getattr(other, field) for field in _HARDWARE_AND_DISKS})
 
 
 def hardware(vm: VmSpec) -> str:
-    """Return a fingerprint of all that a running guest takes over only when it is started again."""
+    """Return a fingerprint of all that a running guest takes over only when it is started again, but for its disks."""
+    return _fingerprint(vm, _HARDWARE)
+
+
+def hardware_changed(vm: VmSpec, status: VmStatus) -> bool:
+    """Return whether the running guest has other hardware than its spec says, disks apart where those are known."""
+    if not status.running_hardware:
+        return False
+    fields = _HARDWARE_AND_DISKS if status.guest_disks is None else _HARDWARE
+    return _fingerprint(vm, fields) != status.running_hardware
+
+
+def _fingerprint(vm: VmSpec, fields: tuple[str, ...]) -> str:
     import hashlib  # only nodes need it, and every command would pay for its import
 
-    parts = msgspec.json.encode([getattr(vm, field) for field in _HARDWARE])
+    parts = msgspec.json.encode([getattr(vm, field) for field in fields])
     return hashlib.sha256(parts).hexdigest()[:16]

@@ -1,6 +1,6 @@
 """Puts the parts of a node's daemon together: who takes care of which kind of key."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from pvc_core.node.agent import Agent
@@ -24,6 +24,7 @@ from pvc_core.node.services import RoleServices
 from pvc_core.node.state import NodeState
 from pvc_core.node.storage_block import StorageFences
 from pvc_core.node.tasks import Spawn, TaskEngine, spawn_thread
+from pvc_core.node.unfinished_snapshots import UnfinishedSnapshots
 from pvc_core.node.watch import Watch
 from pvc_core.ops.context import Ops
 from pvc_core.plugin.specs.lifecycle import RoleService, TaskRunner
@@ -48,6 +49,7 @@ def assemble(
     reconcilers: Callable[[NodeReconciler], Mapping[str, Reconciler]],
     services: tuple[RoleService, ...] = (),
     runners: Mapping[str, TaskRunner] | None = None,
+    repeated: Collection[str] = (),
     resource_kinds: tuple[str, ...] = (),
     duties: tuple[tuple[str, Duty], ...] = (),
     limits: MemoryLimits | None = None,
@@ -60,7 +62,8 @@ def assemble(
     """Give an agent its reconcilers; call ``agent.start()`` afterwards.
 
     ``reconcilers`` makes those of VMs, networks, pools and volumes; it gets the node's own, which knows which VMs
-    are parked.  ``duties`` are done by the primary after core's own.
+    are parked.  ``repeated``: kinds of tasks that are begun again after the daemon died.  ``duties`` are done by the
+    primary after core's own.
     """
     context, queue = agent.context, agent.queue
     state = NodeState(context.clock, lambda: queue.add("publish", ""))
@@ -82,7 +85,9 @@ def assemble(
         spawn=spawn,
     )
     own_runners = fence_runners(context, calls, fence_health.soon)
-    tasks = TaskEngine(context, agent.interest, {**own_runners, **(runners or {})}, spawn=spawn)
+    tasks = TaskEngine(
+        context, agent.interest, {**own_runners, **(runners or {})}, repeated=repeated, spawn=spawn
+    )
     core: tuple[tuple[str, Duty], ...] = (
         ("lost-nodes", TellLost(context, watch)),
         ("end-maintenance", EndMaintenance(context)),
@@ -90,6 +95,7 @@ def assemble(
         ("lost-tasks", LostTasks(context, watch)),
         ("orphans", Orphans(context, watch, ops)),
         ("place-waiting", Placing(context, watch, ops)),
+        ("unfinished-snapshots", UnfinishedSnapshots(context, ops)),
         ("prune-tasks", Prune(context, ops)),
     )
     agent.register(

@@ -69,6 +69,7 @@ class Daemon:
         self._clock = SystemClock()
         self._ready = False
         drivers = outside.drivers
+        self._queries = {name: query for answer in drivers.collect("queries") for name, query in answer.items()}
         kinds = tuple(kind for answer in drivers.collect("resource_kinds") for kind in answer)
         self.agent = Agent(
             Identity(
@@ -100,6 +101,7 @@ class Daemon:
             reconcilers=own.reconcilers,
             services=_services(drivers, info.role),
             runners=own.runners | _runners(drivers),
+            repeated=own.repeated,
             resource_kinds=kinds,
             limits=MemoryLimits(config.node.memory_mib, config.node.reserved_memory_mib),
             service_port=config.service.port if config.service.token_file else 0,
@@ -134,6 +136,7 @@ class Daemon:
             state=self.parts.state,
             console_directory=Path(config.node.console_directory),
             token_file=Path(config.service.token_file),
+            queries=self._queries,
         )
         try:
             self._service = NodeService(parts, config.node.address, config.service.port)

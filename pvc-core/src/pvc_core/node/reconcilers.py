@@ -9,29 +9,34 @@ from pvc_core.node.reconcile.network import NetworkReconciler
 from pvc_core.node.reconcile.node import NodeReconciler
 from pvc_core.node.reconcile.pool import PoolReconciler
 from pvc_core.node.reconcile.storage_tasks import storage_runners
+from pvc_core.node.reconcile.together import Threads, Together
 from pvc_core.node.reconcile.vm import VmReconciler
+from pvc_core.node.reconcile.vm_snapshot_tasks import REPEATED, vm_snapshot_runners
 from pvc_core.node.reconcile.volume import VolumeReconciler
 from pvc_core.ops.context import Ops
 from pvc_core.plugin.specs.lifecycle import TaskRunner
 
 
 class Core(NamedTuple):
-    """What core itself does on a node; reconcilers and runners share which volumes are in work."""
+    """What core itself does on a node; reconcilers and runners share which objects are in work."""
 
     reconcilers: Callable[[NodeReconciler], Mapping[str, Reconciler]]
     runners: dict[str, TaskRunner]
+    repeated: frozenset[str]
+    """Kinds of tasks that are begun again after the daemon died."""
 
 
-def core(context: NodeContext, ops: Ops) -> Core:
-    """Return core's reconcilers by kind, and its task runners by kind."""
+def core(context: NodeContext, ops: Ops, *, together: Together = Threads) -> Core:
+    """Return core's reconcilers by kind, and its task runners by kind; ``together`` makes calls at the same time."""
     exclusive = Exclusive()
 
     def reconcilers(node: NodeReconciler) -> Mapping[str, Reconciler]:
         return {
-            "vm": VmReconciler(context, parked=node.parked),
+            "vm": VmReconciler(context, parked=node.parked, exclusive=exclusive),
             "network": NetworkReconciler(context, ops),
             "pool": PoolReconciler(context, ops),
             "volume": VolumeReconciler(context, ops, exclusive),
         }
 
-    return Core(reconcilers, storage_runners(context, exclusive))
+    runners = storage_runners(context, exclusive) | vm_snapshot_runners(context, ops, exclusive, together)
+    return Core(reconcilers, runners, REPEATED)

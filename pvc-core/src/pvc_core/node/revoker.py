@@ -66,7 +66,7 @@ class Revoker:
         todo: list[tuple[_Vm, Revocation]] = []
         for vm in self._vms(held):
             status = vm.status.value if vm.status is not None else None
-            proof = covering(entry.value, vm.spec, status, _pools_of(vm.spec, pools))
+            proof = covering(entry.value, vm.spec, status, _pools_of(status, pools))
             if proof is None:
                 uncovered.append(vm.spec.name if vm.spec is not None else vm.claim.value.vm)
                 continue
@@ -123,7 +123,7 @@ class Revoker:
         pools = self._pools() if asked else {}
         for vm, (claim, new) in zip(self._vms([claim for claim, _ in asked]), asked, strict=True):
             status = vm.status.value if vm.status is not None else None
-            if covering(record, vm.spec, status, _pools_of(vm.spec, pools)) is None:
+            if covering(record, vm.spec, status, _pools_of(status, pools)) is None:
                 continue
             self._known = None
             try:
@@ -167,6 +167,7 @@ def _readable(id_: str, spec: Node | None, status: Node | None) -> tuple[VmSpec 
         return None, None
 
 
-def _pools_of(vm: VmSpec | None, pools: dict[str, str]) -> set[str]:
-    """Return the ids of the pools of a VM's disks; one that is not known any more as its name, which is never proven."""
-    return {pools.get(disk.pool, disk.pool) for disk in vm.disks} if vm is not None else set()
+def _pools_of(status: VmStatus | None, pools: dict[str, str]) -> set[str]:
+    """Return the ids of the pools that a guest may write to; one that is not known any more as its name, which is never proven."""
+    names = {volume.partition("/")[0] for volume in (status.running_disks if status is not None else None) or ()}
+    return {pools.get(name, name) for name in names}

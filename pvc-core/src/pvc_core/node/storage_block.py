@@ -14,7 +14,7 @@ from pvc_core.model.errors import PvcError
 from pvc_core.model.fence import Proof, ProofKind, StorageBlock
 from pvc_core.model.node import NodeStatus
 from pvc_core.model.storage import PoolSpec
-from pvc_core.model.vm import VmSpec
+from pvc_core.model.vm import disk_names
 from pvc_core.node.context import NodeContext
 from pvc_core.node.spare import why_spared
 from pvc_core.plugin.specs.storage import VolumeRef
@@ -160,7 +160,7 @@ class StorageFences:
         store, wrong = self._context.store, []
         pools = {pool.name: pool for pool in _pools(store)}
         volumes: defaultdict[str, list[VolumeRef]] = defaultdict(list)
-        for name, volume in sorted({(disk.pool, disk.volume) for vm in _vms(store, node) for disk in vm.disks}):
+        for name, _, volume in sorted({path.partition("/") for path in _written(store, node)}):
             if name in pools:
                 volumes[pools[name].driver].append(VolumeRef(pool=pools[name], name=volume))
             else:
@@ -181,11 +181,17 @@ def _unable(drivers: Drivers, driver: str) -> str:
     return "" if able else f"storage driver {driver} has no way to keep a node from writing"
 
 
-def _vms(store: Store, node: str) -> list[VmSpec]:
-    """Return the VMs that may execute on a node."""
+def _written(store: Store, node: str) -> set[str]:
+    """Return the volumes (``pool/volume``) that guests on a node may be writing to.
+
+    Those of their specs, and those that they were given: a guest keeps what was taken out of its spec until it lets go.
+    """
     claims = documents.read_all(store, [keys.claim(vm) for vm in store.children(keys.CLAIM)])
-    here = [keys.vm_spec(entry.value.vm) for entry in claims if entry.value.may_execute_on(node)]
-    return [entry.value for entry in documents.read_all(store, here)]
+    here = [entry.value.vm for entry in claims if entry.value.may_execute_on(node)]
+    specs = documents.read_all(store, [keys.vm_spec(vm) for vm in here])
+    statuses = documents.read_all(store, [keys.vm_status(vm) for vm in here])
+    wanted = {volume for entry in specs for volume in disk_names(entry.value)}
+    return wanted | {volume for entry in statuses for volume in entry.value.running_disks or ()}
 
 
 def _pools(store: Store) -> list[PoolSpec]:

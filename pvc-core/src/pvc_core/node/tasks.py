@@ -2,8 +2,8 @@
 
 A task is queued by an operation, and from then on written by its node only (but for ``cancel``).  It is begun by one
 transaction that records the generation of our lease; a task that says it runs under an older one, and is not in
-work in this process, died with its daemon.  Its end is written until that succeeds, so a task always comes to one,
-and if the whole node is gone the primary writes it.
+work in this process, died with its daemon: it failed, or is begun again when its kind can be repeated.  Its end is written
+until that succeeds, so a task always comes to one, and if the whole node is gone the primary writes it.
 
 A task is told to stop through its ``progress`` callback: when somebody cancels it, when its time limit has passed,
 when its document is gone or already final, and when the daemon stops.
@@ -11,7 +11,7 @@ when its document is gone or already final, and when the daemon stops.
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from msgspec.structs import replace
@@ -71,12 +71,15 @@ class TaskEngine:
         interest: Interest,
         runners: Mapping[str, TaskRunner],
         *,
+        repeated: Collection[str] = (),
         at_once: int = AT_ONCE,
         spawn: Spawn = spawn_thread,
     ) -> None:
+        """``repeated``: kinds whose runners find out how far an earlier daemon came, and go on from there."""
         self._context = context
         self._interest = interest
         self._runners = dict(runners)
+        self._repeated = frozenset(repeated)
         self._at_once = at_once
         self._spawn = spawn
         self._lock = threading.Lock()
@@ -98,7 +101,8 @@ class TaskEngine:
             return self._halt(job, "it was ended by another node", task.state)
         if job is not None:
             return self._tend(entry, job)
-        if task.state is TaskState.RUNNING and task.lease != self._context.lease.generation():
+        died = task.state is TaskState.RUNNING and task.lease != self._context.lease.generation()
+        if died and task.kind not in self._repeated:
             self._end(entry, TaskState.FAILED, "the daemon ended while the task ran")
             return None
         # One that runs under our lease and is not in work was begun in a transaction whose answer was lost.
@@ -117,6 +121,8 @@ class TaskEngine:
         while clock.monotonic() < deadline and any(job.end is None for job in jobs):
             pause.wait(0.05)
         for job in jobs:
+            if job.task.kind in self._repeated and (job.end is None or job.end.state is not TaskState.DONE):
+                continue  # the next daemon goes on with it; if there is none, the primary ends it
             entry = documents.read(self._context.store, keys.task(job.task.id))
             if entry is not None and entry.value.state not in FINAL:
                 end = job.end or self._final(entry.value, TaskState.FAILED, job.stop)
@@ -133,7 +139,7 @@ class TaskEngine:
         task = entry.value
         if self._stopping:
             return None
-        if task.cancel:
+        if task.cancel and task.state is TaskState.QUEUED:
             self._end(entry, TaskState.CANCELLED, "it was cancelled before it began")
             return None
         runner = self._runners.get(task.kind)

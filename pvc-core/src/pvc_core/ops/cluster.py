@@ -79,6 +79,7 @@ class ClusterSettings(Request, frozen=True, kw_only=True):
     cpu_model: str | UnsetType = UNSET
     migrations_per_source: Annotated[int, Meta(ge=1, le=64)] | UnsetType = UNSET
     migrations_per_target: Annotated[int, Meta(ge=1, le=64)] | UnsetType = UNSET
+    pool_full_percent: Annotated[int, Meta(ge=1, le=100)] | UnsetType = UNSET
     recovery: tuple[Means, ...] | UnsetType = UNSET
     """Which proofs of a node's death suffice to start its VMs elsewhere; none: an operator's word only."""
     power_on_after_fence: bool | UnsetType = UNSET

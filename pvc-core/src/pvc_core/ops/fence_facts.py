@@ -147,9 +147,8 @@ def guests_by_node(
     result: Guests = {}
     for row, status in rows:
         if row.power == "running" and not row.deleting:
-            disks = tuple(f"{disk.pool}/{disk.volume}" for disk in row.disks)
-            known = status is not None and status.running_disks == disks
-            guest = Guest(row.name, frozenset(drivers.get(disk.pool, "") for disk in row.disks if known))
+            running = (status.running_disks if status is not None else None) or ()
+            guest = Guest(row.name, frozenset(drivers.get(volume.partition("/")[0], "") for volume in running))
             for node in where(row):
                 result.setdefault(node, []).append(guest)
     return {node: sorted(guests) for node, guests in result.items()}

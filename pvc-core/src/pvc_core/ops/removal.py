@@ -5,13 +5,14 @@ an object that changed meanwhile stays, and the caller reads again.  Index nodes
 (a tree edited by hand), are left alone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from msgspec.structs import replace
 
 from pvc_core.model.network import NetworkSpec
 from pvc_core.model.storage import PoolSpec, VolumeSpec, VolumeStatus
-from pvc_core.model.vm import VmClaim, VmSpec, VmStatus
+from pvc_core.model.vm import VmClaim, VmSpec, VmStatus, kept_disks
+from pvc_core.ops.vm_snapshot_documents import removal_operations, snapshots_of
 from pvc_core.store import keys
 from pvc_core.store.api import CheckAbsent, Delete, Operation, Store
 from pvc_core.store.documents import Entry, decode
@@ -27,9 +28,13 @@ def vm_operations(
     owned += [(f"{keys.ref('network', id_)}/{spec.id}", "") for id_ in networks]
     volumes = _ids(store, (keys.volume_name(disk.pool, disk.volume) for disk in spec.disks))
     owned += [(keys.volume_holder(id_), spec.id) for id_ in volumes]
-    operations = [vm.delete(), *_present(status), _claim_gone(spec.id, claim), *_owned(store, owned)]
+    # Its snapshots are none without it: what there is of them on volumes that stay are snapshots like any others.
+    snapshots = removal_operations(store, snapshots_of(store, spec.id))
+    operations = [vm.delete(), *_present(status), _claim_gone(spec.id, claim), *_owned(store, owned), *snapshots]
     if spec.delete_volumes:
-        operations += _delete_volumes(store, volumes)
+        # Not those that somebody has begun to take from the VM: they are to stay.
+        kept = _ids(store, (keys.volume_name(disk.pool, disk.volume) for disk in kept_disks(spec)))
+        operations += _delete_volumes(store, kept, {operation.path for operation in snapshots})
     return operations
 
 
@@ -63,8 +68,11 @@ def network_operations(store: Store, network: Entry[NetworkSpec], nodes: Iterabl
     return [network.delete(), *_owned(store, owned)]
 
 
-def _delete_volumes(store: Store, volumes: list[str]) -> list[Operation]:
-    """Begin the deletion of volumes whose holder is removed in the same transaction."""
+def _delete_volumes(store: Store, volumes: list[str], removed: Collection[str]) -> list[Operation]:
+    """Begin the deletion of volumes whose holder is removed in the same transaction; ``removed``: what else is.
+
+    They may be part of snapshots of another VM that had them once: those have lost a disk then.
+    """
     operations: list[Operation] = []
     specs = [keys.volume_spec(id_) for id_ in volumes]
     found = store.get_many([key.path for key in specs] + [keys.ref("volume", id_) for id_ in volumes])
@@ -75,7 +83,10 @@ def _delete_volumes(store: Store, volumes: list[str]) -> list[Operation]:
         if not entry.value.deleting:
             operations.append(entry.put(replace(entry.value, deleting=True, generation=entry.value.generation + 1)))
         if ref is not None:
-            operations.append(Delete(keys.ref("volume", id_)))
+            parent = keys.ref("volume", id_)
+            others = [f"{parent}/{child}" for child in store.children(parent) if child != keys.HOLDER]
+            operations += [Delete(path) for path in others if path not in removed]
+            operations.append(Delete(parent))
     return operations
 
 

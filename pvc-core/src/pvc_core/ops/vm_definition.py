@@ -1,17 +1,19 @@
 """The definition of a VM as people write it, and its conversion to and from a spec."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
+import msgspec
 from msgspec import Meta
 from msgspec.structs import asdict
 
 from pvc_core.model.base import Value
+from pvc_core.model.disk import Disk, DiskBus, DiskCache, DiskLimits
 from pvc_core.model.errors import InvalidRequest
 from pvc_core.model.names import check_mac, check_name
-from pvc_core.model.units import parse_mib
-from pvc_core.model.vm import DirectKernel, Disk, MigrationMethod, Nic, NicModel, RestartPolicy, Tag, VmSpec
+from pvc_core.model.units import parse_bytes, parse_mib
+from pvc_core.model.vm import DirectKernel, MigrationMethod, Nic, NicModel, RestartPolicy, Tag, VmSpec, kept_disks
 from pvc_core.ops.message import Request
 
 
@@ -25,8 +27,38 @@ class NicDefinition(Value, frozen=True, kw_only=True, forbid_unknown_fields=True
     parameters: dict[str, str] = {}
 
 
-class DiskDefinition(Disk, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LimitsDefinition(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a disk may do per second at most, as ``model.disk.DiskLimits``; bandwidths in bytes, or as ``100M``."""
+
+    iops: int = 0
+    read_iops: int = 0
+    write_iops: int = 0
+    bandwidth: int | str = 0
+    read_bandwidth: int | str = 0
+    write_bandwidth: int | str = 0
+    iops_burst: int = 0
+    read_iops_burst: int = 0
+    write_iops_burst: int = 0
+    bandwidth_burst: int | str = 0
+    read_bandwidth_burst: int | str = 0
+    write_bandwidth_burst: int | str = 0
+
+
+class DiskDefinition(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A volume as a disk; the volume must exist and belong to no other VM."""
+
+    pool: str
+    volume: str
+    bus: DiskBus = "virtio"
+    read_only: bool = False
+    cache: DiskCache = "none"
+    discard: bool = True
+    limits: LimitsDefinition = LimitsDefinition()
+
+    @property
+    def path(self) -> str:
+        """``pool/volume``."""
+        return f"{self.pool}/{self.volume}"
 
 
 class VmDefine(Request, frozen=True, kw_only=True, omit_defaults=True):
@@ -89,6 +121,9 @@ _SAME: Final = (
 )
 """Fields that a definition and a spec have in common, with the same meaning."""
 
+_DISK: Final = ("pool", "volume", "bus", "read_only", "cache", "discard")
+"""The same of disks."""
+
 
 def spec_fields(definition: VmDefine, macs: Iterator[str]) -> dict[str, Any]:
     """Return the fields of a VmSpec that a definition sets; raises InvalidRequest for malformed values.
@@ -112,7 +147,7 @@ def definition_of(spec: VmSpec) -> VmDefine:
         id=spec.id,
         memory=spec.memory_mib,
         node=spec.node,
-        disks=tuple(DiskDefinition(**asdict(disk)) for disk in spec.disks),
+        disks=tuple(disk_definition(disk) for disk in kept_disks(spec)),
         nics=tuple(NicDefinition(**asdict(nic)) for nic in spec.nics),
         tags=tuple(tag if tag.protected else tag.name for tag in spec.tags),
     )
@@ -126,14 +161,41 @@ def memory_mib(memory: int | str) -> int:
     return size
 
 
+def disk_definition(disk: Disk) -> DiskDefinition:
+    """Return the definition that makes this disk again."""
+    fields = {field: getattr(disk, field) for field in _DISK}
+    return DiskDefinition(**fields, limits=LimitsDefinition(**asdict(disk.limits)))
+
+
 def disks(definitions: tuple[DiskDefinition, ...]) -> tuple[Disk, ...]:
-    """Return the disks; raises InvalidRequest when a volume is there twice."""
-    seen: set[tuple[str, str]] = set()
+    """Return the disks; raises InvalidRequest when a volume is there twice, or its limits contradict each other."""
+    seen: set[str] = set()
     for disk in definitions:
-        if (disk.pool, disk.volume) in seen:
-            raise InvalidRequest(f"volume {disk.pool}/{disk.volume} is given twice: a volume is one disk of one VM")
-        seen.add((disk.pool, disk.volume))
-    return tuple(Disk(**asdict(disk)) for disk in definitions)
+        if disk.path in seen:
+            raise InvalidRequest(f"volume {disk.path} is given twice: a volume is one disk of one VM")
+        seen.add(disk.path)
+    return tuple(_disk(definition) for definition in definitions)
+
+
+def _disk(definition: DiskDefinition) -> Disk:
+    limits = disk_limits(asdict(definition.limits), f"disk {definition.path}")
+    return Disk(**{field: getattr(definition, field) for field in _DISK}, limits=limits)
+
+
+def disk_limits(given: Mapping[str, int | str], what: str) -> DiskLimits:
+    """Return limits by their names, of which a bandwidth may be written as ``100M``; raises InvalidRequest."""
+    rates = {
+        name: parse_bytes(rate, f"{what}: limit {name}") if "bandwidth" in name else rate
+        for name, rate in given.items()
+    }
+    try:
+        limits = msgspec.convert(rates, DiskLimits)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"{what}: limits: {error}") from error
+    problem = limits.problem()
+    if problem:
+        raise InvalidRequest(f"{what}: {problem}")
+    return limits
 
 
 def nics(definitions: tuple[NicDefinition, ...], macs: Iterator[str]) -> tuple[Nic, ...]:

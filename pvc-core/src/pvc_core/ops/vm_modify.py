@@ -1,22 +1,20 @@
 """Changing the definition of VMs."""
 
 import logging
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import msgspec
 from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import replace
 
 from pvc_core.model.base import Value
 from pvc_core.model.errors import AlreadyExists, Conflict, InUse, InvalidRequest, NotFound
 from pvc_core.model.names import check_mac, check_name, did_you_mean
-from pvc_core.model.vm import DirectKernel, MigrationMethod, RestartPolicy, Tag, VmSpec, hardware
+from pvc_core.model.vm import DirectKernel, MigrationMethod, RestartPolicy, Tag, VmSpec
 from pvc_core.ops.context import Ops
 from pvc_core.ops.mac import free_macs
-from pvc_core.ops.message import Request, View
+from pvc_core.ops.message import Request
 from pvc_core.ops.transaction import attempt
-from pvc_core.ops.vm_checks import check_spec
+from pvc_core.ops.vm_change import VmModified, change_vm
 from pvc_core.ops.vm_definition import (
     DiskDefinition,
     NicDefinition,
@@ -28,12 +26,10 @@ from pvc_core.ops.vm_definition import (
     spec_fields,
     tags,
 )
-from pvc_core.ops.vm_placing import choose_node
-from pvc_core.ops.vm_resources import check_resources, read_resources, reference_operations
 from pvc_core.ops.vm_views import VmView, read_view
-from pvc_core.ops.vm_write import VmDocuments, changed, read_vm
+from pvc_core.ops.vm_write import changed, read_vm
 from pvc_core.store import keys
-from pvc_core.store.api import Create, Delete, Operation
+from pvc_core.store.api import Create, Delete
 
 log = logging.getLogger(__name__)
 
@@ -81,25 +77,6 @@ class VmModify(Request, frozen=True, kw_only=True):
     """Refuse with Conflict unless the spec has this generation (the one that was edited)."""
 
 
-class FieldChange(View, frozen=True, kw_only=True):
-    """One field before and after, as plain data."""
-
-    field: str
-    old: Any
-    new: Any
-
-
-class VmModified(View, frozen=True, kw_only=True):
-    """What was (or with ``dry_run`` would be) changed."""
-
-    vm: VmView
-    changes: tuple[FieldChange, ...]
-    restart_needed: bool
-    """The guest runs, and a change takes effect only when it is started again."""
-    restarting: bool = False
-    written: bool = True
-
-
 class VmRename(Request, frozen=True, kw_only=True):
     """Give a VM another name; the guest and its volumes keep theirs."""
 
@@ -126,22 +103,6 @@ class VmAutostart(Request, frozen=True, kw_only=True):
     autostart: bool
 
 
-class VmDiskAdd(Request, frozen=True, kw_only=True):
-    """Give a VM another disk."""
-
-    vm: str
-    disk: DiskDefinition
-    restart: bool = False
-
-
-class VmDiskRemove(Request, frozen=True, kw_only=True):
-    """Take a disk from a VM that does not run; the volume stays."""
-
-    vm: str
-    volume: str
-    """``pool/volume``."""
-
-
 class VmNicAdd(Request, frozen=True, kw_only=True):
     """Give a VM another NIC."""
 
@@ -161,7 +122,8 @@ class VmNicRemove(Request, frozen=True, kw_only=True):
 def vm_modify(ops: Ops, request: VmModify) -> VmModified:
     """Change a VM's definition.
 
-    Disks and NICs are taken only from a VM that does not run: its guest would go on using them.  Raises NotFound,
+    The first disk, and NICs, are taken only from a VM that does not run: its guest would go on using them.  Another disk
+    of a running guest is the VM's until the guest has let go of it.  Raises NotFound,
     InvalidRequest, InUse, AlreadyExists (MAC), NoNodeFits (restart with more memory), Conflict (other generation).
     """
     if (request.patch is None) == (request.definition is None):
@@ -178,7 +140,7 @@ def vm_modify(ops: Ops, request: VmModify) -> VmModified:
         assert request.definition is not None
         return _redefined(ops, vm, request.definition)
 
-    return _change(ops, request.vm, next_, restart=request.restart, dry_run=request.dry_run)
+    return change_vm(ops, request.vm, next_, restart=request.restart, dry_run=request.dry_run)
 
 
 def vm_rename(ops: Ops, request: VmRename) -> VmView:
@@ -218,34 +180,12 @@ def vm_tags(ops: Ops, request: VmTags) -> VmView:
             have[name] = Tag(name=name, protected=request.protected)
         return replace(vm, tags=tags(tuple(have.values())))
 
-    return _change(ops, request.vm, next_).vm
+    return change_vm(ops, request.vm, next_).vm
 
 
 def vm_autostart(ops: Ops, request: VmAutostart) -> VmView:
     """Set or clear autostart.  Raises NotFound."""
-    return _change(ops, request.vm, lambda vm: replace(vm, autostart=request.autostart)).vm
-
-
-def vm_disk_add(ops: Ops, request: VmDiskAdd) -> VmModified:
-    """Attach a volume as the last disk.  Raises NotFound, InUse (other VM), InvalidRequest (attached already)."""
-
-    def next_(vm: VmSpec) -> VmSpec:
-        return replace(vm, disks=disks((*definition_of(vm).disks, request.disk)))
-
-    return _change(ops, request.vm, next_, restart=request.restart)
-
-
-def vm_disk_remove(ops: Ops, request: VmDiskRemove) -> VmModified:
-    """Detach a volume; it stays.  Raises NotFound, InUse while the VM runs."""
-
-    def next_(vm: VmSpec) -> VmSpec:
-        names = [f"{disk.pool}/{disk.volume}" for disk in vm.disks]
-        if request.volume not in names:
-            hint = did_you_mean(request.volume, names)
-            raise NotFound(f"VM {vm.name!r} has no disk {request.volume!r}{hint}; it has {', '.join(names) or 'none'}")
-        return replace(vm, disks=tuple(d for d, name in zip(vm.disks, names, strict=True) if name != request.volume))
-
-    return _change(ops, request.vm, next_)
+    return change_vm(ops, request.vm, lambda vm: replace(vm, autostart=request.autostart)).vm
 
 
 def vm_nic_add(ops: Ops, request: VmNicAdd) -> VmModified:
@@ -254,7 +194,7 @@ def vm_nic_add(ops: Ops, request: VmNicAdd) -> VmModified:
     def next_(vm: VmSpec) -> VmSpec:
         return replace(vm, nics=nics((*definition_of(vm).nics, request.nic), free_macs(ops)))
 
-    return _change(ops, request.vm, next_, restart=request.restart)
+    return change_vm(ops, request.vm, next_, restart=request.restart)
 
 
 def vm_nic_remove(ops: Ops, request: VmNicRemove) -> VmModified:
@@ -274,67 +214,7 @@ def vm_nic_remove(ops: Ops, request: VmNicRemove) -> VmModified:
             raise InvalidRequest(f"VM {vm.name!r} has {len(found)} NICs in {what}; give the MAC address, one of {macs}")
         return replace(vm, nics=tuple(nic for nic in vm.nics if nic is not found[0]))
 
-    return _change(ops, request.vm, next_)
-
-
-def _change(
-    ops: Ops, name: str, next_: Callable[[VmSpec], VmSpec], *, restart: bool = False, dry_run: bool = False
-) -> VmModified:
-    def once() -> VmModified:
-        vm = read_vm(ops, name)
-        old, wanted = vm.spec, next_(vm.spec)
-        changes = differences(old, wanted)
-        if not changes:
-            return VmModified(vm=read_view(ops, old), changes=(), restart_needed=False, written=False)
-        needed = bool(vm.holder) and hardware(wanted) != _running_hardware(vm)
-        restarting = restart and needed and old.power == "running"
-        new = changed(wanted, restart_request=old.restart_request + (1 if restarting else 0))
-        operations = _checked(ops, vm, new, restarting=restarting)
-        if not dry_run:
-            ops.store.commit(*operations)
-            log.info("vm-modified vm=%s fields=%s", new.id, ",".join(change.field for change in changes))
-        return VmModified(
-            vm=read_view(ops, old if dry_run else new),
-            changes=changes,
-            restart_needed=needed and not restarting,
-            restarting=restarting,
-            written=not dry_run,
-        )
-
-    return attempt(f"VM {name!r} could not be changed", once)
-
-
-def _checked(ops: Ops, vm: VmDocuments, new: VmSpec, *, restarting: bool) -> list[Operation]:
-    """Return the operations of a change after all checks."""
-    old = vm.spec
-    check_spec(ops, new, old)
-    operations = vm.write(new)
-    if (old.disks, old.nics) != (new.disks, new.nics):
-        resources = read_resources(ops, old, new)
-        check_resources(ops, new, resources)
-        operations += reference_operations(new, old, resources)
-        lost = _lost(old, new)
-        if lost:
-            if vm.holder:
-                raise InUse(f"VM {old.name!r} runs on node {vm.holder} and its guest uses {lost}: shut it down first")
-            operations.append(vm.unclaimed())
-    if restarting and new.memory_mib > old.memory_mib and vm.holder == new.node:
-        needs = read_resources(ops, new).capabilities(new)
-        choose_node(ops, new, needs, wanted=vm.holder)
-    return operations
-
-
-def _lost(old: VmSpec, new: VmSpec) -> str:
-    """Return what a change takes from the VM, for people, or an empty string."""
-    volumes = {(disk.pool, disk.volume) for disk in new.disks}
-    gone = [f"volume {d.pool}/{d.volume}" for d in old.disks if (d.pool, d.volume) not in volumes]
-    kept = {(nic.mac, nic.network) for nic in new.nics}
-    gone += [f"NIC {nic.mac} in network {nic.network}" for nic in old.nics if (nic.mac, nic.network) not in kept]
-    return ", ".join(gone)
-
-
-def _running_hardware(vm: VmDocuments) -> str:
-    return (vm.status.value.running_hardware if vm.status is not None else "") or hardware(vm.spec)
+    return change_vm(ops, request.vm, next_)
 
 
 def _patched(ops: Ops, vm: VmSpec, patch: VmPatch) -> VmSpec:
@@ -381,13 +261,3 @@ def _keep_macs(definitions: tuple[NicDefinition, ...], vm: VmSpec) -> tuple[NicD
         else:
             result.append(nic)
     return tuple(result)
-
-
-def differences(old: VmSpec, new: VmSpec) -> tuple[FieldChange, ...]:
-    """Return the fields that differ, as plain data."""
-    before, after = msgspec.to_builtins(old), msgspec.to_builtins(new)
-    return tuple(
-        FieldChange(field=field, old=before[field], new=after[field])
-        for field in after
-        if before[field] != after[field]
-    )

@@ -10,6 +10,7 @@ from pvc_core.ops.message import Request
 from pvc_core.ops.transaction import attempt
 from pvc_core.ops.vm_placing import choose_node
 from pvc_core.ops.vm_resources import read_resources
+from pvc_core.ops.vm_snapshot_documents import require_no_rollback
 from pvc_core.ops.vm_views import VmQuery, VmView, read_view
 from pvc_core.ops.vm_write import VmDocuments, changed, on_node, read_vm
 
@@ -42,7 +43,7 @@ class VmStart(Request, frozen=True, kw_only=True):
 def vm_start(ops: Ops, request: VmStart) -> VmView:
     """Start a VM; one that runs is left alone, one that waits for a place is given one.
 
-    Raises NotFound, NoNodeFits, InvalidRequest (another node while it runs).
+    Raises NotFound, NoNodeFits, InvalidRequest (another node while it runs), InUse (its disks are being rolled back).
     """
     return _write(ops, "start", request.vm, lambda vm: _started(ops, vm, request.node))
 
@@ -83,6 +84,7 @@ def _write(ops: Ops, what: str, name: str, next_: Callable[[VmDocuments], VmSpec
 
 def _started(ops: Ops, vm: VmDocuments, wanted: str | None) -> VmSpec | None:
     spec = vm.spec
+    require_no_rollback(ops, spec)
     runs = spec.power == "running" and not vm.halted
     if runs and wanted is not None and wanted != spec.node and vm.holder:
         raise InvalidRequest(

@@ -11,6 +11,7 @@ from pvc_core.model.storage import PoolSpec, VolumeSpec
 from pvc_core.model.vm import VmSpec
 from pvc_core.ops.context import Ops
 from pvc_core.ops.resolve import is_plain, refuse_deleting, volume_paths
+from pvc_core.ops.vm_snapshot_documents import refuse_in_rollback
 from pvc_core.store import keys
 from pvc_core.store.api import Create, Delete, Node, Operation
 from pvc_core.store.documents import decode, read, read_many
@@ -118,6 +119,8 @@ def check_resources(ops: Ops, vm: VmSpec, resources: Resources) -> None:
         holder = resources.holders.get(volume.id, vm.id)
         if holder != vm.id:
             raise InUse(f"volume {what} belongs to VM {vm_name(ops, holder)!r}; a volume is a disk of one VM at most")
+        if volume.id not in resources.holders:
+            refuse_in_rollback(ops, volume.id, what)
 
 
 def reference_operations(vm: VmSpec, old: VmSpec | None, resources: Resources) -> list[Operation]:

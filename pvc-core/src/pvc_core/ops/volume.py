@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -10,15 +11,19 @@ from pvc_core.model.errors import AlreadyExists, InUse, InvalidRequest
 from pvc_core.model.names import check_name
 from pvc_core.model.storage import PoolSpec, Snapshot, VolumeSpec, VolumeState, VolumeStatus
 from pvc_core.model.units import format_bytes, parse_bytes
+from pvc_core.model.vm import removed_disks
 from pvc_core.ops import resolve
 from pvc_core.ops.context import Ops
 from pvc_core.ops.message import Request, View
 from pvc_core.ops.pool import read_pools
+from pvc_core.ops.pool_space import require_space
 from pvc_core.ops.removal import volume_operations
 from pvc_core.ops.transaction import attempt
 from pvc_core.ops.vm_resources import vm_name
+from pvc_core.ops.vm_snapshot_documents import members_of
 from pvc_core.ops.vm_write import changed
 from pvc_core.ops.volume_documents import VolumeDocuments, choose_volume_node, new_volume, read_volume
+from pvc_core.plan.pool_space import Wanted
 from pvc_core.store import keys
 from pvc_core.store.api import Check, CheckAbsent, Create, Delete, Operation
 from pvc_core.store.documents import read, read_many
@@ -65,6 +70,8 @@ class VolumeAdd(Request, frozen=True, kw_only=True):
     format: str = ""
     """raw, qcow2, ...; empty: the driver's default."""
     description: str = ""
+    force: bool = False
+    """Also when the pool would be promised beyond its limit."""
 
 
 class VolumeClone(Request, frozen=True, kw_only=True):
@@ -77,6 +84,8 @@ class VolumeClone(Request, frozen=True, kw_only=True):
     full_copy: bool = False
     """Copy all blocks instead of sharing them."""
     description: str = ""
+    force: bool = False
+    """Also when the pool would be promised beyond its limit."""
 
 
 class VolumeQuery(Request, frozen=True, kw_only=True):
@@ -92,6 +101,8 @@ class VolumeResize(Request, frozen=True, kw_only=True):
     volume: str
     size: int | str
     """The new size in all: bytes, or a size such as ``10G``."""
+    force: bool = False
+    """Also when the pool would be promised beyond its limit."""
 
 
 class VolumeRename(Request, frozen=True, kw_only=True):
@@ -112,13 +123,16 @@ class VolumeList(Request, frozen=True, kw_only=True):
 
 
 def volume_add(ops: Ops, request: VolumeAdd) -> VolumeView:
-    """Add a volume.  Raises NotFound (pool), InvalidRequest, AlreadyExists, NoNodeFits (no node with the driver)."""
+    """Add a volume.
+
+    Raises NotFound (pool), InvalidRequest, AlreadyExists, NoNodeFits (no node with the driver), NoSpace.
+    """
     size = parse_bytes(request.size)
     if size < 1:
         raise InvalidRequest(f"size {request.size!r} is too small for a volume")
 
-    def new(pool: PoolSpec) -> VolumeSpec:
-        return VolumeSpec(
+    def new(pool: PoolSpec) -> _New:
+        spec = VolumeSpec(
             id=id_,
             name=request.name,
             pool=pool.id,
@@ -126,26 +140,28 @@ def volume_add(ops: Ops, request: VolumeAdd) -> VolumeView:
             format=request.format,
             description=request.description,
         )
+        return _New(spec, need_bytes=size)
 
     id_ = ops.new_id()
-    return _add(ops, request.pool, request.name, new)
+    return _add(ops, request.pool, request.name, new, force=request.force)
 
 
 def volume_clone(ops: Ops, request: VolumeClone) -> VolumeView:
     """Clone a volume.
 
-    Raises NotFound (pool, source, snapshot), AlreadyExists, InUse when the source is in use and no snapshot is given.
+    Raises NotFound (pool, source, snapshot), AlreadyExists, InUse when the source is in use and no snapshot is given,
+    NoSpace.
     """
     source_name, _, snapshot = request.source.partition("@")
     id_ = ops.new_id()
 
-    def new(pool: PoolSpec) -> VolumeSpec:
+    def new(pool: PoolSpec) -> _New:
         source = read_volume(ops, f"{pool.name}/{source_name}")
         if snapshot:
             source.snapshot(snapshot)
         else:
             source.require_unused("make a snapshot of it and clone that")
-        return VolumeSpec(
+        spec = VolumeSpec(
             id=id_,
             name=request.name,
             pool=pool.id,
@@ -154,12 +170,14 @@ def volume_clone(ops: Ops, request: VolumeClone) -> VolumeView:
             full_copy=request.full_copy,
             description=request.description,
         )
+        # A clone that shares its blocks takes nothing now; but guests may write all of it, so its whole size is promised.
+        return _New(spec, need_bytes=_data(source, snapshot) if request.full_copy else 0)
 
-    return _add(ops, request.pool, request.name, new)
+    return _add(ops, request.pool, request.name, new, force=request.force)
 
 
 def volume_resize(ops: Ops, request: VolumeResize) -> VolumeView:
-    """Grow a volume.  Raises NotFound, InvalidRequest when it would shrink."""
+    """Grow a volume.  Raises NotFound, InvalidRequest when it would shrink, NoSpace."""
     size = parse_bytes(request.size)
 
     def once() -> VolumeSpec:
@@ -170,8 +188,13 @@ def volume_resize(ops: Ops, request: VolumeResize) -> VolumeView:
             )
         if size == volume.spec.size_bytes:
             return volume.spec
+        growth = size - volume.size_bytes
+        wanted = Wanted(
+            f"volume {volume.path} of {format_bytes(size)} instead of {format_bytes(volume.size_bytes)}", growth, growth
+        )
+        room = require_space(ops.store, volume.pool, wanted, force=request.force)
         new = replace(volume.spec, size_bytes=size, generation=volume.spec.generation + 1)
-        ops.store.commit(volume.entry.put(new))
+        ops.store.commit(volume.entry.put(new), *room)
         log.info("volume-resized volume=%s size=%d", new.id, size)
         return new
 
@@ -210,16 +233,21 @@ def volume_rename(ops: Ops, request: VolumeRename) -> VolumeView:
 
 
 def volume_remove(ops: Ops, request: VolumeQuery) -> VolumeView:
-    """Delete a volume with its contents and snapshots.  Raises NotFound, InUse when it belongs to a VM."""
+    """Delete a volume with its contents and snapshots.
+
+    Raises NotFound, InUse when it belongs to a VM, or to a snapshot of a whole VM.
+    """
 
     def once() -> VolumeSpec:
         volume = read_volume(ops, request.volume, deleting=True)
         if volume.spec.deleting:
             return volume.spec
         if volume.holder:
-            raise InUse(
-                f"volume {volume.path} is a disk of VM {vm_name(ops, volume.holder)!r}: take it from the VM first"
-            )
+            raise InUse(_is_a_disk(ops, volume))
+        members = members_of(ops.store, volume.spec.id)
+        if members:
+            vm = vm_name(ops, members[0].value.vm)
+            raise InUse(f"volume {volume.path} is part of snapshot {members[0].value.name!r} of VM {vm!r}: delete that first")
         new = replace(volume.spec, deleting=True, generation=volume.spec.generation + 1)
         # Without the second node no VM can take it any more; deleting it fails when one has.
         ops.store.commit(volume.entry.put(new), Delete(keys.ref("volume", new.id)))
@@ -227,6 +255,16 @@ def volume_remove(ops: Ops, request: VolumeQuery) -> VolumeView:
         return new
 
     return volume_view(ops, attempt(f"volume {request.volume!r} could not be removed", once))
+
+
+def _is_a_disk(ops: Ops, volume: VolumeDocuments) -> str:
+    name = vm_name(ops, volume.holder)
+    if volume.vm is not None and volume.path in removed_disks(volume.vm.spec):
+        return (
+            f"volume {volume.path} is being taken from VM {name!r}, whose guest has not let go of it yet: look at "
+            f"'pvc vm info {name}'"
+        )
+    return f"volume {volume.path} is a disk of VM {name!r}: take it from the VM first"
 
 
 def volume_list(ops: Ops, request: VolumeList) -> list[VolumeView]:
@@ -290,13 +328,33 @@ def _in_vm(volume: VolumeDocuments, name: str) -> list[Operation]:
     return volume.vm.write(changed(spec, disks=disks))
 
 
-def _add(ops: Ops, pool_name: str, name: str, new: Callable[[PoolSpec], VolumeSpec]) -> VolumeView:
+class _New(NamedTuple):
+    spec: VolumeSpec
+    need_bytes: int
+    """What must be free in the pool now."""
+
+
+def _data(source: VolumeDocuments, snapshot: str) -> int:
+    """Return how many bytes a full copy writes at most.
+
+    What the source itself takes is all of its data only when it shares none with another; what a snapshot holds is not known.
+    """
+    shares = bool(source.spec.source) and not source.spec.full_copy
+    known = source.status.size_bytes > 0 and not shares and not snapshot
+    return min(source.status.used_bytes, source.size_bytes) if known else source.size_bytes
+
+
+def _add(ops: Ops, pool_name: str, name: str, new: Callable[[PoolSpec], _New], *, force: bool) -> VolumeView:
     check_name(name, "volume name")
 
     def once() -> VolumeSpec:
         pool = resolve.pool(ops, pool_name)
-        spec = replace(new(pool.value), node=choose_volume_node(ops, pool.value.driver))
-        ops.store.commit(*new_volume(ops, pool, spec))
+        made, need = new(pool.value)
+        spec = replace(made, node=choose_volume_node(ops, pool.value.driver))
+        documents = new_volume(ops, pool, spec)
+        what = f"volume {pool.value.name}/{name} of {format_bytes(spec.size_bytes)}"
+        room = require_space(ops.store, pool.value, Wanted(what, need, spec.size_bytes), force=force)
+        ops.store.commit(*documents, *room)
         return spec
 
     spec = attempt(f"volume {pool_name}/{name} could not be added", once)

@@ -2,7 +2,7 @@
 
 Tasks and their arguments, for those who carry them out (``volume`` is always the volume's id):
 
-``volume.import``  volume, path, format.  The volume's documents are there; its spec names the task.
+``volume.import``  volume, path, format, force.  The volume's documents are there; its spec names the task.
 ``volume.export``  volume, path, format, snapshot ("": the volume itself).
 """
 
@@ -13,10 +13,12 @@ from pvc_core.model.task import Task
 from pvc_core.ops import resolve
 from pvc_core.ops.context import Ops
 from pvc_core.ops.message import Request
+from pvc_core.ops.pool_space import require_space
 from pvc_core.ops.snapshot import read_nodes
 from pvc_core.ops.task import TaskCreate, new_task, require_alive
 from pvc_core.ops.transaction import attempt
 from pvc_core.ops.volume_documents import VolumeDocuments, choose_volume_node, new_volume, read_volume
+from pvc_core.plan.pool_space import Wanted
 from pvc_core.store import keys
 from pvc_core.store.documents import create
 
@@ -32,6 +34,8 @@ class VolumeImport(Request, frozen=True, kw_only=True):
     node: str | None = None
     """Node that has the file; None: any with the pool's driver (the file is on all)."""
     description: str = ""
+    force: bool = False
+    """Also when the pool would be promised beyond its limit."""
 
 
 class VolumeExport(Request, frozen=True, kw_only=True):
@@ -49,8 +53,9 @@ class VolumeExport(Request, frozen=True, kw_only=True):
 def volume_import(ops: Ops, request: VolumeImport) -> Task:
     """Begin an import: task ``volume.import``.
 
-    The name is taken at once; when the task fails, the volume is FAILED and can be removed.  Raises NotFound,
-    AlreadyExists, InvalidRequest, NoNodeFits.
+    The name is taken at once; when the task fails, the volume is FAILED and can be removed.  Its node looks how large the
+    image is, so here only a pool that is at its limit already refuses.  Raises NotFound, AlreadyExists, InvalidRequest,
+    NoNodeFits, NoSpace.
     """
     check_name(request.name, "volume name")
     _check_path(request.path)
@@ -64,7 +69,7 @@ def volume_import(ops: Ops, request: VolumeImport) -> Task:
             TaskCreate(
                 kind="volume.import",
                 node=node,
-                arguments={"volume": id_, "path": request.path, "format": request.format},
+                arguments={"volume": id_, "path": request.path, "format": request.format, "force": request.force},
                 subject=f"volume {pool.value.name}/{request.name}",
             ),
         )
@@ -77,7 +82,10 @@ def volume_import(ops: Ops, request: VolumeImport) -> Task:
             description=request.description,
             node=node,
         )
-        ops.store.commit(create(keys.task(task.id), task), *new_volume(ops, pool, spec))
+        documents = new_volume(ops, pool, spec)
+        wanted = Wanted(f"volume {pool.value.name}/{request.name}", 1, 1)
+        room = require_space(ops.store, pool.value, wanted, force=request.force)
+        ops.store.commit(create(keys.task(task.id), task), *documents, *room)
         return task
 
     return attempt(f"volume {request.pool}/{request.name} could not be imported", once)

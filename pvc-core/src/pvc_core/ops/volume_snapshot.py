@@ -23,6 +23,7 @@ from pvc_core.ops.context import Ops
 from pvc_core.ops.message import Request
 from pvc_core.ops.task import TaskCreate, begin
 from pvc_core.ops.transaction import attempt
+from pvc_core.ops.vm_snapshot_documents import refuse_members, require_no_rollback
 from pvc_core.ops.volume_documents import VolumeDocuments, choose_volume_node, read_volume
 from pvc_core.store import keys
 from pvc_core.store.api import Operation
@@ -75,29 +76,33 @@ def snapshot_create(ops: Ops, request: SnapshotCreate) -> Task:
 
     def check(volume: VolumeDocuments) -> list[Operation]:
         _free(volume, name)
+        _not_of_vm(ops, volume, name, "choose another name")
         return []
 
     return _begin(ops, "create", request.volume, {"snapshot": name}, check)
 
 
 def snapshot_delete(ops: Ops, request: SnapshotQuery) -> Task:
-    """Begin task ``snapshot.delete``.  Raises NotFound, InUse when it is protected."""
+    """Begin task ``snapshot.delete``.  Raises NotFound, InUse when it is protected, or part of a snapshot of a whole VM."""
 
     def check(volume: VolumeDocuments) -> list[Operation]:
         if volume.snapshot(request.snapshot).protected:
             raise InUse(f"snapshot {volume.path}@{request.snapshot} is protected: allow deleting it first")
+        _not_of_vm(ops, volume, request.snapshot, "delete that with 'vm snapshot delete'")
         return []
 
     return _begin(ops, "delete", request.volume, {"snapshot": request.snapshot}, check)
 
 
 def snapshot_rename(ops: Ops, request: SnapshotRename) -> Task:
-    """Begin task ``snapshot.rename``.  Raises NotFound, AlreadyExists."""
+    """Begin task ``snapshot.rename``.  Raises NotFound, AlreadyExists, InUse when it is part of a snapshot of a whole VM."""
     check_name(request.name, "snapshot name")
 
     def check(volume: VolumeDocuments) -> list[Operation]:
         volume.snapshot(request.snapshot)
         _free(volume, request.name)
+        _not_of_vm(ops, volume, request.snapshot, "rename that with 'vm snapshot rename'")
+        _not_of_vm(ops, volume, request.name, "choose another name")
         return []
 
     return _begin(ops, "rename", request.volume, {"snapshot": request.snapshot, "name": request.name}, check)
@@ -119,6 +124,8 @@ def snapshot_rollback(ops: Ops, request: SnapshotQuery) -> Task:
 
     def check(volume: VolumeDocuments) -> list[Operation]:
         volume.snapshot(request.snapshot)
+        if volume.vm is not None:
+            require_no_rollback(ops, volume.vm.spec)
         return volume.require_unused("shut it down first")
 
     return _begin(ops, "rollback", request.volume, {"snapshot": request.snapshot}, check)
@@ -158,6 +165,10 @@ def _node(ops: Ops, volume: VolumeDocuments) -> str:
     if own is not None and ops.store.get(keys.lease(own).path) is not None:
         return own
     return choose_volume_node(ops, volume.pool.driver)
+
+
+def _not_of_vm(ops: Ops, volume: VolumeDocuments, name: str, instead: str) -> None:
+    refuse_members(ops, volume.spec.id, volume.path, name, instead)
 
 
 def _free(volume: VolumeDocuments, name: str) -> None:

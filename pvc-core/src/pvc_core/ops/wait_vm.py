@@ -6,6 +6,7 @@ from pvc_core.model.vm import MigrationResult, VmSpec, VmState
 from pvc_core.ops.context import Ops
 from pvc_core.ops.vm_views import UNKNOWN, VmInfo, read_info
 from pvc_core.ops.waiting import Done, Progress, Report, WaitFailed, wait_until
+from pvc_core.plan.vm import DISKS, UNPLUGGING
 from pvc_core.store import keys
 from pvc_core.store.documents import read
 
@@ -22,6 +23,8 @@ class VmGoal(enum.StrEnum):
     """It is off, and no node holds its claim."""
     SETTLED = "settled"
     """The responsible node has seen the last change, and does nothing more about it."""
+    DISKS = "given its disks"
+    """The running guest has the disks that are wanted, or does not run."""
     GONE = "gone"
 
 
@@ -52,11 +55,18 @@ def wait_vm(
         move.check(info)
         if _LOOKS[goal](info):
             return Done(info)
-        view = info.view
-        return Progress(f"{view.state}: {view.reason}" if view.reason else view.state)
+        return Progress(_standing(info, goal))
 
     paths = [spec_key.path, keys.vm_status(vm).path, keys.claim(vm).path]
     return wait_until(ops, f"the VM is not {goal.value}", paths, look, timeout_s=timeout_s, report=report)
+
+
+def _standing(info: VmInfo, goal: VmGoal) -> str:
+    """Say how far it is."""
+    view = info.view
+    pending = next((c for c in info.conditions if c.type == DISKS), None) if goal is VmGoal.DISKS else None
+    reason = pending.message if pending is not None else view.reason
+    return f"{view.state}: {reason}" if reason else view.state
 
 
 class _Move:
@@ -116,6 +126,15 @@ def _settled(info: VmInfo) -> bool:
     return info.view.settled and (info.status is None or info.status.state not in _BUSY)
 
 
+def _disks(info: VmInfo) -> bool:
+    if not _settled(info):
+        return False
+    pending = next((c for c in info.conditions if c.type == DISKS), None)
+    if pending is not None and pending.reason != UNPLUGGING:
+        raise WaitFailed(f"VM {info.spec.name!r}: {pending.message}")
+    return pending is None or info.claim is None
+
+
 def _never(info: VmInfo) -> bool:
     if not info.spec.deleting:
         raise WaitFailed(f"VM {info.spec.name!r} is not being removed")
@@ -135,5 +154,6 @@ _LOOKS = {
     VmGoal.RUNNING: _running,
     VmGoal.STOPPED: _stopped,
     VmGoal.SETTLED: _settled,
+    VmGoal.DISKS: _disks,
     VmGoal.GONE: _never,
 }

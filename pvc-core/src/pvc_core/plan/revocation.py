@@ -10,7 +10,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from pvc_core.model.fence import FenceRecord, Proof, VmRecovery
-from pvc_core.model.vm import MAY_EXECUTE_ON_TARGET, MigrationPhase, VmClaim, VmSpec, VmState, VmStatus, disk_names
+from pvc_core.model.vm import MAY_EXECUTE_ON_TARGET, MigrationPhase, VmClaim, VmSpec, VmState, VmStatus
 
 
 class Revocation(NamedTuple):
@@ -25,13 +25,14 @@ class Revocation(NamedTuple):
 def covering(record: FenceRecord, vm: VmSpec | None, status: VmStatus | None, pools: Collection[str]) -> Proof | None:
     """Return the proof that the node cannot run, or not harm, this VM any more; None: there is none.
 
-    ``pools`` are the ids of the pools of its disks.  Blocked storage proves nothing about a VM without disks, nor about
-    one whose spec is gone, or whose guest runs with other disks than the spec says, or can write to more than those.
+    ``pools`` are the ids of the pools of all that its guest may write to (``VmStatus.running_disks``), whatever its spec says
+    by now.  Blocked storage proves nothing about a VM without disks, nor about one whose spec is gone, or whose guest
+    can write to more than its disks.
     """
     whole = record.whole_node()
     if whole is not None:
         return whole
-    if vm is None or status is None or status.running_disks != disk_names(vm):
+    if vm is None or status is None or status.running_disks is None:
         return None
     if not pools or not set(pools) <= record.proven_pools():
         return None

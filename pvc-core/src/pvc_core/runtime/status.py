@@ -7,6 +7,7 @@ import msgspec
 
 from pvc_core.model.names import did_you_mean
 from pvc_core.model.node import PluginStatus
+from pvc_core.plugin.specs.storage import StorageCapabilities
 from pvc_core.runtime.binding import BINDINGS
 from pvc_core.runtime.unit import Unit
 
@@ -38,12 +39,21 @@ def plugin_status(plugin: Plugin) -> PluginStatus:
         stage=stage,
         error=error,
         capabilities=tuple(
-            unit.label for unit in plugin.units if unit.kind in BINDINGS and unit.ready and not unit.open
+            word
+            for unit in plugin.units
+            if unit.kind in BINDINGS and unit.ready and not unit.open
+            for word in _words(unit)
         ),
         calls=sum(unit.calls for unit in plugin.units),
         failures=sum(unit.failures for unit in plugin.units),
         timeouts=sum(unit.timeouts for unit in plugin.units),
     )
+
+
+def _words(unit: Unit) -> list[str]:
+    """Return the capabilities that a driver gives its node, such as ``storage:dir`` and ``snapshots:dir``."""
+    able = isinstance(unit.capabilities, StorageCapabilities) and unit.capabilities.snapshots
+    return [unit.label, *([f"snapshots:{unit.name}"] if able else [])]
 
 
 def _state(plugin: Plugin) -> tuple[Literal["healthy", "degraded", "open", "failed"], str, str]:

@@ -45,6 +45,7 @@ _TYPES: Final[Mapping[str, type[Document]]] = {
             keys.pool_status("x"),
             keys.volume_spec("x"),
             keys.volume_status("x"),
+            keys.vm_snapshot("x"),
         )
     },
 }

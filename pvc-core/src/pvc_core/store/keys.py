@@ -9,6 +9,7 @@ from pvc_core.model import node as m_node
 from pvc_core.model import storage as m_storage
 from pvc_core.model import task as m_task
 from pvc_core.model import vm as m_vm
+from pvc_core.model import vm_snapshot as m_vm_snapshot
 from pvc_core.model.base import Document
 
 ROOT: Final = "/pvc/v1"
@@ -36,6 +37,9 @@ USAGE: Final = f"{ROOT}/usage"
 KINDS: Final = ("vm", "node", "network", "pool", "volume")
 """Kinds that core knows; plugins may add their own."""
 
+VM_SNAPSHOT: Final = "vm-snapshot"
+"""Kind of the documents of VMs' snapshots: they have no status, as the tasks on them write the document itself."""
+
 BASE: Final = (
     "/pvc",
     ROOT,
@@ -52,6 +56,8 @@ BASE: Final = (
     *(f"{parent}/{kind}" for parent in (SPEC, STATUS, NAME, REF) for kind in KINDS),
     f"{NAME}/mac",
     f"{STATUS}/fence",
+    f"{SPEC}/{VM_SNAPSHOT}",
+    f"{NAME}/{VM_SNAPSHOT}",
 )
 """Nodes that exist from the first start on, parents before children."""
 
@@ -139,6 +145,11 @@ def volume_status(volume: str) -> Key[m_storage.VolumeStatus]:
     return Key(f"{STATUS}/volume/{volume}", m_storage.VolumeStatus)
 
 
+def vm_snapshot(snapshot: str) -> Key[m_vm_snapshot.VmSnapshot]:
+    """A VM's snapshot."""
+    return Key(f"{SPEC}/{VM_SNAPSHOT}/{snapshot}", m_vm_snapshot.VmSnapshot)
+
+
 def task(task_id: str) -> Key[m_task.Task]:
     """A job."""
     return Key(f"{TASK}/{task_id}", m_task.Task)
@@ -157,6 +168,11 @@ def volume_name(pool: str, volume: str) -> str:
     return name("volume", f"{pool}:{volume}")
 
 
+def vm_snapshot_name(vm: str, snapshot: str) -> str:
+    """The index node that holds the id of the snapshot with this name of a VM (id)."""
+    return name(VM_SNAPSHOT, f"{vm}:{snapshot}")
+
+
 def volume_path(child: str) -> str:
     """A volume as people write it, ``pool/volume``, of the last component of its index node's path."""
     return child.replace(":", "/", 1)
@@ -172,9 +188,18 @@ def ref(kind: str, id_: str) -> str:
     return f"{REF}/{kind}/{id_}"
 
 
+HOLDER: Final = "holder"
+"""Name of a volume's reference from the VM that has it as a disk; all others of a volume have the id of a VM's snapshot as name."""
+
+
 def volume_holder(volume: str) -> str:
-    """The one reference to a volume (id): it holds the id of the VM that has it as a disk."""
-    return f"{ref('volume', volume)}/holder"
+    """The one reference of a VM to a volume (id): it holds the id of the VM that has it as a disk."""
+    return f"{ref('volume', volume)}/{HOLDER}"
+
+
+def volume_member(volume: str, snapshot: str) -> str:
+    """The reference of a VM's snapshot (id) to a volume (id) that it is made of."""
+    return f"{ref('volume', volume)}/{snapshot}"
 
 
 def parse(path: str) -> tuple[str, str] | None:

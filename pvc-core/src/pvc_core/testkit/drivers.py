@@ -31,6 +31,8 @@ class DirectDrivers:
         collectors: Mapping[str, list[Collector]] | None = None,
     ) -> None:
         self._storage: Final = dict(storage or {})
+        # Asked once, as of a plugin that was loaded.
+        self._snapshots: Final = {n for n, driver in self._storage.items() if driver.storage_capabilities().snapshots}
         self._network: Final = dict(network or {})
         self._fencing: Final = dict(fencing or {})
         self._selectors: Final = dict(selectors or {})
@@ -91,7 +93,10 @@ class DirectDrivers:
                 name=driver,
                 state="failed" if driver in self._broken else "healthy",
                 error=self._broken.get(driver, ""),
-                capabilities=(f"{kind}:{driver}",),
+                capabilities=(
+                    f"{kind}:{driver}",
+                    *((f"snapshots:{driver}",) if kind == "storage" and driver in self._snapshots else ()),
+                ),
             )
             for kind, drivers in kinds.items()
             for driver in drivers

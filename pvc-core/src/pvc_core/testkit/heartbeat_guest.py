@@ -12,14 +12,20 @@ day and time-stamp counter, and the host's name as it is then: QEMU reads it whe
 
 from typing import Final
 
+HOST_OVERLAY: Final = """\
+<domain>
+  <sysinfo type='fwcfg'><entry name='opt/pvc/host' file='/proc/sys/kernel/hostname'/></sysinfo>
+</domain>
+"""
+"""XML that is laid over the guest's domain and gives it its host's name."""
+
 OVERLAY: Final = """\
 <domain>
   <sysinfo type='fwcfg'><entry name='opt/pvc/host' file='/proc/sys/kernel/hostname'/></sysinfo>
   <devices><disk><target dev='vda'/><shareable/></disk></devices>
 </domain>
 """
-"""XML that is laid over the guest's domain.  It gives the guest its host's name, and takes from its disk the lock with
-which QEMU keeps a second copy from starting on the same machine: nothing but PVC shall keep it from that."""
+"""The same, which also takes from its disk, an image file, the lock with which QEMU keeps a second copy from starting on the same machine: nothing but PVC shall keep it from that."""
 
 MEMORY_MIB: Final = 16
 SECTOR: Final = 512

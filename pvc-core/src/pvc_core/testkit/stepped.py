@@ -20,9 +20,14 @@ from pvc_core.store import schema
 from pvc_core.store.memory import MemoryStore, MemoryTree
 from pvc_core.testkit.drivers import DirectDrivers
 from pvc_core.testkit.simulator.clock import VirtualClock
+from pvc_core.testkit.simulator.fragile import FragileHypervisor
 
 MakeReconcilers = Callable[[NodeContext, NodeReconciler], Mapping[str, Reconciler]]
 """From the node's context and its own reconciler to those of other kinds."""
+
+
+Around = Callable[[str], None]
+"""Gets a word about an effect, before it and after it."""
 
 
 class FixedHost:
@@ -54,8 +59,13 @@ class SteppedNode:
         assembly: dict[str, Any],
         reconcilers: MakeReconcilers,
         machine: str = "",
+        around: Around | None = None,
     ) -> None:
-        """``machine`` is the host's name, where that is not the node's: another host has that name too."""
+        """``machine`` is the host's name, where that is not the node's: another host has that name too.
+
+        ``around`` is called before and after each effect on the hypervisor, and may end the daemon.
+        """
+        self._around = around
         self.name = name
         self.machine = machine or name
         self.host = FixedHost()
@@ -88,7 +98,7 @@ class SteppedNode:
                 machine=self.machine,
             ),
             store=self.store,
-            hypervisor=self.hypervisor,
+            hypervisor=self.hypervisor if self._around is None else FragileHypervisor(self.hypervisor, self._around),
             drivers=self.drivers,
             clock=cluster.clock,
             timing=cluster.timing,
@@ -138,9 +148,10 @@ class SteppedCluster:
         drivers: DirectDrivers | None = None,
         reconcilers: MakeReconcilers = lambda *_: {},
         machine: str = "",
+        around: Around | None = None,
         **assembly: Any,
     ) -> SteppedNode:
-        """Add a node and start its daemon; ``assembly`` goes to ``node.assemble``, ``machine`` as in ``SteppedNode``."""
+        """Add a node and start its daemon; ``assembly`` goes to ``node.assemble``, the rest as in ``SteppedNode``."""
         node = SteppedNode(
             self,
             name,
@@ -150,6 +161,7 @@ class SteppedCluster:
             assembly=assembly,
             reconcilers=reconcilers,
             machine=machine,
+            around=around,
         )
         self.nodes[node.machine] = node
         return node

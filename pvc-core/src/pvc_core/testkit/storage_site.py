@@ -1,6 +1,7 @@
 """A stepped cluster with fake storage and networks: for tests of the reconcilers of pools, volumes and networks."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from pvc_core.model.network import NetworkStatus
@@ -8,6 +9,7 @@ from pvc_core.model.storage import PoolStatus, VolumeSpec, VolumeStatus
 from pvc_core.model.task import FINAL, Task
 from pvc_core.node.context import NodeContext, Reconciler
 from pvc_core.node.reconcile.node import NodeReconciler
+from pvc_core.node.reconcile.vm_snapshot_tasks import REPEATED
 from pvc_core.node.reconcilers import Core, core
 from pvc_core.ops.context import Ops
 from pvc_core.ops.pool import PoolAdd, pool_add
@@ -19,6 +21,7 @@ from pvc_core.store.memory import MemoryStore, Moment
 from pvc_core.testkit.doomed import Doom, DoomedFaults
 from pvc_core.testkit.drivers import DirectDrivers
 from pvc_core.testkit.fakes import FakeBackend, FakeNetwork, FakeStorage, Faults
+from pvc_core.testkit.in_turn import InTurn
 from pvc_core.testkit.stepped import SteppedCluster, SteppedNode
 
 _KINDS = (
@@ -29,6 +32,7 @@ _KINDS = (
     "snapshot.rename",
     "snapshot.protect",
     "snapshot.rollback",
+    *sorted(REPEATED),
 )
 
 
@@ -60,7 +64,8 @@ class StorageSite:
         current: dict[str, Core] = {}
 
         def reconcilers(context: NodeContext, node: NodeReconciler) -> Mapping[str, Reconciler]:
-            current["core"] = core(context, Ops(context.store, context.clock.wall, context.clock.monotonic))
+            ops = Ops(context.store, context.clock.wall, context.clock.monotonic)
+            current["core"] = core(context, ops, together=partial(InTurn, context.clock))
             return current["core"].reconcilers(node)
 
         def runner(kind: str) -> TaskRunner:
@@ -73,7 +78,9 @@ class StorageSite:
             name,
             drivers=self.drivers[name],
             reconcilers=reconcilers,
+            around=(lambda _: self.doom.moment()) if doomed else None,
             runners={kind: runner(kind) for kind in _KINDS},
+            repeated=REPEATED,
         )
 
     def until(self, condition: Callable[[], bool], seconds: float = 300.0) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from pvc_ceph.worker import diffs, disks, fences, images, pools, snapshots, volumes
+from pvc_ceph.worker import diffs, disks, fences, images, osds, pools, snapshots, volumes
 from pvc_ceph.worker.ceph import Cluster
 from pvc_core.plugin import Progress
 
@@ -66,5 +66,19 @@ CALLS: Final[dict[str, _Call]] = {
         "node-identity": fences.identity,
         "node-block": fences.block,
         "node-unblock": fences.unblock,
+        "osd-list": osds.listed,
+        "osd-create": osds.create,
+        "osd-place": osds.place,
+        "osd-in": osds.take_in,
+        "osd-out": osds.put_out,
+        "osd-safety": osds.safety,
+        "osd-stoppable": osds.stoppable,
+        "osd-mark-down": osds.mark_down,
+        "osd-destroy": osds.destroy,
+        "osd-purge": osds.purge,
+        "osd-purge-new": osds.purge_new,
+        "osd-key": osds.key,
+        "osd-bootstrap-key": osds.bootstrap_key,
+        "osd-flag": osds.flag,
     }.items()
 }

@@ -82,28 +82,42 @@ class Cluster:
         if ioctx is not None:
             ioctx.close()
 
-    def command(self, prefix: str, **arguments: Any) -> Any:
+    def command(self, prefix: str, body: bytes = b"", /, **arguments: Any) -> Any:
         """Ask the monitors and return their answer, decoded from JSON; None when it has no body.
 
-        Raises ObjectMissing, ObjectExists, ObjectBusy, AuthFailed, NotReady and DriverError with their words.
+        ``body`` goes along with the words.  Raises ObjectMissing, ObjectExists, ObjectBusy, AuthFailed, NotReady and
+        DriverError with their words.
         """
-        return self._command(self.connection.mon_command, "monitors", {"prefix": prefix, **arguments})
+        return self._command(self.connection.mon_command, "monitors", {"prefix": prefix, **arguments}, body)
 
     def mgr_command(self, prefix: str, **arguments: Any) -> Any:
         """Ask the active manager, as ``command`` does the monitors."""
         return self._command(self.connection.mgr_command, "manager", {"prefix": prefix, **arguments})
 
+    def judgement(self, prefix: str, **arguments: Any) -> tuple[Any, str]:
+        """Ask the active manager whether something may be done; return its answer, and why not, empty when it may.
+
+        Raises what ``command`` does, but for a "not now" (EBUSY, EAGAIN).
+        """
+        words = json.dumps({"format": "json", "prefix": prefix, **arguments})
+        status, body, said = self.connection.mgr_command(words, b"", _MON_S)
+        if -status not in (0, errno.EBUSY, errno.EAGAIN):
+            raise _refusal(-status, f"Ceph's manager refused {prefix!r}: {said or errno.errorcode.get(-status)}")
+        return _decode(body), " ".join(said.split()) if status else ""
+
     def _command(
-        self, ask: Callable[[str, bytes, int], tuple[int, bytes, str]], whom: str, words: Mapping[str, Any]
+        self,
+        ask: Callable[[str, bytes, int], tuple[int, bytes, str]],
+        whom: str,
+        words: Mapping[str, Any],
+        body: bytes = b"",
     ) -> Any:
-        status, body, said = ask(json.dumps({"format": "json", **words}), b"", _MON_S)
+        status, answer, said = ask(json.dumps({"format": "json", **words}), body, _MON_S)
         if status:
             raise _refusal(
                 -status, f"Ceph's {whom} refused {words['prefix']!r}: {said or errno.errorcode.get(-status)}"
             )
-        text = body.decode("utf-8", "replace").lstrip()
-        # "osd blocklist ls" of Ceph 16 appends a second value to its JSON.
-        return json.JSONDecoder().raw_decode(text)[0] if text else None
+        return _decode(answer)
 
     def _connect(self) -> rados.Rados:
         settings = self.settings
@@ -187,6 +201,12 @@ def read_omap_key(ioctx: Ioctx, name: str, key: str) -> bytes:
         except rados.ObjectNotFound:
             return b""
         return dict(values).get(key, b"")
+
+
+def _decode(answer: bytes) -> Any:
+    text = answer.decode("utf-8", "replace").lstrip()
+    # "osd blocklist ls" of Ceph 16 appends a second value to its JSON.
+    return json.JSONDecoder().raw_decode(text)[0] if text else None
 
 
 @contextlib.contextmanager

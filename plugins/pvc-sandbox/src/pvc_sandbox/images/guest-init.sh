@@ -3,6 +3,8 @@
 #   ip=A/LEN     address of eth0          gw=G         default route
 #   disk=1       every second, count into the first sector of /dev/vda
 #   dirty=MIB    keep rewriting that much memory
+#   files=DISKS  count into a file on each of these disks (vda,vdb: ext4), on one after the other; "counted N" now and then
+#   agent=1      run QEMU's guest agent, where the image has it
 #   crash=S      panic S seconds after the start       poweroff=S   power off S seconds after the start
 /bin/busybox --install -s /bin
 mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
@@ -29,6 +31,29 @@ dirty=$(argument dirty)
 if [ -n "$dirty" ]; then
     mount -t tmpfs -o "size=$((dirty + 4))m" tmpfs /tmp
     while :; do dd if=/dev/urandom of=/tmp/dirty bs=64k count=$((dirty * 16)) conv=notrunc 2>/dev/null; done &
+fi
+disks=$(argument files | tr , ' ')
+for name in $disks; do
+    mkdir -p "/mnt/$name"; mount -t ext4 "/dev/$name" "/mnt/$name" || echo "MOUNT-ERROR $name"
+done
+count() {
+    n=0
+    while :; do
+        n=$((n + 1)); echo "$n" >/number
+        # Each is on its disk before the next one is written.
+        for name in $disks; do dd if=/number of="/mnt/$name/count" conv=notrunc,fsync 2>/dev/null || echo "DISK-ERROR $name"; done
+        [ $((n % 10)) != 0 ] || echo "counted $n"
+        sleep 0.02
+    done
+}
+[ -z "$disks" ] || count &
+if [ "$(argument agent)" = 1 ]; then
+    # Without udev there are no names below /dev/virtio-ports.
+    for port in /sys/class/virtio-ports/*; do
+        if [ "$(cat "$port/name")" = org.qemu.guest_agent.0 ]; then
+            qemu-ga -m virtio-serial -p "/dev/${port##*/}" -t /var/run -f /var/run/qemu-ga.pid &
+        fi
+    done
 fi
 disk=$(argument disk)
 tick() {

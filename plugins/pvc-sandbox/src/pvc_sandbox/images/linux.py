@@ -5,6 +5,7 @@ import hashlib
 import lzma
 import platform
 import shutil
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Final
@@ -13,8 +14,10 @@ import msgspec
 
 from pvc_core.plugin.process import run
 from pvc_sandbox.errors import SandboxError
+from pvc_sandbox.images.agent import guest_agent
 from pvc_sandbox.images.cache import CACHE, cached
 from pvc_sandbox.images.cpio import Archive
+from pvc_sandbox.images.debian import download
 
 LINUX_UP: Final = "GUEST-UP"
 """What it writes on its serial console when it is up; then "tick N UPTIME" every second."""
@@ -28,7 +31,6 @@ _MODULES: Final = (
     "virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod", "virtio_net", "virtio_console", "virtio-rng", "virtio_balloon",
     "8021q", "dummy", "macvlan",
 )  # fmt: skip
-_DOWNLOAD_DEADLINE_S: Final = 300.0
 
 
 class TinyLinux(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,18 +45,19 @@ class TinyLinux(msgspec.Struct, frozen=True, kw_only=True):
         return " ".join(words)
 
 
-def tiny_linux(cache: Path = CACHE) -> TinyLinux:
+def tiny_linux(cache: Path = CACHE, *, agent: bool = False) -> TinyLinux:
     """Return the guest; the first call downloads the kernel (27 MB) with apt and takes some seconds.
 
-    Raises SandboxError when it can be neither found in the cache nor made.
+    ``agent``: with QEMU's guest agent.  Raises SandboxError when it can be neither found in the cache nor made.
     """
     kernel = _kernel(cache)
     if not _BUSYBOX.exists():
         raise SandboxError(f"{_BUSYBOX} is missing; install it: apt-get install busybox-static")
     script = resources.files("pvc_sandbox.images").joinpath("guest-init.sh").read_bytes()
-    parts = (script, _BUSYBOX.read_bytes(), kernel.name.encode(), " ".join(_MODULES).encode())
+    more = guest_agent(cache) if agent else {}
+    parts = (script, _BUSYBOX.read_bytes(), kernel.name.encode(), " ".join(_MODULES).encode(), *more.values())
     key = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:12]
-    initrd = cached(f"initrd-{key}", lambda work: _write_initrd(work / "initrd.gz", kernel, script), cache)
+    initrd = cached(f"initrd-{key}", lambda work: _write_initrd(work / "initrd.gz", kernel, script, more), cache)
     return TinyLinux(kernel=kernel / "vmlinuz", initrd=initrd / "initrd.gz")
 
 
@@ -78,37 +81,18 @@ def _package() -> str:
 
 
 def _download_kernel(work: Path) -> None:
-    package = _package()
-    # As root all the way: apt's own unprivileged user could not write here.
-    argv = [
-        "apt-get",
-        "-qq",
-        "-o",
-        "APT::Sandbox::User=root",
-        "-o",
-        f"Dir::Cache::archives={work}",
-        "download",
-        package,
-    ]
-    answer = run(["env", "-C", str(work), *argv], deadline_s=_DOWNLOAD_DEADLINE_S)
-    archives = list(work.glob("*.deb"))
-    if answer.returncode or not archives:
-        raise SandboxError(
-            f"the kernel for guests cannot be downloaded with apt-get ({answer.stderr.strip() or 'it said nothing'}); "
-            "run: apt-get update, then try again"
-        )
-    unpacked = work / "unpacked"
-    run(["dpkg-deb", "--extract", str(archives[0]), str(unpacked)], deadline_s=120).check()
+    unpacked = download(_package(), work)
     kernel = next((unpacked / "boot").glob("vmlinuz-*"))
     shutil.move(kernel, work / "vmlinuz")
     shutil.move(next((unpacked / "lib/modules").iterdir()) / "kernel", work / "modules")
     shutil.rmtree(unpacked)
-    archives[0].unlink()
 
 
-def _write_initrd(path: Path, kernel: Path, script: bytes) -> None:
+def _write_initrd(path: Path, kernel: Path, script: bytes, more: Mapping[str, bytes]) -> None:
     archive = Archive()
-    for directory in ("bin", "dev", "etc", "modules", "proc", "sys", "tmp"):
+    directories = {"bin", "dev", "etc", "modules", "proc", "sys", "tmp"}
+    directories |= {str(parent) for name in more for parent in Path(name).parents if str(parent) != "."}
+    for directory in sorted(directories):
         archive.directory(directory)
     archive.file("bin/busybox", _BUSYBOX.read_bytes(), executable=True)
     archive.file("init", script, executable=True)
@@ -116,6 +100,8 @@ def _write_initrd(path: Path, kernel: Path, script: bytes) -> None:
     for name, content in modules.items():
         archive.file(f"modules/{name}.ko", content)
     archive.file("modules/order", "\n".join(f"{name}.ko" for name in modules).encode())
+    for name, content in more.items():
+        archive.file(name, content, executable=True)
     path.write_bytes(gzip.compress(archive.finish(), compresslevel=6, mtime=0))
 
 

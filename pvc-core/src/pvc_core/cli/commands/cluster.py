@@ -104,6 +104,11 @@ class _MeansList(click.ParamType[tuple[str, ...]]):
 @click.option("--migrations-per-source", type=int, help="Live migrations away from one node at a time.")
 @click.option("--migrations-per-target", type=int, help="Live migrations to one node at a time.")
 @click.option(
+    "--pool-full-percent",
+    type=int,
+    help="Fuller than this no storage pool may become by its volumes' whole sizes, unless forced.",
+)
+@click.option(
     "--recovery",
     type=_MeansList(),
     metavar="MEANS,...|none",
@@ -135,6 +140,7 @@ def _settings_sheet(cluster: Cluster) -> Sheet:
         Line("CPU model", cluster.cpu_model or "the hypervisor's choice"),
         Line("Migrations per source", str(cluster.migrations_per_source)),
         Line("Migrations per target", str(cluster.migrations_per_target)),
+        Line("Pools are full at", f"{cluster.pool_full_percent} %"),
         Line("Recovery after", words.words(cluster.recovery) or "an operator's word only"),
         Line("Power on after fence", words.yes_no(cluster.power_on_after_fence)),
         Line("Return after fence", words.yes_no(cluster.return_after_fence)),

@@ -16,10 +16,10 @@ from pvc_core.cli.output import to_yaml, written
 from pvc_core.cli.patch import Edits, patch_of
 from pvc_core.cli.session import Session, pass_session
 from pvc_core.model.errors import InvalidRequest, PvcError
+from pvc_core.ops.vm_change import VmModified
 from pvc_core.ops.vm_definition import NicDefinition, VmDefine
 from pvc_core.ops.vm_modify import (
     VmAutostart,
-    VmModified,
     VmModify,
     VmRename,
     VmTags,

@@ -2,12 +2,14 @@
 
 import click
 
+from pvc_core.cli import words
 from pvc_core.cli.complete import NODE, VM
 from pvc_core.cli.options import format_option, wait_options, yes_option
 from pvc_core.cli.progress import watching
 from pvc_core.cli.session import Session, pass_session
 from pvc_core.ops.vm_power import VmDisable, VmStart, VmStop, vm_disable, vm_restart, vm_shutdown, vm_start, vm_stop
 from pvc_core.ops.vm_remove import VmRemove, vm_remove
+from pvc_core.ops.vm_snapshot_views import VmSnapshotList, vm_snapshot_list
 from pvc_core.ops.vm_views import VmQuery, VmView, vm_info
 from pvc_core.ops.wait import VmGoal, wait_vm
 
@@ -134,7 +136,8 @@ def disable(session: Session, vm: str, force: bool, yes: bool, wait: bool, timeo
 def remove(session: Session, vm: str, volumes: bool, force: bool, yes: bool, wait: bool, timeout: float) -> None:
     """Remove a VM.
 
-    Its volumes stay, unless --volumes is given.
+    Its volumes stay, unless --volumes is given. Its snapshots are forgotten; what they were made of stays on volumes that
+    stay.
     """
     ops = session.client.ops
     found = vm_info(ops, VmQuery(vm=vm)).view
@@ -145,7 +148,9 @@ def remove(session: Session, vm: str, volumes: bool, force: bool, yes: bool, wai
         with_volumes = f" (its volumes {', '.join(found.volumes)} stay)"
     else:
         with_volumes = ""
-    session.confirm(f"Remove VM {found.name}{running}{with_volumes}?", yes=yes)
+    snapshots = vm_snapshot_list(ops, VmSnapshotList(vm=found.id))
+    with_snapshots = f", and forget {words.count(len(snapshots), 'snapshot')} of it" if snapshots else ""
+    session.confirm(f"Remove VM {found.name}{running}{with_volumes}{with_snapshots}?", yes=yes)
     removed = vm_remove(ops, VmRemove(vm=found.id, volumes=volumes, force=force))
     if wait and not removed.gone:
         with watching(session, f"VM {removed.name}", later="pvc vm list") as report:
@@ -155,4 +160,5 @@ def remove(session: Session, vm: str, volumes: bool, force: bool, yes: bool, wai
         id=removed.id,
         name=removed.name,
         volumes=list(removed.volumes),
+        snapshots=list(removed.snapshots),
     )

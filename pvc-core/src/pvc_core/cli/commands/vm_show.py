@@ -8,6 +8,7 @@ from pvc_core.cli.options import format_option
 from pvc_core.cli.output import Block, Cell, Column, Line, Sheet, to_yaml, written
 from pvc_core.cli.session import Session, pass_session
 from pvc_core.cli.sheets import conditions
+from pvc_core.model.disk import NO_LIMITS, DiskLimits
 from pvc_core.model.vm import VmState
 from pvc_core.ops.vm_views import VmInfo, VmList, VmQuery, VmView, vm_dump, vm_info, vm_list
 
@@ -104,12 +105,7 @@ def _sheet(found: VmInfo) -> Sheet:
     lines += [
         Block(
             "Disks",
-            (
-                Column("Volume", lambda disk: f"{disk.pool}/{disk.volume}"),
-                Column("Bus", lambda disk: disk.bus),
-                Column("Cache", lambda disk: disk.cache),
-                Column("Mode", lambda disk: "read-only" if disk.read_only else "read-write"),
-            ),
+            tuple(disk_columns(found)),
             spec.disks,
         ),
         Block(
@@ -125,6 +121,29 @@ def _sheet(found: VmInfo) -> Sheet:
         conditions(found.conditions),
     ]
     return lines
+
+
+def disk_columns(found: VmInfo) -> list[Column]:
+    """Return the columns of a table of a VM's disks; those on limits and removal where there is something to say."""
+    columns = [
+        Column("Volume", lambda disk: disk.path),
+        Column("Bus", lambda disk: disk.bus),
+        Column("Cache", lambda disk: disk.cache),
+        Column("Mode", lambda disk: "read-only" if disk.read_only else "read-write"),
+    ]
+    if any(disk.limits != NO_LIMITS for disk in found.spec.disks):
+        columns.append(Column("Limits", lambda disk: _limits(disk.limits)))
+    if any(disk.removing for disk in found.spec.disks):
+        columns.append(Column("State", lambda disk: Cell("being removed", "warn") if disk.removing else ""))
+    return columns
+
+
+def _limits(limits: DiskLimits) -> str:
+    set_ = {name: rate for name in limits.__struct_fields__ if (rate := getattr(limits, name))}
+    return words.words(
+        f"{name.replace('_', ' ')} {words.size(rate) + '/s' if 'bandwidth' in name else f'{rate}/s'}"
+        for name, rate in set_.items()
+    )
 
 
 def _accelerator(found: VmInfo) -> str:

@@ -7,7 +7,7 @@ import click
 
 from pvc_core.cli import words
 from pvc_core.cli.complete import POOL, VM, VOLUME
-from pvc_core.cli.options import Size, format_option, wait_options, yes_option
+from pvc_core.cli.options import Size, force_space_option, format_option, wait_options, yes_option
 from pvc_core.cli.output import Block, Cell, Column, Line, Sheet
 from pvc_core.cli.progress import watching
 from pvc_core.cli.session import Session, pass_session
@@ -15,6 +15,7 @@ from pvc_core.cli.sheets import conditions
 from pvc_core.model.errors import InvalidRequest
 from pvc_core.model.storage import VolumeState
 from pvc_core.model.units import format_bytes
+from pvc_core.ops.pool_space import space_warning
 from pvc_core.ops.volume import (
     VolumeAdd,
     VolumeClone,
@@ -45,6 +46,12 @@ def split(volume: str) -> tuple[str, str]:
 def path(volume: VolumeView) -> str:
     """Return a volume as people write it."""
     return f"{volume.pool}/{volume.name}"
+
+
+def warn_of_space(session: Session, pool: str, *, force: bool) -> None:
+    """Warn when a pool is promised beyond its limit after something was forced into it."""
+    if force and (warning := space_warning(session.client.ops, pool)):
+        session.out.warn(warning)
 
 
 SNAPSHOT_COLUMNS = (
@@ -137,28 +144,39 @@ def _finish(session: Session, view: VolumeView, done: str, *, wait: bool, timeou
 @click.argument("size", type=Size())
 @click.option("--image-format", default="", help="Format, where the driver has a choice: raw or qcow2.")
 @click.option("--description", default="", help="A few words for people.")
+@force_space_option
 @wait_options(120)
 @format_option
 @pass_session
 def add(
-    session: Session, volume: str, size: int, image_format: str, description: str, wait: bool, timeout: float
+    session: Session,
+    volume: str,
+    size: int,
+    image_format: str,
+    description: str,
+    force: bool,
+    wait: bool,
+    timeout: float,
 ) -> None:
     """Create an empty volume (pool/volume) of SIZE, such as 10G."""
     pool, name = split(volume)
-    request = VolumeAdd(pool=pool, name=name, size=size, format=image_format, description=description)
+    request = VolumeAdd(pool=pool, name=name, size=size, format=image_format, description=description, force=force)
     view = volume_add(session.client.ops, request)
+    warn_of_space(session, pool, force=force)
     _finish(session, view, f"added with {format_bytes(size)}", wait=wait, timeout=timeout)
 
 
 @click.command("resize")
 @click.argument("volume", type=VOLUME)
 @click.argument("size", type=Size())
+@force_space_option
 @wait_options(120)
 @format_option
 @pass_session
-def resize(session: Session, volume: str, size: int, wait: bool, timeout: float) -> None:
+def resize(session: Session, volume: str, size: int, force: bool, wait: bool, timeout: float) -> None:
     """Make a volume (pool/volume) larger: SIZE is its new size, such as 20G."""
-    view = volume_resize(session.client.ops, VolumeResize(volume=volume, size=size))
+    view = volume_resize(session.client.ops, VolumeResize(volume=volume, size=size, force=force))
+    warn_of_space(session, view.pool, force=force)
     _finish(session, view, f"resized to {format_bytes(size)}", wait=wait, timeout=timeout)
 
 
@@ -182,6 +200,7 @@ def rename(session: Session, volume: str, name: str, wait: bool, timeout: float)
 @click.option("-s", "--snapshot", default="", help="Take the contents of this snapshot.")
 @click.option("--full-copy", is_flag=True, help="Copy all blocks instead of sharing them with the source.")
 @click.option("--description", default="", help="A few words for people.")
+@force_space_option
 @wait_options(3600)
 @format_option
 @pass_session
@@ -192,16 +211,19 @@ def clone(
     snapshot: str,
     full_copy: bool,
     description: str,
+    force: bool,
     wait: bool,
     timeout: float,
 ) -> None:
     """Make a new volume NAME from SOURCE (pool/volume, or pool/volume@snapshot) in the same pool."""
     pool, volume = split(source)
     origin = f"{volume}@{snapshot}" if snapshot else volume
-    request = VolumeClone(pool=pool, source=origin, name=name, full_copy=full_copy, description=description)
-    _finish(
-        session, volume_clone(session.client.ops, request), f"a clone of {pool}/{origin}", wait=wait, timeout=timeout
+    request = VolumeClone(
+        pool=pool, source=origin, name=name, full_copy=full_copy, description=description, force=force
     )
+    view = volume_clone(session.client.ops, request)
+    warn_of_space(session, pool, force=force)
+    _finish(session, view, f"a clone of {pool}/{origin}", wait=wait, timeout=timeout)
 
 
 @click.command("remove")

@@ -2,9 +2,9 @@
 
 import click
 
-from pvc_core.cli.commands.volume import split
+from pvc_core.cli.commands.volume import split, warn_of_space
 from pvc_core.cli.complete import NODE, VOLUME
-from pvc_core.cli.options import format_option, wait_options
+from pvc_core.cli.options import force_space_option, format_option, wait_options
 from pvc_core.cli.session import Session, pass_session
 from pvc_core.cli.tasks import finish_task
 from pvc_core.ops.volume_image import VolumeExport, VolumeImport, volume_export, volume_import
@@ -16,6 +16,7 @@ from pvc_core.ops.volume_image import VolumeExport, VolumeImport, volume_export,
 @click.option("-t", "--node", type=NODE, help="Node that has the file; left out: it is on all nodes.")
 @click.option("--image-format", default="raw", show_default=True, help="Format of the file, such as raw, qcow2, vmdk.")
 @click.option("--description", default="", help="A few words for people.")
+@force_space_option
 @wait_options(None)
 @format_option
 @pass_session
@@ -26,14 +27,18 @@ def import_(
     node: str | None,
     image_format: str,
     description: str,
+    force: bool,
     wait: bool,
     timeout: float,
 ) -> None:
     """Make a new volume (pool/volume) from an image FILE on a node (an absolute path there)."""
     pool, name = split(volume)
-    request = VolumeImport(pool=pool, name=name, path=file, format=image_format, node=node, description=description)
+    request = VolumeImport(
+        pool=pool, name=name, path=file, format=image_format, node=node, description=description, force=force
+    )
     task = volume_import(session.client.ops, request)
     finish_task(session, task, lambda _task: f"volume {volume} is imported from {file}", wait=wait, timeout=timeout)
+    warn_of_space(session, pool, force=force)
 
 
 @click.command("export")

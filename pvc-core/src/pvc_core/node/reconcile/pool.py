@@ -14,6 +14,8 @@ from pvc_core.node.context import NodeContext
 from pvc_core.node.reconcile.problems import problem, ready
 from pvc_core.ops.context import Ops
 from pvc_core.ops.pool import pool_forget
+from pvc_core.ops.pool_space import volume_statuses
+from pvc_core.plan.pool_space import made_bytes
 from pvc_core.plugin.errors import DriverError
 from pvc_core.store import keys
 from pvc_core.store.documents import Entry, create, read
@@ -43,6 +45,8 @@ class PoolReconciler:
                 pool_forget(self._ops, id_, self._c.lease.guard())
                 log.info("pool-deleted pool=%s name=%s", id_, pool.name)
                 return None
+            # Before the usage is asked for: what is written in between is then counted twice, not left out.
+            volumes = made_bytes(volume_statuses(self._c.store, id_))
             usage = self._look_after(pool, status.value if status is not None else None)
         except DriverError as error:
             self._failed(pool, status, error)
@@ -52,7 +56,14 @@ class PoolReconciler:
             return _USAGE_S
         old = status.value if status is not None else PoolStatus(id=id_)
         conditions = with_condition(old.conditions, ready(self._c.clock.wall()))
-        new = replace(old, observed_generation=pool.generation, usage=usage, conditions=conditions, created=True)
+        new = replace(
+            old,
+            observed_generation=pool.generation,
+            usage=usage,
+            volumes_bytes=volumes,
+            conditions=conditions,
+            created=True,
+        )
         self._write(status, new)
         return _USAGE_S
 

@@ -1,19 +1,22 @@
 """What a VM needs on a node: its volumes with their drivers, its networks with theirs."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 from pvc_core.model.base import Document
 from pvc_core.model.network import NetworkSpec, NetworkStatus
 from pvc_core.model.storage import VolumeState, VolumeStatus
 from pvc_core.model.vm import Nic, VmSpec
-from pvc_core.plugin.errors import NotReady
+from pvc_core.plugin.errors import DriverError, NotReady
 from pvc_core.plugin.specs.network import NicSource
 from pvc_core.plugin.specs.storage import DiskSource, VolumeRef
 from pvc_core.runtime.api import Drivers
 from pvc_core.store import keys
 from pvc_core.store.api import Store
 from pvc_core.store.documents import Entry, read_many
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=Document)
 
@@ -38,6 +41,15 @@ class Resources(NamedTuple):
             drivers.network(network.driver).nic_detach(network, nic, vm)
         for volume in self.volumes:
             drivers.storage(volume.pool.driver).disk_detach(volume, vm)
+
+    def with_volumes(self, more: Iterable[VolumeRef]) -> "Resources":
+        """Return these and more volumes."""
+        return self._replace(volumes=(*self.volumes, *(volume for volume in more if volume not in self.volumes)))
+
+    def without_volumes(self, paths: Collection[str]) -> "Resources":
+        """Return these without some volumes (``pool/volume``)."""
+        kept = tuple(v for v in self.volumes if f"{v.pool.name}/{v.name}" not in paths)
+        return self._replace(volumes=kept)
 
     def live_obstacle(self, drivers: Drivers) -> str:
         """Return why a guest with these cannot be moved live, or an empty string."""
@@ -73,6 +85,24 @@ def find(store: Store, vm: VmSpec) -> Resources:
     )
 
 
+def attachments(store: Store, drivers: Drivers, vm: str) -> tuple[VolumeRef, ...]:
+    """Return what is attached here for a VM, as the drivers have it on record; one that cannot tell is passed over."""
+    found: list[VolumeRef] = []
+    for name in drivers.storage_drivers():
+        try:
+            held = [each for each in drivers.storage(name).disk_attachments() if each.vm == vm]
+        except DriverError as error:
+            log.warning("attachments-unknown driver=%s vm=%s error=%s", name, vm, error)
+            continue
+        pools = read_many(store, [keys.pool_spec(each.pool) for each in held])
+        found += [
+            VolumeRef(pool=pool.value, name=each.volume)
+            for each, pool in zip(held, pools, strict=True)
+            if pool is not None
+        ]
+    return tuple(found)
+
+
 def obstacle(store: Store, drivers: Drivers, vm: VmSpec, node: str) -> str:
     """Return why the VM cannot run on this node now (driver, volume or network not ready), or an empty string."""
     try:
@@ -84,10 +114,11 @@ def obstacle(store: Store, drivers: Drivers, vm: VmSpec, node: str) -> str:
     missing += [f"network driver {n.driver}" for n, _ in resources.networks if n.driver not in network]
     if missing:
         return f"node {node} has no working {missing[0]}"
-    return _unready_volume(store, resources) or _unready_network(store, resources, node)
+    return unready_volume(store, resources) or _unready_network(store, resources, node)
 
 
-def _unready_volume(store: Store, resources: Resources) -> str:
+def unready_volume(store: Store, resources: Resources) -> str:
+    """Return which volume is not ready for use, or an empty string."""
     ids = _ids(store, [keys.volume_name(v.pool.name, v.name) for v in resources.volumes])
     for volume, entry in zip(
         resources.volumes, read_many(store, [keys.volume_status(i or "-") for i in ids]), strict=True

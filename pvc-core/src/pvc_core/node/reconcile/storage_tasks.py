@@ -6,7 +6,10 @@ sees it.
 """
 
 import logging
+import stat
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
@@ -15,11 +18,14 @@ from pvc_core.model.base import with_condition
 from pvc_core.model.errors import InvalidRequest, NotFound
 from pvc_core.model.storage import PoolSpec, VolumeSpec, VolumeState, VolumeStatus
 from pvc_core.model.task import Task
+from pvc_core.model.units import format_bytes
 from pvc_core.node.context import NodeContext
 from pvc_core.node.reconcile.exclusive import Exclusive
 from pvc_core.node.reconcile.problems import ready
 from pvc_core.node.reconcile.volume_status import observed, write_status
+from pvc_core.ops.pool_space import require_space
 from pvc_core.ops.transaction import attempt
+from pvc_core.plan.pool_space import Wanted
 from pvc_core.plugin.errors import ObjectMissing
 from pvc_core.plugin.specs.lifecycle import TaskRunner
 from pvc_core.plugin.specs.storage import Progress, StorageDriver, VolumeRef
@@ -44,6 +50,8 @@ class _Job(NamedTuple):
     ref: VolumeRef
     """The volume under the name it has in the backend now."""
     progress: Progress
+    reserve: Callable[[Wanted], None]
+    """Keep room in the pool free for what the task is about to make; raises NoSpace."""
 
 
 def storage_runners(context: NodeContext, exclusive: Exclusive) -> dict[str, TaskRunner]:
@@ -89,7 +97,22 @@ def _find(context: NodeContext, task: Task, id_: str, progress: Progress) -> _Jo
         raise ObjectMissing(f"volume {pool.value.name}/{volume.name} is not ready yet")
     name = status.value.name if status is not None else volume.name
     driver = context.drivers.storage(pool.value.driver)
-    return _Job(task, volume, pool.value, driver, VolumeRef(pool=pool.value, name=name), progress)
+    ref = VolumeRef(pool=pool.value, name=name)
+    return _Job(task, volume, pool.value, driver, ref, progress, partial(_reserve, context, volume, pool.value, task))
+
+
+def _reserve(context: NodeContext, volume: VolumeSpec, pool: PoolSpec, task: Task, wanted: Wanted) -> None:
+    """Write what a volume will need into its status, by which all others count it, if the pool has room for it."""
+
+    def once() -> None:
+        entry = read(context.store, keys.volume_status(volume.id))
+        old = entry.value if entry is not None else VolumeStatus(id=volume.id, name=volume.name)
+        if old.expected_bytes == wanted.promise_bytes:
+            return
+        room = require_space(context.store, pool, wanted, force=task.arguments.get("force") is True)
+        write_status(context, entry, replace(old, expected_bytes=wanted.promise_bytes), room)
+
+    attempt(f"room for volume {pool.name}/{volume.name} could not be kept", once)
 
 
 def _tell(context: NodeContext, job: _Job) -> None:
@@ -110,8 +133,29 @@ def _tell(context: NodeContext, job: _Job) -> None:
 
 def _import(job: _Job) -> Result:
     path, format_ = _text(job.task, "path"), _text(job.task, "format")
+    if (size := _file_bytes(path)) is not None:
+        job.reserve(Wanted(f"volume {job.pool.name}/{job.volume.name} from {path} of {format_bytes(size.full)}", *size))
     job.driver.volume_import(job.ref, path, format_, job.progress)
     return {"size_bytes": job.driver.volume_info(job.ref).size_bytes}
+
+
+class _FileBytes(NamedTuple):
+    data: int
+    full: int
+
+
+def _file_bytes(path: str) -> _FileBytes | None:
+    """Return what an image takes at least: a raw one is as large as its file, any other holds at least that much.
+
+    None: it is no file here, which is for the driver to tell.
+    """
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return _FileBytes(min(found.st_blocks * 512, found.st_size), found.st_size)
 
 
 def _export(job: _Job) -> Result:

@@ -3,6 +3,7 @@
 import logging
 import uuid
 from collections.abc import Callable
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -26,6 +27,9 @@ from pvc_core.model.vm import (
 from pvc_core.node.context import NodeContext
 from pvc_core.node.lease import LeaseLost
 from pvc_core.node.reconcile import resources
+from pvc_core.node.reconcile.exclusive import Exclusive
+from pvc_core.node.reconcile.standstill import let_go_left
+from pvc_core.node.reconcile.vm_disks import ACTIONS, Attached, VmDisks, Writes
 from pvc_core.node.reconcile.vm_view import VmDocuments, VmViews
 from pvc_core.ops.context import Ops
 from pvc_core.ops.vm_remove import vm_forget
@@ -35,6 +39,9 @@ from pvc_core.store.api import Check, Operation
 from pvc_core.store.documents import create, read_many
 
 log = logging.getLogger(__name__)
+
+_BUSY_S: Final = 0.5
+"""A snapshot of it is being made: look again after this."""
 
 
 class VmReconciler:
@@ -51,14 +58,22 @@ class VmReconciler:
         *,
         parked: Callable[[str], bool] = lambda _: False,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+        exclusive: Exclusive | None = None,
     ) -> None:
         self._c = context
         self._views = VmViews(context, parked, self._ended)
         self._new_id = new_id
-        self._attached: dict[str, resources.Resources] = {}
+        self._exclusive = exclusive or Exclusive()
+        self._attached: Attached = {}
+        writes = Writes(self._commit, self._write_status, self._demand_lease)
+        self._disks = VmDisks(context, self._views, self._attached, writes)
 
     def reconcile(self, id_: str) -> float | None:
         """Do the next thing for this VM; see ``node.context.Reconciler``."""
+        with self._exclusive.if_free(id_) as free:
+            return self._step(id_) if free else _BUSY_S
+
+    def _step(self, id_: str) -> float | None:
         lease = self._c.lease.generation()
         if lease is None:
             return None  # the agent looks at everything again when there is a lease
@@ -68,6 +83,10 @@ class VmReconciler:
         except HypervisorUnavailable as error:
             self._refuse_unseen(id_, lease, read, error)
             raise
+        if domain is not None and domain.note:
+            claim = read.claim.value if read.claim is not None else None
+            if let_go_left(self._c.hypervisor, self._c.name, claim, domain):
+                domain = self._c.hypervisor.domain(id_)
         snapshot = self._views.snapshot(id_, lease, read, domain)
         action = plan.decide(snapshot)
         if not isinstance(action, plan.Idle):
@@ -110,6 +129,8 @@ class VmReconciler:
                 self._remove(id_)
             case plan.RevertMove():
                 self._revert_move(id_, action, s, read)
+            case _ if isinstance(action, ACTIONS):
+                self._disks.do(id_, action, s, read)
             case _:
                 self._migrate(id_, action, s, read)
         return 0.0
@@ -227,6 +248,8 @@ class VmReconciler:
         held = self._attached.get(id_)
         if held is None and s.vm is not None:
             held = resources.find(self._c.store, s.vm)
+            # An earlier daemon may have attached what is not in the spec any more.
+            held = held.with_volumes(resources.attachments(self._c.store, self._c.drivers, id_))
         if held is not None:
             held.detach(self._c.drivers, id_)
         self._c.hypervisor.dismiss(id_)
@@ -330,7 +353,10 @@ class VmReconciler:
         assert s.claim is not None
         self._views.note(id_, started_transfer=action.attempt, transfer_error="")
         try:
-            disks, _ = resources.find(self._c.store, s.vm).attach(self._c.drivers, id_, s.claim.epoch, incoming=False)
+            needs = resources.find(self._c.store, s.vm)
+            # A disk that was added since the guest was started is attached here, too.
+            self._attached[id_] = needs
+            disks, _ = needs.attach(self._c.drivers, id_, s.claim.epoch, incoming=False)
             self._demand_lease(id_, s)
             self._c.hypervisor.migrate(
                 id_,

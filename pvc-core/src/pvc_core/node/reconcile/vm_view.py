@@ -10,7 +10,7 @@ from pvc_core.hypervisor.api import Domain, DomainState, ExitReason, JobState
 from pvc_core.model.cluster import Cluster
 from pvc_core.model.fence import FenceRecord
 from pvc_core.model.node import NodeSpec, NodeStatus
-from pvc_core.model.vm import MAY_EXECUTE_ON_TARGET, MigrationPhase, VmClaim, VmSpec, VmStatus
+from pvc_core.model.vm import MAY_EXECUTE_ON_TARGET, MigrationPhase, VmClaim, VmSpec, VmStatus, kept_disks
 from pvc_core.node.context import NodeContext
 from pvc_core.node.reconcile import resources
 from pvc_core.node.reconcile.slots import Slots
@@ -69,6 +69,7 @@ class VmViews:
             backoff_max_s=timing.restart_backoff_max,
             give_up=timing.restart_give_up,
             stable_s=timing.stable,
+            unplug_s=timing.unplug,
         )
 
     def read(self, id_: str) -> VmDocuments:
@@ -123,7 +124,7 @@ class VmViews:
             accepting=_not_accepting(self._c.name, read),
             parked=self._parked(id_),
             no_room=self._room(id_, vm, read.report) if to_start and vm else "",
-            cannot_run=resources.obstacle(self._c.store, self._c.drivers, vm, self._c.name) if to_start and vm else "",
+            cannot_run=self._obstacle(vm, asked=asked) if to_start and vm else "",
             live_obstacle=self._live_obstacle(vm) if holder and domain and vm and vm.node != self._c.name else "",
             outgoing_free=not starting_out or self.outgoing.is_free(id_, read.cluster.migrations_per_source),
             incoming_free=not asked or self.incoming.is_free(id_, read.cluster.migrations_per_target),
@@ -137,6 +138,11 @@ class VmViews:
 
     def _live_obstacle(self, vm: VmSpec) -> str:
         return resources.find(self._c.store, vm).live_obstacle(self._c.drivers)
+
+    def _obstacle(self, vm: VmSpec, *, asked: bool) -> str:
+        # A guest that comes here may have a disk that is being taken away; one that is started does not get it.
+        needed = vm if asked else replace(vm, disks=kept_disks(vm))
+        return resources.obstacle(self._c.store, self._c.drivers, needed, self._c.name)
 
     def _room(self, id_: str, vm: VmSpec, report: Entry[NodeStatus] | None) -> str:
         """Reserve memory for the VM and return "", or return why there is none."""
@@ -154,8 +160,12 @@ class VmViews:
         return f"node {self._c.name} has no room: {vm.memory_mib} MiB wanted, {max(0, capacity - used)} MiB left"
 
     def _remember(self, id_: str, claim: VmClaim | None, domain: Domain | None, now: float) -> plan.Memory:
-        memory = self._memory.get(id_, plan.Memory())
         record = claim.migration if claim is not None else None
+        memory = self._memory.get(id_)
+        if memory is None:
+            # What the daemon before this one attached here it may have left so.
+            ours = claim is not None and (claim.node == self._c.name or (record and record.target == self._c.name))
+            memory = plan.Memory(attached=bool(ours))
         phase = (
             f"{record.attempt}/{record.phase}"
             if record
@@ -175,7 +185,12 @@ class VmViews:
         self._memory[id_] = memory
         return memory
 
+    def memory(self, id_: str) -> plan.Memory:
+        """Return what is remembered of a VM."""
+        return self._memory.get(id_, plan.Memory())
+
     def note(self, id_: str, **changes: object) -> None:
+        """Remember something of a VM."""
         self._memory[id_] = replace(self._memory.get(id_, plan.Memory()), **changes)
 
     def _count(self, id_: str, claim: VmClaim | None, domain: Domain | None) -> None:
@@ -233,4 +248,6 @@ def _view(domain: Domain | None) -> plan.DomainView | None:
         running_for_s=domain.running_for_s,
         vnc=domain.vnc,
         accelerator=domain.accelerator,
+        disks=tuple(plan.GuestDisk(target=d.target, bus=d.bus, volume=d.volume) for d in domain.disks),
+        controllers=domain.controllers,
     )

@@ -191,12 +191,18 @@ class VolumeReconciler:
         spec = read(self._c.store, keys.vm_spec(vm))
         if domain is None or spec is None:
             return
-        for index, disk in enumerate(spec.value.disks):
-            if (disk.pool, disk.volume) == (pool.name, volume.name):
-                try:
-                    self._c.hypervisor.resize_disk(vm, index, volume.size_bytes)
-                except HypervisorError as error:
-                    raise DriverError(f"the guest could not be told the new size: {error}") from error
+        path = f"{pool.name}/{volume.name}"
+        targets = [disk.target for disk in domain.disks if disk.volume == path]
+        if not targets and any(disk.volume is None for disk in domain.disks):
+            # An earlier version started it, so its disks do not say which they are; they are as its spec has them.
+            targets = [
+                d.target for wanted, d in zip(spec.value.disks, domain.disks, strict=False) if wanted.path == path
+            ]
+        for target in targets:
+            try:
+                self._c.hypervisor.resize_disk(vm, target, volume.size_bytes)
+            except HypervisorError as error:
+                raise DriverError(f"the guest could not be told the new size: {error}") from error
 
     def _look(
         self, spec: Entry[VolumeSpec], status: Entry[VolumeStatus], pool: PoolSpec, driver: StorageDriver

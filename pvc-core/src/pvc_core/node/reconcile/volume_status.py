@@ -25,6 +25,7 @@ def observed(status: VolumeStatus, info: VolumeInfo) -> VolumeStatus:
         status,
         size_bytes=info.size_bytes,
         used_bytes=info.used_bytes if grew else status.used_bytes,
+        expected_bytes=0,
         format=info.format,
         snapshots=info.snapshots,
     )

@@ -17,6 +17,11 @@ It holds because of these rules, each of which is one compare-and-set of the cla
 5. A node that finds a domain without the claim (and is not the target of its transfer) ends the domain when
    another node holds the claim, and takes the claim when nobody does.
 
+A VM whose spec says that its disks are being rolled back is not started, nor is its claim taken for that: the claim was
+vacant when that was written, and a claim is taken only in a transaction that checks the spec that was read.
+
+What holds of the disks of a running guest, and how they come and go, is in ``disks``.
+
 ``decide`` is a pure function of a snapshot; it returns one action.  The reconciler carries it out and asks
 again, so the death of the daemon between any two actions loses nothing: whatever is only in ``Memory`` is
 allowed to be forgotten.
@@ -34,8 +39,12 @@ from pvc_core.plan.vm.action import (
     EndMigration,
     HandOver,
     Idle,
+    LimitDisk,
+    PlugController,
+    PlugDisk,
     PrepareIncoming,
     ReleaseClaim,
+    ReleaseDisks,
     RemoveDocuments,
     RenewClaim,
     RevertMove,
@@ -44,14 +53,18 @@ from pvc_core.plan.vm.action import (
     StartDomain,
     StartTransfer,
     TakeClaim,
+    UnplugDisk,
 )
 from pvc_core.plan.vm.decision import decide
+from pvc_core.plan.vm.disks import DISKS, UNPLUGGING, behind, recorded, released
 from pvc_core.plan.vm.migration import LIVE_ATTEMPTS
 from pvc_core.plan.vm.status import crashed, restart_pause
-from pvc_core.plan.vm.view import DomainView, Ended, Limits, Memory, Snapshot
+from pvc_core.plan.vm.view import DiskTry, DomainView, Ended, GuestDisk, Limits, Memory, Snapshot
 
 __all__ = [
+    "DISKS",
     "LIVE_ATTEMPTS",
+    "UNPLUGGING",
     "AbortTransfer",
     "Action",
     "Answer",
@@ -60,15 +73,21 @@ __all__ = [
     "BeginTransfer",
     "DestroyDomain",
     "Detach",
+    "DiskTry",
     "DomainView",
     "EndMigration",
     "Ended",
+    "GuestDisk",
     "HandOver",
     "Idle",
+    "LimitDisk",
     "Limits",
     "Memory",
+    "PlugController",
+    "PlugDisk",
     "PrepareIncoming",
     "ReleaseClaim",
+    "ReleaseDisks",
     "RemoveDocuments",
     "RenewClaim",
     "RevertMove",
@@ -78,7 +97,11 @@ __all__ = [
     "StartDomain",
     "StartTransfer",
     "TakeClaim",
+    "UnplugDisk",
+    "behind",
     "crashed",
     "decide",
+    "recorded",
+    "released",
     "restart_pause",
 ]

@@ -1,6 +1,7 @@
 """What a node may do next for a VM: each is one compare-and-set of a document, or one local effect."""
 
 from pvc_core.model.base import Value
+from pvc_core.model.disk import Disk
 from pvc_core.model.vm import MigrationPhase, VmStatus
 
 
@@ -40,6 +41,40 @@ class DestroyDomain(Value, frozen=True, kw_only=True):
 
 class Detach(Value, frozen=True, kw_only=True):
     """Release the disks and NICs of the VM on this node."""
+
+
+class PlugController(Value, frozen=True, kw_only=True):
+    """Give the guest the controller for SCSI that this disk needs."""
+
+    volume: str
+
+
+class PlugDisk(Value, frozen=True, kw_only=True):
+    """Attach a disk and plug it into the running guest."""
+
+    disk: Disk
+    target: str
+
+
+class UnplugDisk(Value, frozen=True, kw_only=True):
+    """Ask the guest to let go of a disk."""
+
+    volume: str
+    target: str
+
+
+class LimitDisk(Value, frozen=True, kw_only=True):
+    """Have the running guest's disk keep these limits, and say so in the status."""
+
+    disk: Disk
+    """As it was given to the guest, with its new limits."""
+    target: str
+
+
+class ReleaseDisks(Value, frozen=True, kw_only=True):
+    """Take disks from the VM that no guest of it has any more: their volumes are free."""
+
+    volumes: tuple[str, ...]
 
 
 class BeginMigration(Value, frozen=True, kw_only=True):
@@ -122,6 +157,11 @@ Action = (
     | ShutdownDomain
     | DestroyDomain
     | Detach
+    | PlugController
+    | PlugDisk
+    | UnplugDisk
+    | LimitDisk
+    | ReleaseDisks
     | BeginMigration
     | PrepareIncoming
     | Answer

@@ -3,17 +3,29 @@
 import msgspec
 
 from pvc_core.model.base import Condition, with_condition, without_condition
-from pvc_core.model.vm import VmClaim, VmSpec, VmState, VmStatus, hardware, started_with
+from pvc_core.model.vm import (
+    Rollback,
+    VmClaim,
+    VmSpec,
+    VmState,
+    VmStatus,
+    hardware_changed,
+    removed_disks,
+    started_with,
+)
+from pvc_core.plan.backoff import least
 from pvc_core.plan.vm.action import (
     Action,
     DestroyDomain,
     Detach,
     Idle,
+    ReleaseDisks,
     RemoveDocuments,
     RenewClaim,
     StartDomain,
     TakeClaim,
 )
+from pvc_core.plan.vm.disks import again_in, disk_conditions, disks_behind, plugging
 from pvc_core.plan.vm.migration import leaving, migrating, target
 from pvc_core.plan.vm.status import backoff_left, crashed, say
 from pvc_core.plan.vm.stop import let_go, stopping
@@ -49,6 +61,8 @@ def _without_claim(s: Snapshot) -> Action:
 
 
 def _want_to_start(s: Snapshot, vm: VmSpec) -> Action:
+    if vm.rollback is not None:
+        return say(s, vm, VmState.WAITING, _rolling_back(vm.rollback)) or Idle()
     if s.status is not None and s.status.halted == vm.generation:
         return Idle()
     if s.accepting:
@@ -63,8 +77,16 @@ def _want_to_start(s: Snapshot, vm: VmSpec) -> Action:
 
 def _rest(s: Snapshot, vm: VmSpec) -> Action:
     """Say that it is stopped; a restart asked for meanwhile has nothing left to do."""
+    removed = removed_disks(vm)
+    if removed:
+        return ReleaseDisks(volumes=removed)
     state = VmState.DISABLED if vm.power == "disabled" else VmState.STOPPED
-    return say(s, vm, state, "", restart_done=vm.restart_request, crashes=0, failed_moves=0) or Idle()
+    reason = _rolling_back(vm.rollback) if vm.rollback is not None else ""
+    return say(s, vm, state, reason, restart_done=vm.restart_request, crashes=0, failed_moves=0) or Idle()
+
+
+def _rolling_back(rollback: Rollback) -> str:
+    return f"it is not started until its disks are rolled back to snapshot {rollback.name} (task {rollback.task})"
 
 
 def _holder(s: Snapshot, claim: VmClaim) -> Action:
@@ -100,37 +122,43 @@ def _running(s: Snapshot, vm: VmSpec, domain: DomainView) -> Action:
     status = s.status
     if status is not None and vm.restart_request > status.restart_done:
         return stopping(s, vm)
+    plugged = plugging(s, vm, domain)
+    if plugged is not None:
+        return plugged
     stable = domain.running_for_s >= s.limits.stable_s
     changes: dict[str, object] = {"vnc": domain.vnc, "accelerator": domain.accelerator, "failed_moves": 0, "halted": 0}
     if stable:
         changes["crashes"] = 0
-    conditions = status.conditions if status else ()
-    wanted, now = hardware(vm), status.running_hardware if status else ""
-    if now and wanted != now:
-        conditions = with_condition(
-            conditions,
-            Condition(
-                type="Hardware",
-                ok=False,
-                reason="RestartNeeded",
-                message="the guest runs with older settings; restart it to apply the new ones",
-            ),
-        )
-    else:
-        conditions = without_condition(conditions, "Hardware")
-    changes["conditions"] = conditions
+    changes["conditions"] = disk_conditions(s, vm, domain, _hardware_condition(s, vm, domain))
     reason = "" if domain.executing else "the guest is paused"
     said = say(s, vm, VmState.RUNNING, reason, **changes)
     if said is not None:
         return msgspec.structs.replace(said, forget_arrival=True)
-    return (
-        Idle() if stable or not (status and status.crashes) else Idle(again_s=s.limits.stable_s - domain.running_for_s)
+    settles = None if stable or not (status and status.crashes) else s.limits.stable_s - domain.running_for_s
+    return Idle(again_s=least(settles, again_in(s, vm)))
+
+
+def _hardware_condition(s: Snapshot, vm: VmSpec, domain: DomainView) -> tuple[Condition, ...]:
+    status = s.status
+    if status is None:
+        return ()
+    disks = disks_behind(s, vm, domain)
+    if not (disks or hardware_changed(vm, status)):
+        return without_condition(status.conditions, "Hardware")
+    which = f" ({', '.join(disks)})" if disks else ""
+    message = f"the guest runs with older settings{which}; restart it to apply the new ones"
+    return with_condition(
+        status.conditions, Condition(type="Hardware", ok=False, reason="RestartNeeded", message=message)
     )
 
 
 def _not_running(s: Snapshot, vm: VmSpec) -> Action:
     """The guest should run here, and does not: it was never started, or it ended by itself."""
-    status = s.status
+    if vm.rollback is not None:
+        return let_go(s)
+    status, removed = s.status, removed_disks(vm)
+    if removed:
+        return ReleaseDisks(volumes=removed)
     if status is None or status.state is VmState.STARTING:
         refusal = s.accepting or s.cannot_run or s.no_room
         if refusal:

@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from pvc_core.model.vm import VmSpec, VmState
-from pvc_core.plan.vm.action import Action, DestroyDomain, Detach, Idle, ReleaseClaim, ShutdownDomain
+from pvc_core.model.vm import VmSpec, VmState, removed_disks
+from pvc_core.plan.vm.action import Action, DestroyDomain, Detach, Idle, ReleaseClaim, ReleaseDisks, ShutdownDomain
 from pvc_core.plan.vm.status import say
 from pvc_core.plan.vm.view import Snapshot
 
@@ -14,7 +14,11 @@ _LEAST_S: Final = 0.02
 
 
 def let_go(s: Snapshot) -> Action:
-    return Detach() if s.memory.attached else ReleaseClaim()
+    """Give up what is held for a guest that is confirmed gone: first its devices, then the claim."""
+    if s.memory.attached:
+        return Detach()
+    removed = removed_disks(s.vm) if s.vm is not None else ()
+    return ReleaseDisks(volumes=removed) if removed else ReleaseClaim()
 
 
 def stopping(s: Snapshot, vm: VmSpec) -> Action:

@@ -1,9 +1,19 @@
 """What a decision about a VM rests on."""
 
 import enum
+from typing import Literal
 
 from pvc_core.model.base import Value
 from pvc_core.model.vm import VmClaim, VmSpec, VmStatus
+
+
+class GuestDisk(Value, frozen=True, kw_only=True):
+    """A disk that the domain has."""
+
+    target: str
+    bus: str
+    volume: str | None
+    """``pool/volume``; empty: none of the VM's; None: one of them, it is not known which."""
 
 
 class DomainView(Value, frozen=True, kw_only=True):
@@ -21,6 +31,10 @@ class DomainView(Value, frozen=True, kw_only=True):
     running_for_s: float = 0.0
     vnc: str = ""
     accelerator: str = ""
+    disks: tuple[GuestDisk, ...] = ()
+    """The first is what it was booted from."""
+    controllers: frozenset[str] = frozenset()
+    """Of scsi and usb those that it has."""
 
 
 class Ended(enum.StrEnum):
@@ -31,6 +45,17 @@ class Ended(enum.StrEnum):
     DESTROYED = "destroyed"
     MIGRATED = "migrated"
     UNKNOWN = "unknown"
+
+
+class DiskTry(Value, frozen=True, kw_only=True):
+    """What was tried on a disk, and has not led to its end."""
+
+    what: Literal["plug", "unplug", "limit"]
+    first: float
+    last: float
+    """When."""
+    count: int = 1
+    error: str = ""
 
 
 class Memory(Value, frozen=True, kw_only=True):
@@ -54,6 +79,8 @@ class Memory(Value, frozen=True, kw_only=True):
     """The attempt that was told to stop."""
     arrived_from: str = ""
     """The source of the migration that brought the guest here."""
+    disk_tries: dict[str, DiskTry] = {}
+    """By ``pool/volume``."""
 
 
 class Limits(Value, frozen=True, kw_only=True):
@@ -65,6 +92,7 @@ class Limits(Value, frozen=True, kw_only=True):
     backoff_max_s: float = 300.0
     give_up: int = 6
     stable_s: float = 60.0
+    unplug_s: float = 30.0
 
 
 class Snapshot(Value, frozen=True, kw_only=True):

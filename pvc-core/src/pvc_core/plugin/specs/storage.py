@@ -212,7 +212,11 @@ class StorageDriver(abc.ABC):
 
     @hookspec(firstresult=True)
     def snapshot_create(self, volume: VolumeRef, snapshot: str) -> bool:
-        """Keep the contents of this instant under a name; there already is success.  Deadline 60 s."""
+        """Keep the contents of this instant under a name; there already is success.  Deadline 60 s.
+
+        For a snapshot of a whole VM the guest stands still until this is done for all its volumes, at the same time; after
+        10 s that is given up.
+        """
         raise Unsupported("this storage driver has no snapshots")
 
     @hookspec(firstresult=True)

@@ -3,10 +3,12 @@
 Subclass ``HypervisorContract`` in a test module and override the fixture ``bench``.
 """
 
+import contextlib
 import threading
 import uuid
 from collections.abc import Callable
 from typing import Protocol
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -21,6 +23,9 @@ from pvc_core.hypervisor.api import (
     JobState,
     MigrationOptions,
 )
+from pvc_core.hypervisor.domainxml import render_scsi_controller
+from pvc_core.model.disk import NO_LIMITS, DiskLimits
+from pvc_core.testkit.contracts.hypervisor_standstill import StandstillContract
 
 
 class HypervisorBench(Protocol):
@@ -44,6 +49,15 @@ class HypervisorBench(Protocol):
     def console_log(self, vm: str) -> str:
         """Return the file that the consoles of this VM's guests are logged to, on both hosts."""
 
+    def spare_disk(self, volume: str, target: str) -> str:
+        """Return the XML of another disk on virtio, with its image: ``pool/volume`` as its volume."""
+
+    def keeps_devices(self, vm: str) -> None:
+        """Have the guest keep all devices; one that is ``deaf`` may do so anyway."""
+
+    def limits(self, vm: str, target: str) -> DiskLimits:
+        """Return the limits of a disk of the guest running ``here``."""
+
     def booted(self, vm: str) -> None:
         """Wait until the guest started ``here`` reacts to its power button."""
 
@@ -66,7 +80,7 @@ class HypervisorBench(Protocol):
         """Return a new connection ``here``, as of a restarted daemon."""
 
 
-class HypervisorContract:
+class HypervisorContract(StandstillContract):
     """The suite."""
 
     @pytest.fixture
@@ -365,9 +379,64 @@ class HypervisorContract:
 
     def test_only_a_disk_that_exists_is_resized(self, bench: HypervisorBench, vm: str) -> None:
         bench.here.start(bench.plan(vm, "web"))
-        bench.here.resize_disk(vm, 0, 2 << 20)
-        with pytest.raises(HypervisorError, match="no disk 1"):
-            bench.here.resize_disk(vm, 1, 2 << 20)
+        bench.here.resize_disk(vm, "vda", 2 << 20)
+        with pytest.raises(HypervisorError, match="no disk vdb"):
+            bench.here.resize_disk(vm, "vdb", 2 << 20)
+
+    def test_a_domain_says_which_volumes_it_has(self, bench: HypervisorBench, vm: str) -> None:
+        plan = bench.plan(vm, "web")
+        bench.here.start(plan)
+        (disk,) = _present(bench.here, vm).disks
+        assert (disk.target, disk.bus, disk.volume) == ("vda", "virtio", plan.vm.disks[0].path)
+
+    def test_a_disk_that_is_plugged_in_is_the_domains_last_and_goes_where_the_guest_goes(
+        self, bench: HypervisorBench, vm: str
+    ) -> None:
+        bench.here.start(bench.plan(vm, "web"))
+        bench.booted(vm)
+        bench.here.attach_device(vm, bench.spare_disk("p/spare.1", "vdb"))
+        disks = _present(bench.here, vm).disks
+        assert [disk.target for disk in disks] == ["vda", "vdb"]
+        assert disks[1].volume == "p/spare.1"
+        bench.here.migrate(vm, _to(bench, vm))
+        bench.until(lambda: bench.here.domain(vm) is None, "the guest to leave")
+        assert _present(bench.there, vm).disks == disks
+
+    def test_a_target_that_is_taken_is_not_plugged_in_again(self, bench: HypervisorBench, vm: str) -> None:
+        bench.here.start(bench.plan(vm, "web"))
+        with pytest.raises(HypervisorError):
+            bench.here.attach_device(vm, bench.spare_disk("p/spare", "vda"))
+        assert len(_present(bench.here, vm).disks) == 1
+
+    def test_a_guest_that_never_heard_of_it_keeps_a_device_and_is_asked_again(
+        self, bench: HypervisorBench, vm: str
+    ) -> None:
+        bench.here.start(bench.plan(vm, "web", deaf=True))
+        bench.booted(vm)
+        bench.keeps_devices(vm)
+        bench.here.attach_device(vm, bench.spare_disk("p/spare", "vdb"))
+        bench.here.detach_device(vm, "<disk><target dev='vdb'/></disk>")
+        with contextlib.suppress(HypervisorError):  # some QEMUs refuse a second request before the first is answered
+            bench.here.detach_device(vm, "<disk><target dev='vdb'/></disk>")
+        assert [disk.target for disk in _present(bench.here, vm).disks] == ["vda", "vdb"]
+
+    def test_scsi_needs_a_controller_that_can_be_plugged_in(self, bench: HypervisorBench, vm: str) -> None:
+        bench.here.start(bench.plan(vm, "web"))
+        assert "scsi" not in _present(bench.here, vm).controllers
+        bench.here.attach_device(vm, ET.tostring(render_scsi_controller(), encoding="unicode"))
+        assert "scsi" in _present(bench.here, vm).controllers
+
+    def test_limits_of_a_disk_are_changed_and_lifted(self, bench: HypervisorBench, vm: str) -> None:
+        bench.here.start(bench.plan(vm, "web"))
+        for limits in (
+            DiskLimits(iops=100, iops_burst=200, read_bandwidth=1 << 20),
+            DiskLimits(read_iops=50, bandwidth=1 << 22, bandwidth_burst=1 << 23),
+            NO_LIMITS,
+        ):
+            bench.here.limit_disk(vm, "vda", limits)
+            assert bench.limits(vm, "vda") == limits
+        with pytest.raises(HypervisorError, match="no disk vdb"):
+            bench.here.limit_disk(vm, "vdb", NO_LIMITS)
 
     def test_unplugging_an_absent_device_is_success(self, bench: HypervisorBench, vm: str) -> None:
         bench.here.start(bench.plan(vm, "web"))

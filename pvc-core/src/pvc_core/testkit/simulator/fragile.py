@@ -13,6 +13,7 @@ from pvc_core.hypervisor.api import (
     MigrationOptions,
     MigrationStats,
 )
+from pvc_core.model.disk import DiskLimits
 from pvc_core.model.node import GuestUsage
 
 
@@ -84,11 +85,46 @@ class FragileHypervisor:
     def forget_job(self, vm: str) -> None:
         self._inner.forget_job(vm)
 
+    def set_note(self, vm: str, note: str) -> None:
+        self._around("before note")
+        self._inner.set_note(vm, note)
+        self._around("after note")
+
+    def pause(self, vm: str) -> None:
+        self._around("before pause")
+        self._inner.pause(vm)
+        self._around("after pause")
+
+    def resume(self, vm: str) -> None:
+        self._around("before resume")
+        self._inner.resume(vm)
+        self._around("after resume")
+
+    def freeze(self, vm: str, deadline_s: float) -> int:
+        self._around("before freeze")
+        count = self._inner.freeze(vm, deadline_s)
+        self._around("after freeze")
+        return count
+
+    def thaw(self, vm: str, deadline_s: float) -> None:
+        self._around("before thaw")
+        self._inner.thaw(vm, deadline_s)
+        self._around("after thaw")
+
     def attach_device(self, vm: str, xml: str) -> None:
+        self._around("before attach")
         self._inner.attach_device(vm, xml)
+        self._around("after attach")
 
     def detach_device(self, vm: str, xml: str) -> None:
+        self._around("before detach")
         self._inner.detach_device(vm, xml)
+        self._around("after detach")
 
-    def resize_disk(self, vm: str, index: int, size_bytes: int) -> None:
-        self._inner.resize_disk(vm, index, size_bytes)
+    def resize_disk(self, vm: str, target: str, size_bytes: int) -> None:
+        self._inner.resize_disk(vm, target, size_bytes)
+
+    def limit_disk(self, vm: str, target: str, limits: DiskLimits) -> None:
+        self._around("before limiting")
+        self._inner.limit_disk(vm, target, limits)
+        self._around("after limiting")

@@ -33,6 +33,7 @@ class Invariants:
         self._note = note
         self._claims: dict[str, VmClaim] = {}
         self._records: dict[str, FenceRecord] = {}
+        self._holders: dict[str, str] = {}
         self._found: list[str] = []
         self.vms: dict[str, None] = {}
         """All VMs there ever were."""
@@ -81,10 +82,25 @@ class Invariants:
             allowed.add(record.target)
         if executing[0] not in allowed:
             self._violated(f"VM {vm} executes on {executing[0]}, which its claim does not allow: {claim}")
+        self._check_disks(vm, executing[0])
+
+    def _check_disks(self, vm: str, host: str) -> None:
+        """A guest has no disk that another VM may have, nor one that its status does not name."""
+        volumes = self._world.volumes(host, vm)
+        if not volumes:
+            return
+        status = self._read(keys.vm_status(vm))
+        if status is not None and not set(volumes) <= set(status.running_disks or ()):
+            self._violated(f"VM {vm} has {volumes} on {host}, and its status names {status.running_disks}")
+        for volume in volumes:
+            id_ = self._tree.peek(keys.volume_name(*volume.split("/", 1)))
+            holder = self._tree.peek(keys.volume_holder(id_.value.decode())) if id_ is not None else None
+            if holder is None or holder.value.decode() != vm:
+                self._violated(f"VM {vm} has {volume} on {host}, which belongs to {holder and holder.value.decode()}")
 
     def _harmless(self, vm: str, host: str) -> bool:
         """A copy that cannot write, as all its disks are on storage that is closed to its node."""
-        return self.excused(host) or (self._truth.blocked(host) and bool(self._world.plan(host, vm).vm.disks))
+        return self.excused(host) or (self._truth.blocked(host) and bool(self._world.volumes(host, vm)))
 
     def _pools(self, vm: str) -> set[str]:
         """Return the ids of the pools of a VM's disks."""
@@ -109,6 +125,8 @@ class Invariants:
                 self._violated(f"{by} writes {path} without a lease")
             if area == "claim":
                 self._claim_changed(by, rest)
+            elif area == "ref" and rest.endswith("/holder"):
+                self._holder_changed(path)
             elif area == "lease":
                 self._lease_changed(rest)
             elif area == "generation":
@@ -122,6 +140,15 @@ class Invariants:
                 node = rest.removeprefix("node/")
                 spec = self._read(keys.node_spec(node))
                 self._truth.maintenance(node, on=spec is not None and spec.maintenance)
+
+    def _holder_changed(self, path: str) -> None:
+        """Have the guest looked at that had the volume."""
+        holder = self._tree.peek(path)
+        old = self._holders.pop(path, None)
+        if old is not None:
+            self._world.touched.add(old)
+        if holder is not None:
+            self._holders[path] = holder.value.decode()
 
     def _read(self, key: keys.Key[T]) -> T | None:
         entry = documents.maybe(key, self._tree.peek(key.path))

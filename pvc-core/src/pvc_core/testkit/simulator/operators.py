@@ -41,7 +41,8 @@ class Operators:
         self._c = cluster
         self._vms = vms
         self._disks = disks
-        self._pool = add_pool(cluster.operator, cluster.backend, cluster.new_id()) if disks else None
+        self.pool = add_pool(cluster.operator, cluster.backend, cluster.new_id()) if disks else None
+        """The pool of those disks."""
         self.done = 0
         self.refused = 0
         requests: list[tuple[int, Callable[[], str]]] = [
@@ -137,10 +138,10 @@ class Operators:
         return f"define {vm[:8]}"
 
     def _disk(self, vm: str) -> tuple[DiskDefinition, ...]:
-        if self._pool is None or self._c.rng.random() >= self._disks:
+        if self.pool is None or self._c.rng.random() >= self._disks:
             return ()
         name = f"disk-{vm[:8]}"
-        add_volume(self._c.operator, self._c.backend, self._pool, self._c.new_id(), name)
+        add_volume(self._c.operator, self._c.backend, self.pool, self._c.new_id(), name)
         return (DiskDefinition(pool=POOL, volume=name),)
 
     def _start(self) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from pvc_core.model.errors import PvcError
 from pvc_core.ops.cluster import ClusterSettings, cluster_settings
 from pvc_core.testkit.simulator.cluster import Cluster
+from pvc_core.testkit.simulator.disks import DiskRequests
 from pvc_core.testkit.simulator.fate import Fate
 from pvc_core.testkit.simulator.invariants import Violation
 from pvc_core.testkit.simulator.loss import Figures, Loss
@@ -90,6 +91,7 @@ def _run(seed: int, only: Collection[str], *, verbose: bool) -> Run:
     nodes = _setups(rng, vms if tight else 0)
     cluster = Cluster(seed, nodes, verbose=verbose)
     operators = Operators(cluster, vms, disks=rng.choice((0.0, 0.0, 0.0, 0.7, 1.0)))
+    disks = DiskRequests(cluster, operators.pool, seed) if operators.pool is not None else None
     fate, loss = Fate(cluster, only), Loss(cluster, rng, tight=tight)
     kind = "loss" if seed % 3 == 0 and not only else "storm"
     cluster.later(4.0, "", operators.set_levels)
@@ -97,7 +99,7 @@ def _run(seed: int, only: Collection[str], *, verbose: bool) -> Run:
         cluster.later(rng.uniform(5.0, 12.0), "", lambda: _quietly(operators))
     try:
         with cluster.trace.listening():
-            steps = _lose(cluster, loss) if kind == "loss" else _storm(cluster, operators, fate, rng)
+            steps = _lose(cluster, loss) if kind == "loss" else _storm(cluster, operators, fate, rng, disks)
             cluster.note("everything is repaired, and every node is put back into service")
             fate.make_peace()
             operators.end_maintenance()
@@ -151,7 +153,7 @@ def _quietly(operators: Operators) -> None:
         operators.define()
 
 
-def _storm(cluster: Cluster, operators: Operators, fate: Fate, rng: random.Random) -> int:
+def _storm(cluster: Cluster, operators: Operators, fate: Fate, rng: random.Random, disks: DiskRequests | None) -> int:
     end = cluster.clock.monotonic() + TROUBLE_S
     pause_s = rng.choice((3.0, 6.0, 8.0, 8.0, 15.0))
     settings = ClusterSettings(power_on_after_fence=rng.random() < 0.5, return_after_fence=rng.random() < 0.5)
@@ -161,6 +163,11 @@ def _storm(cluster: Cluster, operators: Operators, fate: Fate, rng: random.Rando
             operators.act()
             cluster.later(rng.expovariate(1 / 1.5), "", next_request)
 
+    def next_disk() -> None:
+        if disks is not None and cluster.clock.monotonic() < end:
+            disks.act()
+            cluster.later(1.0, "", next_disk)
+
     def next_fault() -> None:
         if cluster.clock.monotonic() < end:
             fate.strike()
@@ -168,6 +175,7 @@ def _storm(cluster: Cluster, operators: Operators, fate: Fate, rng: random.Rando
 
     cluster.later(3.0, "", lambda: cluster_settings(cluster.ops, settings))
     cluster.later(12.0, "", next_request)
+    cluster.later(12.5, "", next_disk)
     cluster.later(15.0, "", next_fault)
     steps = cluster.run(TROUBLE_S)
     cluster.note("no more faults; what has no power stays so")

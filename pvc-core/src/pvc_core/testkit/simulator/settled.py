@@ -58,12 +58,29 @@ def _check_vm(
             raise Violation(f"VM {vm} should be {spec.power}; domains: {present}, claim: {claim}")
         return
     executing = world.running(vm)
+    if executing == [spec.node] and spec.node is not None:
+        _check_disks(dump, world, spec, spec.node)
     if executing != [spec.node]:
         status = documents.maybe(keys.vm_status(vm), dump.get(keys.vm_status(vm).path))
         if status is not None and not present and _may_wait(specs, spec, status.value, room_mib):
             return
         raise Violation(
             f"VM {vm} should run on {spec.node} and executes on {executing}; claim: {claim}; "
+            f"status: {status.value if status else None}"
+        )
+
+
+def _check_disks(dump: dict[str, Node], world: MemoryWorld, spec: VmSpec, node: str) -> None:
+    wanted, has = sorted(disk.path for disk in spec.disks), sorted(world.volumes(node, spec.id))
+    limits = {disk.limits for disk in spec.disks}
+    if (
+        wanted != has
+        or any(disk.removing for disk in spec.disks)
+        or set(world.limits(node, spec.id).values()) != limits
+    ):
+        status = documents.maybe(keys.vm_status(spec.id), dump.get(keys.vm_status(spec.id).path))
+        raise Violation(
+            f"VM {spec.id} should have {spec.disks} and has {has} with {world.limits(node, spec.id)}; "
             f"status: {status.value if status else None}"
         )
 

@@ -1,0 +1,158 @@
+"""Taking OSDs out of the cluster: removed, or replaced by one of the same id.
+
+The order, each step of which may be the last before the daemon's death; the same command then goes on from there:
+
+1. out: its data moves to others.
+2. wait until nothing rests on it (``osd safe-to-destroy``); until then all can be cancelled.
+3. wait until it may stop (``osd ok-to-stop``), end its daemon for good.
+4. ``osd destroy``: from now on it cannot come back.  Ceph checks 2 once more, in the same step.
+5. wipe its disk: whatever carries this OSD's UUID, of a destroyed one its id.
+6. ``osd purge`` (remove), or make the new one under the same id (replace).
+
+With force, 2 and the questions to Ceph in 3 and 4 are left out: what had no copy elsewhere is lost.
+"""
+
+import uuid
+from typing import Final
+
+import msgspec
+
+from pvc_ceph.osd.add import Result, bring_up, result, take_back, weight_of
+from pvc_ceph.osd.check import AddRequest, check_add, is_of
+from pvc_ceph.osd.monitors import known
+from pvc_ceph.osd.site import POLL_S, Course, Site
+from pvc_ceph.osd.unfinished import Addition
+from pvc_ceph.osd.values import DESTROYED, NEW, OsdList, OsdRow, Store
+from pvc_core.plugin import Cancelled, DriverError
+
+_DOWN_S: Final = 60.0
+
+
+class RemoveRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An OSD to be removed."""
+
+    osd: int
+    force: bool = False
+    absent: bool = False
+    """Its node is gone: only the cluster forgets it.  With ``force``, on any node."""
+
+
+class ReplaceRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An OSD that gets another disk and keeps its id."""
+
+    osd: int
+    device: str
+    force: bool = False
+    weight: float | None = None
+    db: str = ""
+    db_bytes: int = 0
+    db_percent: float = 0.0
+
+
+def remove(site: Site, request: RemoveRequest, course: Course) -> Result:
+    """Remove an OSD with its data.  Raises ObjectMissing, DriverError, Cancelled (it is as before then)."""
+    with site.turn(course):
+        take_back(site)
+        listing = site.monitors.osds()
+        osd = known(listing, request.osd)
+        wiped = _retire(site, listing, osd, request, course, 0.9)
+        course.on(0.95)
+        # Destroyed as it is, nothing can rest on it; but Ceph has no figures any more that say so.
+        site.monitors.purge(osd.id, force=True)
+        course.on(1.0)
+    return {"osd": osd.id, "node": osd.node, "wiped": wiped}
+
+
+def replace(site: Site, request: ReplaceRequest, course: Course) -> Result:
+    """Give an OSD another disk, or the same one anew.  Raises ObjectMissing, ObjectBusy, DriverError, Cancelled."""
+    with site.turn(course):
+        take_back(site)
+        listing = site.monitors.osds()
+        osd = known(listing, request.osd)
+        wanted = AddRequest(
+            device=request.device,
+            weight=request.weight,
+            device_class=osd.device_class,
+            db=request.db,
+            db_bytes=request.db_bytes,
+            db_percent=request.db_percent,
+        )
+        # Before anything is given up.
+        checked = check_add(site, wanted, listing, [str(uuid.uuid4())], replaced=osd)
+        _retire(site, listing, osd, RemoveRequest(osd=osd.id, force=request.force), course, 0.6)
+        weight = weight_of(checked.preview.size_bytes) if request.weight is None else request.weight
+        # CRUSH's map still has the class, and would take no other.
+        ids = bring_up(site, Addition(stores=checked.stores, weight=weight, replaces=osd.id), course, 0.6)
+    return result(checked, ids)
+
+
+def _retire(
+    site: Site, listing: OsdList, osd: OsdRow, request: RemoveRequest, course: Course, end: float
+) -> str:
+    """Do steps 1 to 5; return what was wiped."""
+    if request.absent:
+        _check_absent(osd, request)
+    elif osd.node not in ("", site.node):
+        raise DriverError(f"OSD {osd.id} is on node {osd.node}, not on {site.node}", retryable=False)
+    mine = [] if request.absent else [found for found in site.layout.found() if is_of(found, osd, listing)]
+    if osd.state != DESTROYED:
+        if not request.force and osd.state != NEW:
+            _drain(site, osd, course, end * 0.9)
+        _stop(site, osd, request)
+        try:
+            site.monitors.destroy(osd.id, force=request.force or osd.state == NEW)
+        except DriverError:
+            if not request.absent:
+                for found in mine:
+                    site.layout.activate(found)
+            raise
+    course.on(end * 0.95)
+    if not request.absent:
+        # Of one whose disk was not found: there may be a directory, and a unit that is enabled.
+        site.layout.deactivate(osd.id, osd.fsid)
+    site.layout.wipe([Store(fsid=found.fsid, device=found.data, db=found.db) for found in mine])
+    return ", ".join(found.device for found in mine)
+
+
+def _check_absent(osd: OsdRow, request: RemoveRequest) -> None:
+    if not request.force:
+        raise DriverError(
+            f"the disk of OSD {osd.id} cannot be reached without its node; with force only the cluster forgets it",
+            retryable=False,
+        )
+    if osd.up:
+        raise DriverError(
+            f"OSD {osd.id} is up, so node {osd.node} is not gone; it is removed there", retryable=False
+        )
+
+
+def _drain(site: Site, osd: OsdRow, course: Course, end: float) -> None:
+    """Let its data move away, and wait for that; as before when it is cancelled."""
+    try:
+        if osd.inside:
+            site.monitors.put_out([osd.id])
+        most = 1
+        while not (safety := site.monitors.safety(osd.id)).safe:
+            most = max(most, safety.pgs)
+            course.safe(end * (1.0 - safety.pgs / most))
+            site.pause(POLL_S)
+        while site.monitors.why_not_stop(osd.id):
+            course.safe(end)
+            site.pause(POLL_S)
+    except Cancelled:
+        if osd.inside:
+            site.monitors.take_in([osd.id])
+        raise
+
+
+def _stop(site: Site, osd: OsdRow, request: RemoveRequest) -> None:
+    """End its daemon, and wait until the monitors know that."""
+    if request.absent:
+        return
+    site.layout.deactivate(osd.id, osd.fsid)
+    deadline = site.clock() + _DOWN_S
+    while (row := site.monitors.osds().of(osd.id)) is not None and row.up:
+        if site.clock() >= deadline:
+            raise DriverError(f"OSD {osd.id} is up although its daemon on node {site.node} has ended")
+        site.monitors.mark_down(osd.id)
+        site.pause(POLL_S)

@@ -1,0 +1,25 @@
+"""Ceph's daemons on a node, called as Debian's systemd units are: ``ceph-mon@hv1``, ``ceph-mgr@hv1``, ``ceph-osd@0``."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+from pvc_sandbox.control import Service
+from pvc_sandbox.errors import SandboxError
+
+_UNITS: Final = (re.compile(r"(ceph-mon|ceph-mgr)@([A-Za-z0-9_.-]+)"), re.compile(r"(ceph-osd)@(\d+)"))
+
+
+def unit(state: Path, name: str) -> Service:
+    """Return the service of this unit on the node with this state directory; ``.service`` may be left out.
+
+    Raises SandboxError for any other unit.
+    """
+    plain = name.removesuffix(".service")
+    found = next((match for pattern in _UNITS if (match := pattern.fullmatch(plain))), None)
+    if found is None:
+        raise SandboxError(
+            f"unit {name!r} is not known on a node of a sandbox; it knows ceph-mon@ID, ceph-mgr@ID and ceph-osd@NUMBER"
+        )
+    program, id_ = found.groups()
+    return Service(name=plain, argv=(program, "-f", "-i", id_), log=str(state / f"log/{plain}.log"))
