@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from pvc_sandbox import ceph as ceph_of_nodes
+from pvc_sandbox import ceph_admin
 from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.sandbox import Sandbox
 from pvc_sandbox.waiting import wait_until
@@ -171,7 +173,8 @@ def test_every_option_of_the_configuration_is_one_that_ceph_knows(sandbox):
     parser.read_string(sandbox.exec("hv1", ["cat", "/etc/ceph/ceph.conf"]).stdout)
     given = {name.replace(" ", "_") for section in parser.sections() for name in parser[section]}
     assert len(given) > 30
-    assert given <= set(ceph(sandbox, "config", "ls"))
+    known = json.loads(sandbox.exec("hv1", ["ceph", "daemon", "osd.0", "config", "show"]).check().stdout)
+    assert given <= set(known)
 
 
 def test_daemon_finds_its_programs(sandbox):
@@ -181,6 +184,32 @@ def test_daemon_finds_its_programs(sandbox):
     (path,) = [word.removeprefix("PATH=") for word in words if word.startswith("PATH=")]
     found = sandbox.exec("hv1", ["env", f"PATH={path}", "sh", "-c", "command -v systemctl"]).stdout.strip()
     assert found == f"{sandbox.host('hv1').state}/bin/systemctl"
+
+
+def ask(sandbox, request, conf=None):
+    """Ask the monitors as ``up`` does, for 3 s."""
+    layout = sandbox.layout
+    path = conf or ceph_of_nodes.client_conf(layout)
+    return ceph_admin.ask(path, layout.switch, request, ceph_admin.Settled, deadline_s=3)
+
+
+def test_osd_that_does_not_come_up_is_named(sandbox):
+    with pytest.raises(SandboxError, match=r"Ceph: it serves: not within 3 s; not up: osd\.99"):
+        ask(sandbox, ceph_admin.Wait((0, 99)))
+
+
+def test_command_that_monitors_refuse_is_told_with_their_reason(sandbox):
+    with pytest.raises(SandboxError, match="Ceph: config set: unrecognized config option 'no_such_option'"):
+        ask(sandbox, ceph_admin.Register((), {"no_such_option": "1"}))
+
+
+def test_monitors_that_do_not_answer_are_told(sandbox, tmp_path):
+    conf = tmp_path / "ceph.conf"
+    known = ceph_of_nodes.client_conf(sandbox.layout).read_text()
+    nobody = sandbox.layout.cluster_address(200)
+    conf.write_text("\n".join(f"mon host = {nobody}" if "mon host" in line else line for line in known.splitlines()))
+    with pytest.raises(SandboxError, match="Ceph: its monitors do not answer"):
+        ask(sandbox, ceph_admin.Wait((0,)), conf)
 
 
 # --- sandboxes of their own -----------------------------------------------------------------------------

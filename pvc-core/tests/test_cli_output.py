@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from pvc_core.cli.output import Block, Cell, Column, Line, Output, plain, table_lines, to_yaml, written
-from pvc_core.model.vm import Disk, Tag
+from pvc_core.model.disk import Disk, DiskLimits
+from pvc_core.model.vm import Tag
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -76,7 +77,16 @@ def test_json_has_every_field_also_at_its_default(capsys: pytest.CaptureFixture[
             "name": "x",
             "size": 0,
             "tags": [],
-            "disk": {"pool": "p", "volume": "v", "bus": "virtio", "read_only": False, "cache": "none", "discard": True},
+            "disk": {
+                "pool": "p",
+                "volume": "v",
+                "bus": "virtio",
+                "read_only": False,
+                "cache": "none",
+                "discard": True,
+                "limits": dict.fromkeys(DiskLimits.__struct_fields__, 0),
+                "removing": False,
+            },
         }
     ]
 

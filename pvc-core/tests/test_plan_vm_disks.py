@@ -204,6 +204,29 @@ def test_a_disk_that_a_guest_let_go_of_after_its_removal_was_taken_back_is_plugg
     assert decide(VM, guest(ROOT), status(ROOT, DATA)) == plan.PlugDisk(disk=DATA, target="vdb")
 
 
+def test_a_disk_that_may_still_be_plugged_in_is_not_released():
+    """The answer to its plugging was lost with the hypervisor, which may do it when it goes on."""
+    lost = plan.DiskTry(what="plug", first=90.0, last=90.0, error="libvirt is gone", unsure=True)
+    memory = plan.Memory(disk_tries={"ssd/data": lost})
+    waits = decide(GOING, guest(ROOT), status(ROOT, DATA), memory=memory)
+    assert reasons(waits)["Disks"] == ("Unplugging", "ssd/data may be plugged in yet: libvirt is gone")
+    assert decide(GOING, guest(ROOT), said(waits), memory=memory).again_s is not None
+    later = decide(GOING, guest(ROOT), said(waits), memory=memory, now=120.0)
+    assert later == plan.ReleaseDisks(volumes=("ssd/data",))
+    assert isinstance(decide(GOING, guest(ROOT, DATA), status(ROOT, DATA), memory=memory), plan.UnplugDisk)
+
+
+def test_what_is_not_wanted_any_more_was_not_tried():
+    tries = {
+        "ssd/data": plan.DiskTry(what="unplug", first=1.0, last=1.0),
+        "ssd/more": plan.DiskTry(what="plug", first=1.0, last=1.0),
+    }
+    assert plan.still_tried(with_disks(ROOT, removing(DATA), MORE), tries) == tries
+    assert plan.still_tried(with_disks(ROOT, DATA), tries) == {}
+    lost = {"ssd/data": plan.DiskTry(what="plug", first=1.0, last=1.0, unsure=True)}
+    assert plan.still_tried(GOING, lost) == lost
+
+
 @pytest.mark.parametrize(
     ("has", "spec"), [((ROOT, DATA), (removing(ROOT), DATA)), ((ROOT, DATA), (DATA, removing(ROOT)))]
 )

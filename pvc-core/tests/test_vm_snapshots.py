@@ -311,6 +311,29 @@ def test_only_the_holder_lets_go_what_it_left_and_not_what_may_run_elsewhere(sit
 # --- the daemon dies --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("freeze", [True, False])
+def test_a_guest_goes_on_whenever_the_daemon_dies_and_nobody_tries_again(freeze):
+    for count in range(100):
+        site = VmSite()
+        site.world.agents.add(site.vm)
+        site.start()
+        site.doom.after(count)
+        still = Standstill(site.nodes["hv1"].hypervisor, site.vm)
+        try:
+            if freeze:
+                assert still.freeze() == ""
+            still.pause()
+            assert still.held()
+            still.end()
+        except Died:
+            site.revive()
+            site.until(site.at_ease)
+        else:
+            break
+    assert count == (12 if freeze else 8)
+    assert site.at_ease()
+
+
 def test_a_snapshot_is_made_whenever_the_daemon_dies():
     def make():
         site = VmSite()

@@ -1,17 +1,20 @@
 """A Ceph cluster, its hosts, and the drivers of nodes on them."""
 
 import contextlib
+import functools
 import json
 import logging
+import os
 import uuid
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import rados
 import rbd
+
 from pvc_ceph.config import CephConfig
 from pvc_ceph.driver import CephDriver
-
 from pvc_core.model.storage import PoolSpec
 from pvc_core.plugin import Context, NodeInfo, VolumeRef, run
 from pvc_core.testkit.lan import entered
@@ -41,23 +44,47 @@ class OnHost:
         return repr(self._driver)
 
 
+class Ceph(NamedTuple):
+    """A cluster whose hosts are the nodes of a sandbox; no daemon of PVC runs there."""
+
+    sandbox: Any
+    conf: Path
+    cluster: rados.Rados
+
+    def host(self, node: str) -> Any:
+        return self.sandbox.host(node.replace("node", "hv"))
+
+    def namespace(self, node: str) -> Path:
+        """Return the network namespace of ``node1`` to ``node3``."""
+        return Path("/proc", str(self.host(node).pid), "ns/net")
+
+    def address(self, node: str) -> str:
+        return str(self.host(node).address)
+
+    def command(self, prefix: str, **arguments: Any) -> Any:
+        """Ask the monitors."""
+        status, body, said = self.cluster.mon_command(
+            json.dumps({"prefix": prefix, "format": "json", **arguments}), b""
+        )
+        assert status == 0, f"{prefix}: {said}"
+        return json.JSONDecoder().raw_decode(body.decode())[0] if body.strip() else None
+
+    def blocked(self) -> set[str]:
+        return {entry["addr"] for entry in self.command("osd blocklist ls")}
+
+
 class Site:
     """One pool on the cluster; reads and writes volumes past the driver."""
 
-    cluster: rados.Rados
-
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, ceph: Ceph):
         self.directory = directory
-        self.conf = Path("/tmp/cephdev/w/ceph.conf")
+        self.ceph = ceph
         self.pool = PoolSpec(
             id=str(uuid.uuid4()), name=f"t{uuid.uuid4().hex[:8]}", driver="ceph-rbd", parameters={"pgs": 4}
         )
         self.drivers = []
 
-    def namespace(self, node: str) -> str:
-        return "cd" + node.removeprefix("node")
-
-    def driver(self, node: str = "node1"):
+    def driver(self, node: str = "node1", **settings: Any):
         info = NodeInfo(
             name=node,
             role="hypervisor",
@@ -67,7 +94,8 @@ class Site:
         )
         context = Context(node=info, log=logging.getLogger("pvc_ceph"), run=self.run, wake=lambda *_: None)
         made = OnHost(
-            CephDriver(context, CephConfig(conf=str(self.conf), state_pool=self.pool.name)), self.namespace(node)
+            CephDriver(context, CephConfig(conf=str(self.ceph.conf), state_pool=self.pool.name, **settings)),
+            self.ceph.namespace(node),
         )
         self.drivers.append(made)
         return made
@@ -90,46 +118,49 @@ class Site:
 
     @contextlib.contextmanager
     def image(self, name: str):
-        ioctx = self.cluster.open_ioctx(self.pool.name)
+        ioctx = self.ceph.cluster.open_ioctx(self.pool.name)
         with contextlib.closing(ioctx), rbd.Image(ioctx, name) as image:
             yield image
-
-    def command(self, prefix: str, **arguments):
-        """Ask the monitors."""
-        status, body, said = self.cluster.mon_command(
-            json.dumps({"prefix": prefix, "format": "json", **arguments}), b""
-        )
-        assert status == 0, f"{prefix}: {said}"
-        return json.JSONDecoder().raw_decode(body.decode())[0] if body.strip() else None
 
     def close(self) -> None:
         for driver in self.drivers:
             driver.storage_close()
-        if self.cluster.pool_exists(self.pool.name):
-            self.command("osd pool set", pool=self.pool.name, var="nodelete", val="false")
-            self.cluster.delete_pool(self.pool.name)
-        for entry in self.command("osd blocklist ls"):
-            self.command("osd blocklist", blocklistop="rm", addr=entry["addr"])
-
-
-@pytest.fixture
-def site(tmp_path, make_site):
-    made = make_site(tmp_path)
-    with contextlib.closing(made):
-        made.driver().pool_ensure(made.pool)
-        yield made
+        if self.ceph.cluster.pool_exists(self.pool.name):
+            self.ceph.command("osd pool set", pool=self.pool.name, var="nodelete", val="false")
+            self.ceph.cluster.delete_pool(self.pool.name)
+        for entry in self.ceph.command("osd blocklist ls"):
+            self.ceph.command("osd blocklist", blocklistop="rm", addr=entry["addr"])
 
 
 @pytest.fixture(scope="session")
 def ceph():
-    with entered("cd0"):
-        cluster = rados.Rados(name="client.admin", conffile="/tmp/cephdev/w/ceph.conf")
-        cluster.connect()
-    yield cluster
-    cluster.shutdown()
+    from pvc_sandbox.ceph import client_conf
+    from pvc_sandbox.sandbox import Sandbox
+
+    sandbox = Sandbox(f"pytest-{os.getpid()}-hosts")
+    try:
+        sandbox.up(nodes=3, bmc=False, storage="ceph")
+        for node in sandbox.nodes():
+            sandbox.host(node).stop_service("pvcnoded")
+        conf = client_conf(sandbox.layout)
+        with entered(sandbox.layout.switch):
+            cluster = rados.Rados(name="client.admin", conffile=str(conf))
+            cluster.connect()
+        yield Ceph(sandbox, conf, cluster)
+        cluster.shutdown()
+    finally:
+        sandbox.down()
 
 
 @pytest.fixture
-def make_site(ceph):
-    Site.cluster = ceph
-    return Site
+def new_site(ceph):
+    """Return the maker of sites whose pool does not exist yet."""
+    return functools.partial(Site, ceph=ceph)
+
+
+@pytest.fixture
+def site(tmp_path, new_site):
+    made = new_site(tmp_path)
+    with contextlib.closing(made):
+        made.driver().pool_ensure(made.pool)
+        yield made

@@ -33,8 +33,8 @@ class TestCephVolumes(StorageContract):
     __test__ = True
 
     @pytest.fixture(autouse=True)
-    def _maker(self, make_site) -> None:
-        self._make_site = make_site
+    def _maker(self, new_site) -> None:
+        self._new_site = new_site
 
     def make_backend(self, tmp_path: Path) -> CephBackend:
-        return CephBackend(self._make_site(tmp_path))
+        return CephBackend(self._new_site(tmp_path))

@@ -5,6 +5,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pvc_ceph.sizing import usable_bytes
 from pvc_ceph.sizing_plan import GIB, Layout, PlannedNode, hosts_of, osds_per_device, plan
 from pvc_ceph.sizing_warnings import warnings

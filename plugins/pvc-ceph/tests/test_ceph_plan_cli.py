@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
 from pvc_ceph.manifest import MANIFEST
 from pvc_ceph.sizing_input import parse_disks, parse_percent
-
 from pvc_core.cli.plugins import PluginCommand
 from pvc_core.model.errors import InvalidRequest
 from pvc_core.testkit.command_line import CommandLine

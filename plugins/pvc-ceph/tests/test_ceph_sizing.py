@@ -6,8 +6,8 @@ from itertools import combinations, permutations
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from pvc_ceph.sizing import MOST_COPIES, ideal_bytes, shares, uneven, usable_bytes
 
+from pvc_ceph.sizing import MOST_COPIES, ideal_bytes, shares, uneven, usable_bytes
 from pvc_core.model.errors import InvalidRequest
 
 TIB = 1 << 40

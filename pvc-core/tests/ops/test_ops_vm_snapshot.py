@@ -17,7 +17,7 @@ from pvc_core.ops.vm_snapshot import (
     vm_snapshot_delete,
     vm_snapshot_rename,
 )
-from pvc_core.ops.vm_snapshot_rollback import VmSnapshotRollback, vm_snapshot_rollback
+from pvc_core.ops.vm_snapshot_rollback import VmSnapshotRollback, rollback_begin, vm_snapshot_rollback
 from pvc_core.ops.vm_snapshot_views import VmSnapshotList, vm_snapshot_info, vm_snapshot_list
 from pvc_core.ops.volume import VolumeQuery, VolumeRename, volume_info, volume_rename
 from pvc_core.store import keys
@@ -254,6 +254,15 @@ def test_the_claim_that_is_taken_at_the_same_moment_keeps_it_from_being_rolled_b
     with pytest.raises(InUse, match="runs or is about to"):
         vm_snapshot_rollback(kept.ops, VmSnapshotRollback(vm="web", snapshot="s1"))
     assert kept.spec(kept.web).rollback is None
+
+
+def test_the_claim_that_is_taken_when_it_begins_keeps_it_from_being_rolled_back(kept):
+    finished(kept, ask(kept))
+    task = vm_snapshot_rollback(kept.ops, VmSnapshotRollback(vm="web", snapshot="s1"))
+    kept.before_commit(kept.web, lambda: kept.claim(kept.web, "hv2"))
+    with pytest.raises(InUse, match="runs on node hv2"):
+        rollback_begin(kept.ops, task, ())
+    assert not kept.spec(kept.web).rollback.begun
 
 
 def test_a_snapshot_cannot_be_deleted_at_the_same_moment_as_it_is_rolled_back_to(kept):

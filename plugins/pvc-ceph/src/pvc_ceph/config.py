@@ -1,6 +1,6 @@
 """The plugin's section of ``pvcnoded.yml``."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -42,3 +42,10 @@ class CephConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             description="Somebody else looks after this Ceph cluster: PVC uses it, and leaves its daemons and OSDs alone."
         ),
     ] = False
+    osd_layout: Annotated[
+        Literal["lvm", "raw"],
+        Meta(
+            description="How PVC puts OSDs on disks. lvm: logical volumes, by ceph-volume. raw: a whole disk for each, without "
+            "LVM, for hosts that have no device-mapper."
+        ),
+    ] = "lvm"

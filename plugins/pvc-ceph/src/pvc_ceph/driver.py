@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from pvc_ceph.config import CephConfig
+from pvc_ceph.health import conditions
+from pvc_ceph.osd.service import OsdService
 from pvc_ceph.parameters import pool_parameters, warnings
 from pvc_ceph.protocol import Open
+from pvc_ceph.report import NodeReport, Status, Use
 from pvc_ceph.secret import LibvirtSecret
 from pvc_ceph.source import disk_source, qemu_url
 from pvc_ceph.workers import Workers
+from pvc_core.model.base import Condition
 from pvc_core.model.storage import PoolSpec, PoolUsage
 from pvc_core.plugin import (
     Attachment,
@@ -19,10 +23,13 @@ from pvc_core.plugin import (
     DriverError,
     NotReady,
     Progress,
+    Query,
     StorageCapabilities,
     StorageDriver,
+    TaskRunner,
     VolumeInfo,
     VolumeRef,
+    hookimpl,
 )
 from pvc_core.plugin.holding import Holder
 from pvc_core.plugin.qemu_img import FILE_FORMATS, QemuImg, check_format, check_importable, check_source, new_file
@@ -44,6 +51,7 @@ class CephDriver(StorageDriver):
 
     def __init__(self, context: Context, config: CephConfig) -> None:
         self._node: Final = context.node.name
+        self._coordinator: Final = context.node.role == "coordinator"
         self._log: Final = context.log
         self._config: Final = config
         settings = Open(
@@ -58,6 +66,7 @@ class CephDriver(StorageDriver):
         self._secret: Final = LibvirtSecret(context, config.vm_user)
         self._identity: tuple[float, dict[str, str]] | None = None
         self._lacking: list[str] = []
+        self._osds: Final = OsdService(context, config, self._workers)
 
     def storage_capabilities(self) -> StorageCapabilities:
         return StorageCapabilities(
@@ -245,6 +254,29 @@ class CephDriver(StorageDriver):
     def node_unblock(self, node: str, identity: dict[str, str], epoch: int) -> bool:
         self._call(None, "node-unblock", 26.0, node=node, identity=identity, epoch=epoch)
         return True
+
+    # --- jobs, questions, health --------------------------------------------------------------------
+
+    @hookimpl
+    def task_runners(self) -> dict[str, TaskRunner]:
+        return self._osds.task_runners()
+
+    @hookimpl
+    def queries(self) -> dict[str, Query]:
+        return {
+            "ceph.status": lambda _: self._call(Status, "status", 18.0),
+            "ceph.util": lambda _: self._call(Use, "util", 18.0),
+            **self._osds.queries(),
+        }
+
+    @hookimpl
+    def health_checks(self) -> list[Condition]:
+        return conditions(
+            lambda: self._call(NodeReport, "node-report", 6.0, host=self._node),
+            self._node,
+            coordinator=self._coordinator,
+            external=self._config.external,
+        )
 
     def _call(
         self, result: type[T] | None, call: str, deadline_s: float, report: Progress | None = None, /, **arguments: Any

@@ -13,10 +13,28 @@ MANIFEST: Final = Manifest(
     validators={"ceph-rbd": "pvc_ceph.parameters:validate_pool"},
     commands=(
         CommandSpec(
+            name="status",
+            extends="storage",
+            target="pvc_ceph.cli.status:status",
+            help="Show how Ceph is: its health, its daemons, what it does now.",
+        ),
+        CommandSpec(
+            name="util",
+            extends="storage",
+            target="pvc_ceph.cli.status:util",
+            help="Show where Ceph's space is: by pool, by tier, by host.",
+        ),
+        CommandSpec(
             name="plan",
             extends="storage",
             target="pvc_ceph.cli.plan:plan_command",
             help="Say how much a Ceph cluster would hold and survive.",
+        ),
+        CommandSpec(
+            name="osd",
+            extends="storage",
+            target="pvc_ceph.cli.osd:osd",
+            help="Add, remove and look after Ceph's OSDs.",
         ),
     ),
 )

@@ -37,6 +37,8 @@ PLUGIN: Final = "ceph"
 DEADLINE_S: Final = 120.0
 _MKFS_DEADLINE_S: Final = 60.0
 _MKFS_LOCK: Final = "/run/ceph-mkfs.lock"
+_LABELS_BYTES: Final = 1 << 20
+"""At the beginning of a disk: more than the labels of the store and of its file system take."""
 _MODULES: Final = Path("/usr/share/ceph/mgr")
 _ALWAYS_ON: Final = (
     "balancer",
@@ -160,7 +162,7 @@ def _make_osd_store(host: Host) -> None:
         return
     disk = f"/dev/{LINK}1"
     # An earlier mkfs may have been killed in its midst, and this one would go by what it finds.
-    _locked(host, ["blkdiscard", disk])
+    _locked(host, ["blkdiscard", "--zeroout", "--length", str(_LABELS_BYTES), disk])
     # Without what monitors say of the configuration: nobody can ask them yet.
     argv = ["ceph-osd", "--no-mon-config", "--mkfs", "-i", str(osd.id), "--osd-uuid", osd.uuid]
     files = {"keyring": ceph_config.keyring(f"osd.{osd.id}", osd.key)}

@@ -279,7 +279,7 @@ def bmc(out: Output, name: str, node: str, fault: Callable[[NodeBmc], None] | No
 @click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C.")
 @pass_output
 def logs(out: Output, name: str, node: str, what: str, lines: int, follow: bool) -> None:
-    """Print the end of a log of NODE: pvcnoded (default), zookeeper, libvirtd, init, console/<VM id>."""
+    """Print the end of a log of NODE: pvcnoded (default), zookeeper, ceph-osd@0, libvirtd, init, console/<VM id>."""
     files = Sandbox(name).logs(node)
     if what not in files:
         raise SandboxError(f"{node} has no log {what!r}; it has: {', '.join(files)}")

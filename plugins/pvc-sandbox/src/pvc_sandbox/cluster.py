@@ -215,7 +215,7 @@ def _node_yaml(layout: Layout, plan: ClusterPlan, number: int) -> str:
         "service": _service_section(layout),
         "plugins": {
             **({fencing.PLUGIN: {}} if plan.bmc else {}),
-            **({ceph.PLUGIN: {}} if plan.has_ceph else {}),
+            **({ceph.PLUGIN: {"osd_layout": "raw"}} if plan.has_ceph else {}),
             **plan.plugins,
         },
     }

@@ -11,6 +11,7 @@ from pvc_core.model.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from pvc_core.client.local import Client
+    from pvc_core.model.task import Task
 
 
 class Connect(Protocol):
@@ -82,6 +83,12 @@ class Session:
         if not self.interactive:
             raise InvalidRequest(f"{question.rstrip('?')}: not done without confirmation; repeat it with --yes")
         click.confirm(question, abort=True, err=True)
+
+    def follow(self, task: "Task", done: Callable[["Task"], str], *, wait: bool, timeout: float) -> None:
+        """Wait for a task's end, with its progress, and say ``done(task)``; without ``wait`` say which task it is."""
+        from pvc_core.cli.tasks import finish_task
+
+        finish_task(self, task, done, wait=wait, timeout=timeout)
 
 
 def session_of(ctx: click.Context) -> Session:

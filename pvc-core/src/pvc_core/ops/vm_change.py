@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from pvc_core.model.disk import Disk
 from pvc_core.model.errors import InUse
-from pvc_core.model.vm import VmSpec, VmStatus, hardware_changed, kept_disks
+from pvc_core.model.vm import VmSpec, VmStatus, hardware, hardware_changed, kept_disks
 from pvc_core.ops.context import Ops
 from pvc_core.ops.message import View
 from pvc_core.ops.transaction import attempt
@@ -108,7 +108,12 @@ def _with_removed(old: tuple[Disk, ...], wanted: tuple[Disk, ...]) -> tuple[Disk
 
 
 def _hardware_differs(vm: VmDocuments, wanted: VmSpec) -> bool:
-    return bool(vm.holder) and vm.status is not None and hardware_changed(wanted, vm.status.value)
+    if not vm.holder:
+        return False
+    if vm.status is None or not vm.status.value.running_hardware:
+        # Nobody has said yet what it was started with: it was this spec.
+        return hardware(wanted) != hardware(vm.spec) or wanted.disks != vm.spec.disks
+    return hardware_changed(wanted, vm.status.value)
 
 
 def _reasons(wanted: VmSpec, status: VmStatus) -> tuple[str, ...]:

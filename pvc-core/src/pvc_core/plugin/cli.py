@@ -16,13 +16,22 @@ a command is printed as one line, and its ``exit_status`` is the command's.
 """
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, Final, Literal, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 import click
 
+from pvc_core.model.task import Task
+
 P = ParamSpec("P")
 R = TypeVar("R")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_DURATION: Final = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)?$")
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
+_NO_LIMIT_S: Final = 366 * 86400.0
+"""Time-out of a wait that shall have none."""
 
 
 class Column(NamedTuple):
@@ -87,6 +96,13 @@ class Session(Protocol):
     def confirm(self, question: str, *, yes: bool) -> None:
         """Ask before something that cannot be undone; ``yes``: it has been confirmed by ``--yes``."""
 
+    def follow(self, task: Task, done: Callable[[Task], str], *, wait: bool, timeout: float) -> None:
+        """Show the progress of a task that was made until its end, then say ``done(task)``.
+
+        Without ``wait`` only say which task it is.  ``timeout`` is in seconds; the task goes on after it.  Raises PvcError
+        when the task failed or was cancelled, when the time is up, and after Ctrl-C.
+        """
+
 
 def session() -> Session:
     """Return the session of the command that is running."""
@@ -129,3 +145,44 @@ format_option: Final = click.option(
     help="How it is printed.",
 )
 """``--format`` after a plugin's command, where hands expect it, as well as before."""
+
+yes_option: Final = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+
+
+class Duration(click.ParamType[float]):
+    """A duration: ``90``, ``90s``, ``5m``, ``2h``, ``1d``; in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds."""
+        if isinstance(value, (int, float)):
+            return float(value)
+        match = _DURATION.match(str(value).strip().lower())
+        if match is None:
+            self.fail(f"{value!r} is not a duration; write it like 90s, 5m or 2h", param, ctx)
+        return float(match[1]) * _SECONDS[match[2]]
+
+
+def timeout_option(default_s: float | None) -> Callable[[Command], Command]:
+    """Add ``--timeout``: argument ``timeout`` in seconds; with ``default_s`` None there is no limit unless one is given."""
+    shown = "no limit" if default_s is None else f"{default_s:.0f}s"
+    return click.option(
+        "--timeout",
+        type=Duration(),
+        default=_NO_LIMIT_S if default_s is None else default_s,
+        metavar="TIME",
+        help=f"Wait no longer than this, such as 90s or 5m [{shown}].",
+    )
+
+
+def wait_options(default_s: float | None = 300.0) -> Callable[[Command], Command]:
+    """Add ``--wait/--no-wait`` (argument ``wait``) and ``--timeout``."""
+
+    def add(command: Command) -> Command:
+        flag = click.option(
+            "--wait/--no-wait", default=True, help="Wait until it is done (default), or return at once."
+        )
+        return flag(timeout_option(default_s)(command))
+
+    return add

@@ -32,9 +32,7 @@ def add(site: Site, request: AddRequest, course: Course) -> Result:
         listing = site.monitors.osds()
         fsids = [str(uuid.uuid4()) for _ in range(request.count)]
         checked = check_add(site, request, listing, fsids)
-        addition = Addition(
-            stores=checked.stores, device_class=checked.preview.device_class, weight=request.weight
-        )
+        addition = Addition(stores=checked.stores, device_class=checked.preview.device_class, weight=request.weight)
         ids = bring_up(site, addition, course, 0.0)
     return result(checked, ids)
 

@@ -34,10 +34,10 @@ def one_block(run: Run, device: str) -> Block:
         )
     if not path.is_block_device():
         raise DriverError(f"{device} is no block device", retryable=False)
-    (found,) = _lsblk(run, os.path.realpath(device))[:1] or [None]
-    if found is None:
+    found = _lsblk(run, os.path.realpath(device))
+    if not found:
         raise DriverError(f"the kernel tells nothing of {device}", retryable=False)
-    return block(found, _links())
+    return block(found[0], _links())
 
 
 def signatures(run: Run, device: str) -> tuple[str, ...]:

@@ -82,7 +82,11 @@ class RawLayout:
         for block in devices.all_blocks(self._tools.run):
             if block.type not in WHOLE or block.uses:
                 continue
-            label = self._label(block.path)
+            try:
+                label = self._label(block.path)
+            except DriverError:
+                # A disk that is dead, or not ours to read, shows no OSD, and is no reason to see none on the others.
+                continue
             if label is not None and label.description == _MAIN and label.whoami.isdigit():
                 mains[label.osd_uuid] = block, label
             elif label is not None and label.description == _DB:

@@ -86,9 +86,7 @@ def replace(site: Site, request: ReplaceRequest, course: Course) -> Result:
     return result(checked, ids)
 
 
-def _retire(
-    site: Site, listing: OsdList, osd: OsdRow, request: RemoveRequest, course: Course, end: float
-) -> str:
+def _retire(site: Site, listing: OsdList, osd: OsdRow, request: RemoveRequest, course: Course, end: float) -> str:
     """Do steps 1 to 5; return what was wiped."""
     if request.absent:
         _check_absent(osd, request)
@@ -121,9 +119,7 @@ def _check_absent(osd: OsdRow, request: RemoveRequest) -> None:
             retryable=False,
         )
     if osd.up:
-        raise DriverError(
-            f"OSD {osd.id} is up, so node {osd.node} is not gone; it is removed there", retryable=False
-        )
+        raise DriverError(f"OSD {osd.id} is up, so node {osd.node} is not gone; it is removed there", retryable=False)
 
 
 def _drain(site: Site, osd: OsdRow, course: Course, end: float) -> None:

@@ -45,10 +45,10 @@ class Tools:
         self.write("wipefs", "--all", device)
         self.write("dd", "if=/dev/zero", f"of={device}", "bs=1M", "count=10", "conv=fsync,notrunc")
 
-    def unit(self, verb: str, name: str) -> None:
+    def unit(self, verb: str, name: str, *options: str) -> None:
         """Start, stop, enable or disable a unit.  Raises DriverError."""
         try:
-            self.run(["systemctl", verb, name], deadline_s=_UNIT_S).check()
+            self.run(["systemctl", verb, *options, name], deadline_s=_UNIT_S).check()
         except DriverError as error:
             raise DriverError(f"systemctl could not {verb} {name}: {error}") from error
 

@@ -106,6 +106,8 @@ class OsdList(msgspec.Struct, frozen=True, kw_only=True):
     """Those of the whole cluster that people set."""
     copies: int
     """The most that a pool has, or a new one would have."""
+    answered_by: str = ""
+    """Node that asked the monitors."""
 
     def of(self, id_: int) -> OsdRow | None:
         """Return an OSD by its id."""

@@ -6,15 +6,13 @@ Commands: https://docs.ceph.com/en/pacific/rados/operations/add-or-rm-osds/ and 
 import json
 from typing import Any, Final
 
+from pvc_ceph.osd.flags import CLUSTER_FLAGS
 from pvc_ceph.osd.values import DESTROYED, NEW, OsdList, OsdRow, Safety
 from pvc_ceph.worker.ceph import Cluster
 from pvc_core.plugin import ObjectMissing
 
 _ROOT: Final = "default"
 _KIB: Final = 1024
-_SET_BY_PEOPLE: Final = frozenset(
-    ("noout", "norebalance", "nobackfill", "norecover", "noscrub", "nodeep-scrub", "nodown", "noup", "noin", "pause")
-)
 _PAUSED: Final = frozenset(("pauserd", "pausewr"))
 """How the map of OSDs writes ``pause``."""
 _BOOTSTRAP: Final = "client.bootstrap-osd"
@@ -166,6 +164,4 @@ def _flags(words: list[str]) -> tuple[str, ...]:
     found = set(words)
     if found >= _PAUSED:
         found.add("pause")
-    return tuple(sorted(found & _SET_BY_PEOPLE))
-
-
+    return tuple(sorted(found.intersection(CLUSTER_FLAGS)))

@@ -59,9 +59,9 @@ def ensure(cluster: Cluster, pool: PoolParameters) -> None:
 def delete(cluster: Cluster, pool: PoolParameters) -> None:
     """Delete an empty pool; one that is not there, or is another's, is success."""
     found = _find(cluster, pool.pool)
-    if found is None or _owner(found) not in ("", pool.id):
+    if found is None or owner_of(found) not in ("", pool.id):
         return
-    if _owner(found) == "" and not pool.adopt:
+    if owner_of(found) == "" and not pool.adopt:
         return
     ioctx = cluster.pool(pool.pool)
     with ceph_errors(f"pool {pool.name}"):
@@ -84,8 +84,8 @@ def usage(cluster: Cluster, pool: PoolParameters) -> PoolUsage:
     found = _find(cluster, pool.pool)
     if found is None:
         raise ObjectMissing(f"pool {pool.name}: Ceph has no pool {pool.pool!r} any more")
-    if _owner(found) not in ("", pool.id):
-        raise NotReady(f"pool {pool.name}: {_foreign(pool, _owner(found))}")
+    if owner_of(found) not in ("", pool.id):
+        raise NotReady(f"pool {pool.name}: {_foreign(pool, owner_of(found))}")
     stats = _stats(cluster, pool.pool)
     if stats is None:
         raise NotReady(f"pool {pool.name}: Ceph's manager has not measured it yet")
@@ -96,7 +96,7 @@ def usage(cluster: Cluster, pool: PoolParameters) -> PoolUsage:
 def marked(cluster: Cluster) -> dict[str, str]:
     """Return the names of Ceph's pools that are PVC's, by the id of PVC's pool."""
     pools = cluster.command("osd pool ls", detail="detail")
-    return {owner: pool["pool_name"] for pool in pools if (owner := _owner(pool))}
+    return {found: pool["pool_name"] for pool in pools if (found := owner_of(pool))}
 
 
 def _stats(cluster: Cluster, name: str) -> dict[str, Any] | None:
@@ -115,7 +115,7 @@ def _find(cluster: Cluster, name: str) -> dict[str, Any] | None:
     return next((pool for pool in pools if pool["pool_name"] == name), None)
 
 
-def _owner(found: dict[str, Any]) -> str:
+def owner_of(found: dict[str, Any]) -> str:
     """Return the id of PVC's pool that a pool in Ceph belongs to."""
     return str(found["application_metadata"].get(_APPLICATION, {}).get(_MARK, ""))
 
@@ -127,7 +127,7 @@ def _foreign(pool: PoolParameters, owner: str) -> str:
 
 
 def _check(pool: PoolParameters, found: dict[str, Any]) -> None:
-    owner = _owner(found)
+    owner = owner_of(found)
     if owner not in ("", pool.id):
         raise ObjectExists(f"pool {pool.name}: {_foreign(pool, owner)}")
     if not owner and not pool.adopt and found["application_metadata"]:
@@ -161,7 +161,7 @@ def _create(cluster: Cluster, pool: PoolParameters) -> None:
 
 def _mark(cluster: Cluster, pool: PoolParameters, found: dict[str, Any] | None) -> None:
     """Bring what follows the creation about, also after a death in between; the mark comes last."""
-    if found is not None and _owner(found) == pool.id:
+    if found is not None and owner_of(found) == pool.id:
         return
     if not pool.adopt:
         if pool.copies == 1:

@@ -71,19 +71,22 @@ class VmDisks:
     def _try(self, id_: str, what: str, volume: str, s: plan.Snapshot, call: Callable[[], None]) -> None:
         try:
             call()
-        except (HypervisorUnavailable, LeaseLost):
-            raise  # whether it is done, or still should be, is unknown: the next call sees
+        except HypervisorUnavailable as error:
+            self._note(id_, what, volume, s, str(error), unsure=True)
+            raise
+        except LeaseLost:
+            raise
         except (HypervisorError, DriverError) as error:
             log.warning("disk-%s-failed vm=%s volume=%s error=%s", what, id_, volume, error)
             self._note(id_, what, volume, s, str(error))
         else:
             self._forget(id_, (volume,))
 
-    def _note(self, id_: str, what: str, volume: str, s: plan.Snapshot, error: str) -> None:
+    def _note(self, id_: str, what: str, volume: str, s: plan.Snapshot, error: str, *, unsure: bool = False) -> None:
         old = s.memory.disk_tries.get(volume)
         if old is None or old.what != what:
             old = plan.DiskTry(what=what, first=s.now, last=s.now, count=0)  # type: ignore[arg-type]  # one of them
-        tried = replace(old, last=s.now, count=old.count + 1, error=error)
+        tried = replace(old, last=s.now, count=old.count + 1, error=error, unsure=unsure)
         self._views.note(id_, disk_tries=s.memory.disk_tries | {volume: tried})
 
     def _forget(self, id_: str, volumes: tuple[str, ...]) -> None:

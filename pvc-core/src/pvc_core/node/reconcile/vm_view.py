@@ -94,6 +94,9 @@ class VmViews:
         claim = read.claim.value if read.claim is not None else None
         now = self._c.clock.monotonic()
         memory = self._remember(id_, claim, domain, now)
+        if memory.disk_tries and vm is not None:
+            memory = replace(memory, disk_tries=plan.still_tried(vm, memory.disk_tries))
+            self._memory[id_] = memory
         self._count(id_, claim, domain)
         holder = claim is not None and claim.node == self._c.name
         asked = _asked(claim, self._c.name)

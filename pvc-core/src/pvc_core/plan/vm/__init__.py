@@ -56,7 +56,7 @@ from pvc_core.plan.vm.action import (
     UnplugDisk,
 )
 from pvc_core.plan.vm.decision import decide
-from pvc_core.plan.vm.disks import DISKS, UNPLUGGING, behind, recorded, released
+from pvc_core.plan.vm.disks import DISKS, UNPLUGGING, behind, recorded, released, still_tried
 from pvc_core.plan.vm.migration import LIVE_ATTEMPTS
 from pvc_core.plan.vm.status import crashed, restart_pause
 from pvc_core.plan.vm.view import DiskTry, DomainView, Ended, GuestDisk, Limits, Memory, Snapshot
@@ -104,4 +104,5 @@ __all__ = [
     "recorded",
     "released",
     "restart_pause",
+    "still_tried",
 ]

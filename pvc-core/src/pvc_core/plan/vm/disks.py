@@ -48,7 +48,7 @@ def plugging(s: Snapshot, vm: VmSpec, domain: DomainView) -> Action | None:
     if status is None or not _is_open(status, domain):
         return None
     have = _known(domain)
-    gone = tuple(volume for volume in removed_disks(vm) if volume not in have)
+    gone = tuple(volume for volume in removed_disks(vm) if volume not in have and not _may_come(s, volume))
     if gone:
         return ReleaseDisks(volumes=gone)
     for disk in kept_disks(vm):
@@ -61,10 +61,22 @@ def plugging(s: Snapshot, vm: VmSpec, domain: DomainView) -> Action | None:
     return None
 
 
+def still_tried(vm: VmSpec, tries: Mapping[str, DiskTry]) -> dict[str, DiskTry]:
+    """Return what was tried and is still wanted: a removal that was taken back, and is asked for again, begins anew."""
+    removed, kept = removed_disks(vm), {disk.path for disk in kept_disks(vm)}
+    return {
+        volume: tried
+        for volume, tried in tries.items()
+        if tried.unsure or volume in (removed if tried.what == "unplug" else kept)
+    }
+
+
 def again_in(s: Snapshot, vm: VmSpec) -> float | None:
     """Return in how many seconds the next of what is pending is due, None when nothing is."""
-    waiting = {disk.path for disk in vm.disks} & s.memory.disk_tries.keys()
-    return least(*(pause for volume in waiting if (pause := _pause(s, volume, s.memory.disk_tries[volume].what))))
+    tries = {disk.path: s.memory.disk_tries[disk.path] for disk in vm.disks if disk.path in s.memory.disk_tries}
+    pauses = [_pause(s, volume, tried.what) for volume, tried in tries.items()]
+    unsure = [left(tried.last + s.limits.unplug_s, s.now) for tried in tries.values() if tried.unsure]
+    return least(*(pause for pause in (*pauses, *unsure) if pause))
 
 
 def disk_conditions(
@@ -175,6 +187,15 @@ def _fixed(disk: Disk) -> tuple[object, ...]:
     return disk.bus, disk.read_only, disk.cache, disk.discard
 
 
+def _may_come(s: Snapshot, volume: str) -> bool:
+    """Return whether a disk may still be plugged in by a request of which the hypervisor's answer was lost.
+
+    A hypervisor that hung carries out what it was asked before as soon as it goes on, also for a client that is gone.
+    """
+    tried = s.memory.disk_tries.get(volume)
+    return tried is not None and tried.unsure and s.now < tried.last + s.limits.unplug_s
+
+
 def _adjust(s: Snapshot, status: VmStatus, disk: Disk, has: GuestDisk) -> Action | None:
     given = next((old for old in status.guest_disks or () if old.path == disk.path), None)
     if given is None or given.limits == disk.limits or _pause(s, disk.path, "limit"):
@@ -217,6 +238,8 @@ def _problem(s: Snapshot, disk: Disk, domain: DomainView) -> tuple[str, str] | N
         return None
     has = _known(domain).get(disk.path)
     if disk.removing:
+        if has is None and _may_come(s, disk.path):
+            return UNPLUGGING, f"{disk.path} may be plugged in yet: {tried.error}"
         if tried.what != "unplug" or has is None:
             return None
         said = f" ({tried.error})" if tried.error else ""

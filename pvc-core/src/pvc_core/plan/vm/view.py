@@ -56,6 +56,8 @@ class DiskTry(Value, frozen=True, kw_only=True):
     """When."""
     count: int = 1
     error: str = ""
+    unsure: bool = False
+    """The hypervisor was lost over it: what was asked of it may still be done."""
 
 
 class Memory(Value, frozen=True, kw_only=True):
