@@ -52,15 +52,15 @@ def site(xfs, view_of):
 class Web:
     """A VM with two disks, on one after the other of which its guest counts, when it counts."""
 
-    def __init__(self, site, directory, name, *, counts):
-        self.site, self.directory, self.name = site, directory, name
+    def __init__(self, site, directory, name, *, pool="images", counts=True):
+        self.site, self.directory, self.name, self.pool = site, directory, name, pool
         linux = tiny_linux(agent=True)
         for disk in DISKS:
             image = directory / f"{disk}.raw"
             with image.open("wb") as file:
                 file.truncate(16 * MIB)
             run(["mkfs.ext4", "-q", str(image)], deadline_s=60).check()
-            site.pvc("storage", "volume", "import", f"images/{name}-{disk}", str(image))
+            site.pvc("storage", "volume", "import", f"{pool}/{name}-{disk}", str(image))
         words = {"files": "vda,vdb", "agent": 1} if counts else {"agent": 1}
         definition = {
             "name": name,
@@ -70,7 +70,7 @@ class Web:
                 "initrd": str(linux.initrd),
                 "cmdline": linux.command_line(**words),
             },
-            "disks": [{"pool": "images", "volume": f"{name}-{disk}"} for disk in DISKS],
+            "disks": [{"pool": pool, "volume": f"{name}-{disk}"} for disk in DISKS],
         }
         path = directory / f"{name}.yml"
         path.write_text(yaml.safe_dump(definition))
@@ -101,12 +101,12 @@ class Web:
         for disk in DISKS:
             path = self.directory / f"{self.name}-{disk}-{snapshot or 'now'}.raw"
             words = ["--snapshot", snapshot] if snapshot else []
-            self.site.pvc("storage", "volume", "export", f"images/{self.name}-{disk}", str(path), *words)
+            self.site.pvc("storage", "volume", "export", f"{self.pool}/{self.name}-{disk}", str(path), *words)
             found.append(path)
         return found
 
     def kept(self):
-        rows = [self.site.pvc.json("storage", "snapshot", "list", f"images/{self.name}-{disk}") for disk in DISKS]
+        rows = [self.site.pvc.json("storage", "snapshot", "list", f"{self.pool}/{self.name}-{disk}") for disk in DISKS]
         return [[row["name"] for row in found] for found in rows]
 
     def remove(self):
@@ -119,8 +119,8 @@ class Web:
 def web(site, tmp_path):
     made = []
 
-    def make(name, *, counts=True):
-        made.append(Web(site, tmp_path, name, counts=counts))
+    def make(name, **more):
+        made.append(Web(site, tmp_path, name, **more))
         return made[-1]
 
     yield make
@@ -143,8 +143,8 @@ def is_clean(image):
     return "needs_recovery" not in shown("dumpe2fs", "-h", str(image))
 
 
-def test_a_running_vm_is_kept_at_one_instant_and_rolled_back(web):
-    vm = web("web")
+def demand_instants(vm):
+    """Demand that a running VM's disks are kept as of one instant, and come back."""
     vm.until_it_counts()
     vm.until_agent()
     frozen = vm.create("frozen", "--freeze")
@@ -166,19 +166,32 @@ def test_a_running_vm_is_kept_at_one_instant_and_rolled_back(web):
     assert third > first
     assert third - fourth in (0, 1)
 
-    status, message = vm.site.refused("vm", "snapshot", "rollback", "web", "frozen", "--yes")
+    status, message = vm.site.refused("vm", "snapshot", "rollback", vm.name, "frozen", "--yes")
     assert (status, "shut it down first" in message) == (1, True)
-    vm.site.pvc("vm", "stop", "web", "--yes")
+    vm.site.pvc("vm", "stop", vm.name, "--yes")
     assert vm.create("off")["consistency"] == "offline"
-    vm.site.pvc("vm", "snapshot", "rename", "web", "frozen", "golden")
-    vm.site.pvc("vm", "snapshot", "rollback", "web", "golden", "--yes")
+    vm.site.pvc("vm", "snapshot", "rename", vm.name, "frozen", "golden")
+    vm.site.pvc("vm", "snapshot", "rollback", vm.name, "golden", "--yes")
     assert list(map(count, vm.exported())) == [first, second]
-    vm.site.pvc("vm", "start", "web")
+    vm.site.pvc("vm", "start", vm.name)
     vm.until_it_counts()
     for name in ("golden", "crash", "off"):
-        vm.site.pvc("vm", "snapshot", "delete", "web", name, "--yes")
+        vm.site.pvc("vm", "snapshot", "delete", vm.name, name, "--yes")
     assert vm.kept() == [[], []]
     assert vm.snapshot("list") == []
+
+
+def test_a_running_vm_is_kept_at_one_instant_and_rolled_back(web):
+    demand_instants(web("web"))
+
+
+def test_a_running_vm_on_ceph_is_kept_at_one_instant_and_rolled_back(ceph_cluster, tmp_path):
+    tiny_linux(agent=True)
+    vm = Web(ceph_cluster, tmp_path, "cephweb", pool="systemtest")
+    try:
+        demand_instants(vm)
+    finally:
+        vm.remove()
 
 
 def domain_state(vm):

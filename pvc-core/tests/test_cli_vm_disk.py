@@ -113,6 +113,17 @@ def test_a_wait_ends_with_what_does_not_work(web: Web, reason: str) -> None:
     assert (ran.status, ran.err) == (1, "pvc: VM 'web': ssd/data is stuck\n")
 
 
+def test_modify_waits_for_the_disks_too(web: Web) -> None:
+    web.report(
+        observed_generation=99, conditions=(Condition(type="Disks", ok=False, reason="PlugFailed", message="no slot"),)
+    )
+    ran = web.pvc("vm", "modify", "web", "--add-disk", "ssd/data", "--yes")
+    assert (ran.status, ran.err.splitlines()[-1]) == (1, "pvc: VM 'web': no slot")
+    assert (
+        web.pvc("vm", "modify", "web", "--remove-disk", "ssd/data", "--yes", "--no-wait").out == "VM web is changed\n"
+    )
+
+
 def test_a_wait_goes_on_while_the_guest_may_still_let_go(web: Web) -> None:
     web.disk("add", "web", "ssd/data", "--no-wait")
     web.report(

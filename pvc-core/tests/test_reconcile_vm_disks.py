@@ -1,7 +1,10 @@
 """Disks that come and go while a guest runs, whatever befalls the daemon, the guest and the nodes in between."""
 
+from functools import partial
+
 import pytest
 
+from pvc_core.hypervisor.api import HypervisorUnavailable
 from pvc_core.model.disk import DiskLimits
 from pvc_core.model.errors import InUse
 from pvc_core.model.vm import VmState
@@ -322,6 +325,28 @@ def test_a_disk_that_the_bus_cannot_plug_in_comes_and_goes_with_a_restart(site):
     assert site.holder("data") == site.vm
     vm_restart(site.ops, VmQuery(vm="web"))
     site.until(lambda: site.guest() == ["root"] and site.holder("data") == "" and site.quiet())
+
+
+def test_a_disk_that_a_hung_hypervisor_plugs_in_late_is_not_given_away_before(site):
+    """Its answer was lost, and the disk is not wanted any more by then."""
+    hypervisor = site.nodes["hv1"].agent.context.hypervisor
+    attach = hypervisor.attach_device
+
+    def hangs(vm, xml):
+        hypervisor.attach_device = attach
+        site.cluster.world.later(20.0, partial(site.nodes["hv1"].hypervisor.attach_device, vm, xml))
+        raise HypervisorUnavailable("libvirtd does not answer")
+
+    hypervisor.attach_device = hangs
+    site.add("data")
+    site.cluster.settle()
+    site.remove("data")
+    site.cluster.run(15.0)
+    assert site.holder("data") == site.vm
+    assert site.guest() == ["root"]
+    site.until(lambda: site.guest() == ["root", "data"])
+    site.until(lambda: site.holder("data") == "" and site.quiet())
+    assert site.guest() == ["root"]
 
 
 # --- nodes ------------------------------------------------------------------------------------------

@@ -304,6 +304,10 @@ def test_a_deletion_that_failed_half_way_is_finished_and_never_taken_back(site):
     with pytest.raises(Conflict, match="is not complete"):
         rename(site, "s1", "s2")
     driver.snapshot_delete = delete
+    driver.snapshot_protect(site.ref("web-data"), "s1", protected=True)
+    assert "is protected" in site.end(site.delete()).error
+    assert site.snapshots()[0].state == "failed"
+    driver.snapshot_protect(site.ref("web-data"), "s1", protected=False)
     site.done(site.delete())
     assert site.documents() == []
 

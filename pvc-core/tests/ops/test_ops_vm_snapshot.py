@@ -9,6 +9,7 @@ from pvc_core.model.storage import Snapshot, VolumeState
 from pvc_core.model.task import TaskState
 from pvc_core.model.vm_snapshot import Consistency, VmSnapshotState
 from pvc_core.ops.vm_definition import DiskDefinition
+from pvc_core.ops.vm_remove import VmRemove, vm_remove
 from pvc_core.ops.vm_snapshot import (
     VmSnapshotCreate,
     VmSnapshotQuery,
@@ -272,6 +273,21 @@ def test_a_snapshot_cannot_be_deleted_at_the_same_moment_as_it_is_rolled_back_to
     with pytest.raises(InUse, match="are being rolled back to snapshot 's1'"):
         vm_snapshot_delete(kept.ops, VmSnapshotQuery(vm="web", snapshot="s1"))
     assert vm_snapshot_list(kept.ops, VmSnapshotList(vm="web"))[0].state == "complete"
+
+
+def test_a_snapshot_cannot_be_rolled_back_to_at_the_same_moment_as_it_is_deleted(kept):
+    finished(kept, ask(kept))
+    kept.before_commit("/task/", lambda: vm_snapshot_delete(kept.connect(), VmSnapshotQuery(vm="web", snapshot="s1")))
+    with pytest.raises(Conflict, match="snapshot 's1' is deleting"):
+        vm_snapshot_rollback(kept.ops, VmSnapshotRollback(vm="web", snapshot="s1"))
+    assert kept.spec(kept.web).rollback is None
+
+
+def test_a_vm_that_is_removed_at_the_same_moment_leaves_no_snapshot(kept):
+    asked = VmSnapshotCreate(vm="web", snapshot="s1")
+    kept.before_commit(keys.vm_spec(kept.web).path, lambda: vm_snapshot_create(kept.connect(), asked))
+    assert vm_remove(kept.ops, VmRemove(vm="web")).snapshots == ("s1",)
+    assert [path for path in kept.dump() if "/vm-snapshot/" in path] == []
 
 
 def test_a_protected_part_keeps_it_from_being_deleted(kept):

@@ -7,7 +7,7 @@ one node, the one with the leading monitor, and not by a hundred; of an external
 from collections.abc import Callable
 from typing import Final
 
-from pvc_ceph.report import Check, NodeReport, Severity, Status
+from pvc_ceph.report import Check, Daemon, NodeReport, Severity, Status
 from pvc_core.model.base import Condition
 from pvc_core.plugin import DriverError
 
@@ -31,14 +31,7 @@ def conditions(ask: Callable[[], NodeReport], node: str, *, coordinator: bool, e
 
 
 def _own(status: Status, down: tuple[str, ...], node: str) -> list[Condition]:
-    found = []
-    for monitor in status.monitors:
-        if monitor.host == node or (not monitor.host and monitor.name == node):
-            found.append(
-                Condition(type="CephMonitor", ok=True)
-                if monitor.works
-                else _bad("CephMonitor", "OutOfQuorum", f"monitor {monitor.name} of this node is not in the quorum")
-            )
+    found = [_monitor(each) for each in status.monitors if node in (each.host, each.name)]
     if down:
         found.append(
             _bad("CephOsds", "Down", f"{', '.join(down)} of this node {'is' if len(down) == 1 else 'are'} down")
@@ -46,6 +39,12 @@ def _own(status: Status, down: tuple[str, ...], node: str) -> list[Condition]:
     else:
         found.append(Condition(type="CephOsds", ok=True))
     return found
+
+
+def _monitor(monitor: Daemon) -> Condition:
+    if monitor.works:
+        return Condition(type="CephMonitor", ok=True)
+    return _bad("CephMonitor", "OutOfQuorum", f"monitor {monitor.name} of this node is not in the quorum")
 
 
 def _whole(status: Status) -> Condition:

@@ -7,7 +7,6 @@ import msgspec
 
 from pvc_ceph.osd.values import AddPreview, DeviceRow, OsdList, OsdRow
 from pvc_core.model.errors import InvalidRequest
-from pvc_core.model.task import Task
 from pvc_core.plugin.cli import Client, session
 
 PLUGIN = "ceph"
@@ -59,14 +58,7 @@ def give(
     task = call.client.call(
         "task.create", kind=f"ceph.osd.{kind}", node=node, subject=subject, arguments=arguments, time_limit_s=_LIMIT_S
     )
-
-    def said(ended: Task) -> str:
-        warning = ended.result.get("warning")
-        if warning:
-            call.out.warn(str(warning))
-        return done(ended.result)
-
-    call.follow(task, said, wait=wait, timeout=timeout)
+    call.follow(task, lambda ended: done(ended.result), wait=wait, timeout=timeout)
 
 
 def number(value: float | None) -> str | None:

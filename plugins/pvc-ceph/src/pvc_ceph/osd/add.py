@@ -162,4 +162,4 @@ def _take_back_after_failure(site: Site) -> None:
 
 def weight_of(size_bytes: int) -> float:
     """Return the weight that Ceph gives a disk by itself: TiB."""
-    return round(size_bytes / _TIB, 5)
+    return size_bytes / _TIB

@@ -9,7 +9,7 @@ from pvc_ceph.osd.site import Site
 from pvc_ceph.osd.values import DESTROYED, LEAST_DEVICE_BYTES, AddPreview, Block, Found, OsdList, OsdRow, Store
 from pvc_ceph.sizing import uneven
 from pvc_core.model.errors import InvalidRequest
-from pvc_core.model.units import format_bytes
+from pvc_core.model.units import MIB, format_bytes
 from pvc_core.plugin import DriverError, ObjectBusy
 
 
@@ -62,7 +62,7 @@ def check_add(
             f"{request.count} OSDs on {block.name} would have {format_bytes(size)} each, and need at least "
             f"{format_bytes(LEAST_DEVICE_BYTES)}"
         )
-    db_bytes = request.db_bytes or int(size * request.db_percent / 100)
+    db_bytes = _whole_mib(request.db_bytes or int(size * request.db_percent / 100))
     db = site.layout.db_for(request.db, db_bytes, request.count) if request.db or db_bytes else ""
     if db.startswith("/"):
         metadata = site.disks.one(db)
@@ -97,6 +97,11 @@ def check_add(
     return Checked(preview=preview, stores=stores)
 
 
+def _whole_mib(size: int) -> int:
+    """LVM wants whole sectors."""
+    return -(-size // MIB) * MIB
+
+
 def is_of(found: Found, osd: OsdRow, listing: OsdList) -> bool:
     """Return whether what was found on a disk is an OSD's data; of a destroyed OSD only the id is known."""
     if found.cluster != listing.fsid or found.id != osd.id:
@@ -126,10 +131,15 @@ def _check_free(site: Site, block: Block, listing: OsdList, found: Sequence[Foun
 
 
 def refusals(site: Site, block: Block, listing: OsdList, here: Sequence[Found]) -> tuple[str, ...]:
-    """Return what speaks against making an OSD on a disk."""
-    return verdict.refusals(
-        block, site.disks.signatures(block), busy=site.disks.is_busy(block), cluster=listing.fsid, osds=here
-    )
+    """Return what speaks against making an OSD on a disk, on which ``here`` were found."""
+    signatures: tuple[str, ...] = ()
+    busy, unreadable = False, ""
+    try:
+        busy = site.disks.is_busy(block)
+        signatures = site.disks.signatures(block)
+    except DriverError as error:
+        unreadable = str(error)
+    return verdict.refusals(block, signatures, busy=busy, cluster=listing.fsid, osds=here, unreadable=unreadable)
 
 
 def _uneven(node: str, added: int, device_class: str, listing: OsdList, replaced: OsdRow | None) -> str:

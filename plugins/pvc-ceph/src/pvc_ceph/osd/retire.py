@@ -82,7 +82,13 @@ def replace(site: Site, request: ReplaceRequest, course: Course) -> Result:
         _retire(site, listing, osd, RemoveRequest(osd=osd.id, force=request.force), course, 0.6)
         weight = weight_of(checked.preview.size_bytes) if request.weight is None else request.weight
         # CRUSH's map still has the class, and would take no other.
-        ids = bring_up(site, Addition(stores=checked.stores, weight=weight, replaces=osd.id), course, 0.6)
+        try:
+            ids = bring_up(site, Addition(stores=checked.stores, weight=weight, replaces=osd.id), course, 0.6)
+        except DriverError as error:
+            raise DriverError(
+                f"OSD {osd.id} is destroyed, and keeps its id, but could not be made anew: {error}; repeat the command, with "
+                "another disk if need be"
+            ) from error
     return result(checked, ids)
 
 

@@ -24,7 +24,7 @@ from pvc_ceph.osd.verdict import WHOLE
 from pvc_ceph.workers import Workers
 from pvc_core.model.errors import InvalidRequest
 from pvc_core.model.task import Task
-from pvc_core.plugin import Context, DriverError, Progress, Query, TaskRunner
+from pvc_core.plugin import Context, Progress, Query, TaskRunner
 
 R = TypeVar("R")
 _STATE: Final = "ceph"
@@ -89,15 +89,16 @@ class OsdService:
     def devices(self) -> list[DeviceRow]:
         """Return this node's disks, the free ones first."""
         listing, found = self._site.monitors.osds(), self._site.layout.found()
-        rows = [self._device(block, listing, found) for block in self._site.disks.all() if block.type in WHOLE]
+        rows = [
+            self._device(block, listing, found)
+            for block in self._site.disks.all()
+            if block.type in WHOLE and block.size_bytes
+        ]
         return sorted(rows, key=lambda row: (not row.free, row.device))
 
     def _device(self, block: Block, listing: OsdList, found: list[Found]) -> DeviceRow:
         here = [osd for osd in found if {block.name, block.path} & {osd.device, osd.db}]
-        try:
-            reasons = refusals(self._site, block, listing, here)
-        except DriverError as error:
-            reasons = (f"cannot be read: {error}",)
+        reasons = refusals(self._site, block, listing, here)
         return DeviceRow(
             device=block.name,
             path=block.path,

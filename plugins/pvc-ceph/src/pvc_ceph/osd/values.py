@@ -88,8 +88,8 @@ class OsdRow(msgspec.Struct, frozen=True, kw_only=True):
     reweight: float = 0.0
     """0 to 1: what of that part it really gets; 0: it is out."""
     up: bool = False
-    inside: bool = msgspec.field(default=False, name="in")
-    """Data is placed on it."""
+    inside: bool = False
+    """It is in: data is placed on it."""
     pgs: int = 0
     """Placement groups that it serves."""
     state: str = ""

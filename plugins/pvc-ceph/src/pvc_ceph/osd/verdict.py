@@ -16,12 +16,13 @@ def refusals(
     busy: bool,
     cluster: str,
     osds: Sequence[Found] = (),
+    unreadable: str = "",
     least_bytes: int = LEAST_DEVICE_BYTES,
 ) -> tuple[str, ...]:
     """Return what speaks against making an OSD on a disk, most telling first; nothing: it is empty, and free.
 
     ``signatures``: what begins on it (``ext4 (label home)``); ``busy``: somebody has it open for himself alone;
-    ``osds``: whose data was found on it; ``cluster``: the fsid of ours.
+    ``osds``: whose data was found on it; ``cluster``: the fsid of ours; ``unreadable``: why nothing is known of what is on it.
     """
     reasons = [_osd(osd, cluster) for osd in osds]
     if block.type not in WHOLE:
@@ -34,6 +35,8 @@ def refusals(
     foreign = [text for text in signatures if not text.startswith(known)] if known else list(signatures)
     if foreign:
         reasons.append(f"has data on it: {', '.join(foreign)}")
+    if unreadable:
+        reasons.append(f"cannot be read ({unreadable})")
     if busy and not reasons:
         reasons.append("is open in another program, or in the kernel")
     if block.read_only:

@@ -14,12 +14,12 @@ from typing import Any, Final
 import rados
 import rbd
 from rados import Ioctx
-from rbd import RBD, Image, ImageExists
+from rbd import RBD, Image, ImageExists, NoSpace
 
 from pvc_ceph.protocol import ClientBlocked, Open
 from pvc_core.plugin import AuthFailed, DriverError, NotReady, ObjectBusy, ObjectExists, ObjectMissing
 
-__all__ = ["RBD", "Cluster", "Image", "ImageExists", "Ioctx", "ceph_errors"]
+__all__ = ["RBD", "Cluster", "Image", "ImageExists", "Ioctx", "NoSpace", "ceph_errors"]
 
 FEATURES: Final = (
     rbd.RBD_FEATURE_LAYERING
@@ -71,9 +71,12 @@ class Cluster:
         """Return the way to a pool's objects; raise ObjectMissing when Ceph has no such pool."""
         if name not in self._pools:
             try:
-                self._pools[name] = self.connection.open_ioctx(name)
+                ioctx = self.connection.open_ioctx(name)
             except rados.ObjectNotFound:
                 raise ObjectMissing(f"Ceph has no pool {name!r}") from None
+            # In a full pool what takes space fails at once, instead of waiting for room, and what frees some works.
+            ioctx.set_osdmap_full_try()
+            self._pools[name] = ioctx
         return self._pools[name]
 
     def forget_pool(self, name: str) -> None:
@@ -236,6 +239,8 @@ def _refusal(number: int, message: str) -> DriverError:
             return ClientBlocked(f"{message}; Ceph has blocked this node's address or this client")
         case errno.ETIMEDOUT:
             return NotReady(f"{message}; its monitors did not answer within {_MON_S} s")
+        case errno.ENOSPC | errno.EDQUOT:
+            return DriverError(f"{message}; there is no room: see pvc storage util")
         case errno.EINVAL | errno.ENOTSUP | errno.ERANGE:
             return DriverError(message, retryable=False)
         case _:

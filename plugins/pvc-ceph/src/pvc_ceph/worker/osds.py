@@ -140,7 +140,8 @@ def _row(osd: dict[str, Any], figures: dict[str, Any], place: dict[str, Any], ho
         id=osd["osd"],
         fsid="" if state == DESTROYED else osd["uuid"],
         node=host or place.get("hostname", ""),
-        device=_paths(place.get("devices", "")),
+        # "devices" would name the disk of the metadata too.
+        device=_paths(place.get("bluestore_bdev_devices", "")),
         db=_paths(db),
         device_class=figures.get("device_class", ""),
         size_bytes=figures.get("kb", 0) * _KIB,

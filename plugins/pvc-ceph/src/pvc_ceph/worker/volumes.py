@@ -7,7 +7,7 @@ from datetime import UTC
 from typing import Final
 
 from pvc_ceph.worker import holdings, names
-from pvc_ceph.worker.ceph import FEATURES, RBD, Cluster, Image, ImageExists, Ioctx, ceph_errors
+from pvc_ceph.worker.ceph import FEATURES, RBD, Cluster, Image, ImageExists, Ioctx, NoSpace, ceph_errors
 from pvc_core.model.storage import Snapshot
 from pvc_core.plugin import DriverError, ObjectBusy, ObjectExists, ObjectMissing, VolumeInfo
 from pvc_core.plugin.holding import check_unused
@@ -126,14 +126,24 @@ def delete(cluster: Cluster, pool: str, name: str) -> None:
         if name not in RBD().list(ioctx):
             return
         id_ = ""  # half made, or half deleted
-    doomed = names.doomed(id_) if id_ else name
     with ceph_errors(what(pool, name)):
-        if id_:
-            RBD().rename(ioctx, name, doomed)
-            holdings.forget(cluster, pool, id_)
-            names.remove(cluster, pool, doomed)
-        else:
+        if not id_:
             RBD().remove(ioctx, name)
+            return
+        doomed = _doom(ioctx, name, id_)
+        holdings.forget(cluster, pool, id_)
+        names.remove(cluster, pool, doomed)
+
+
+def _doom(ioctx: Ioctx, name: str, id_: str) -> str:
+    """Take a volume's name away; return the one that it has then."""
+    doomed = names.doomed(id_)
+    try:
+        RBD().rename(ioctx, name, doomed)
+    except NoSpace:
+        # In a full pool not even another name has room; what is deleted under its own is half there for a moment.
+        return name
+    return doomed
 
 
 def resize(cluster: Cluster, pool: str, name: str, size_bytes: int) -> None:

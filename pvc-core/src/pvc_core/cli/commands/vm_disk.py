@@ -44,7 +44,11 @@ def _limit_options(command: Command) -> Command:
     """Add an option for each limit of a disk: ``--iops`` and so on, and ``--iops-burst``."""
     for name in reversed(LIMITS):
         base = name.removesuffix("_burst")
-        help_ = _WHAT[base] if base == name else f"The same, for a second at a time; more than --{_dashed(base)}."
+        help_ = (
+            _WHAT[base]
+            if base == name
+            else f"What it may do in one second now and then; not less than --{_dashed(base)}."
+        )
         kind: click.ParamType[int] = Size() if "bandwidth" in name else click.IntRange(min=0)
         command = click.option(f"--{_dashed(name)}", name, type=kind, metavar="N", help=f"{help_} 0: no limit.")(
             command
@@ -176,16 +180,23 @@ def list_(session: Session, vm: str) -> None:
     session.out.listing(found.spec.disks, disk_columns(found), empty=f"VM {found.view.name} has no disks")
 
 
-def _finish(session: Session, done: VmModified, what: str, *, wait: bool, timeout: float) -> None:
-    """Wait until the running guest has followed, and say so, or what it needs to follow."""
+def follow(session: Session, done: VmModified, *, wait: bool, timeout: float) -> VmModified:
+    """Wait until the running guest has the disks that are wanted, unless that takes a restart that is not made."""
     vm = done.vm
     goal = VmGoal.RUNNING if done.restarting else VmGoal.DISKS
-    if wait and vm.running_on and not (done.restart_needed and not done.restarting):
-        with watching(session, f"VM {vm.name}", later=f"pvc vm info {vm.name}") as report:
-            found = wait_vm(session.client.ops, vm.id, goal, timeout_s=timeout, report=report)
-        vm = found.view if found is not None else vm
+    if not (wait and vm.running_on) or done.restart_needed:
+        return done
+    with watching(session, f"VM {vm.name}", later=f"pvc vm info {vm.name}") as report:
+        found = wait_vm(session.client.ops, vm.id, goal, timeout_s=timeout, report=report)
+    return msgspec.structs.replace(done, vm=found.view) if found is not None else done
+
+
+def _finish(session: Session, done: VmModified, what: str, *, wait: bool, timeout: float) -> None:
+    """Wait until the running guest has followed, and say so, or what it needs to follow."""
+    done = follow(session, done, wait=wait, timeout=timeout)
+    name = done.vm.name
     if done.restart_needed:
         why = f" ({words.words(done.reasons)})" if done.reasons else ""
-        session.out.note(f"VM {vm.name} runs with the old settings{why} until: pvc vm restart {vm.name}")
-    said = f"VM {vm.name} {what}" if done.written else f"VM {vm.name}: nothing to change"
-    session.out.done(said, **(msgspec.structs.asdict(done) | {"vm": vm}))
+        session.out.note(f"VM {name} runs with the old settings{why} until: pvc vm restart {name}")
+    said = f"VM {name} {what}" if done.written else f"VM {name}: nothing to change"
+    session.out.done(said, **msgspec.structs.asdict(done))

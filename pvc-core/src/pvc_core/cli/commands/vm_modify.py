@@ -7,6 +7,7 @@ from typing import Any
 import click
 import msgspec
 
+from pvc_core.cli.commands.vm_disk import follow
 from pvc_core.cli.commands.vm_power import finish
 from pvc_core.cli.complete import NETWORK, VM, VOLUME
 from pvc_core.cli.diff import show_diff
@@ -131,6 +132,8 @@ def modify(
     if done.restarting:
         finish(session, done.vm, VmGoal.RUNNING, wait=wait, timeout=timeout, asked="is changed and will be restarted")
     else:
+        if any(change.field == "disks" for change in done.changes):
+            done = follow(session, done, wait=wait, timeout=timeout)
         session.out.done(f"VM {done.vm.name} is changed", **msgspec.structs.asdict(done))
 
 
