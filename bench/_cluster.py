@@ -2,8 +2,9 @@
 
 import json
 import shutil
+import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ import os, pathlib, re, sys
 for entry in pathlib.Path("/proc").glob("[0-9]*"):
     try:
         words = (entry / "cmdline").read_bytes().split(b"\0")
-        if b"pvc_core.node.main" not in words:
+        if (b"-m", sys.argv[1].encode()) not in zip(words, words[1:]):
             continue
         resident = int(re.search(r"VmRSS:\s+(\d+)", (entry / "status").read_text())[1]) / 1024
         fields = (entry / "stat").read_text().rpartition(")")[2].split()
@@ -29,8 +30,8 @@ for entry in pathlib.Path("/proc").glob("[0-9]*"):
 """
 
 
-class DaemonFigures(NamedTuple):
-    """A daemon's process."""
+class ProcessFigures(NamedTuple):
+    """A process."""
 
     rss_mib: float
     cpu_s: float
@@ -42,24 +43,37 @@ def tell(bench: str, name: str, value: float, **more: Any) -> None:
     print(json.dumps({"bench": bench, "name": name, "value": round(value, 3), **more}), flush=True)
 
 
+def tell_all(bench: str, name: str, values: Sequence[float], **more: Any) -> None:
+    """Print the median of some measurements, their 95th percentile, and how many they are."""
+    p95 = statistics.quantiles(values, n=20, method="inclusive")[-1] if len(values) > 1 else values[0]
+    tell(bench, name, statistics.median(values), p95=round(p95, 3), runs=len(values), **more)
+
+
 def note(text: str) -> None:
     """Say what is going on, apart from the figures."""
     print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
-def cluster(name: str, nodes: int, **changes: Any) -> Iterator[Sandbox]:
-    """Make a sandbox with an empty pool, and remove it at the end."""
+def own_sandbox(name: str, nodes: int, **changes: Any) -> Iterator[Sandbox]:
+    """Make a sandbox, and remove it at the end; first what a run that was killed left of it."""
     sandbox = Sandbox(f"bench-{name}")
     sandbox.down()
     try:
         sandbox.up(nodes, report=note, **changes)
+        yield sandbox
+    finally:
+        sandbox.down()
+
+
+@contextmanager
+def cluster(name: str, nodes: int, **changes: Any) -> Iterator[Sandbox]:
+    """Make a sandbox with an empty pool of image files, and remove it at the end."""
+    with own_sandbox(name, nodes, **changes) as sandbox:
         pool = sandbox.shared / POOL
         pool.mkdir()
         sandbox.pvc("storage", "pool", "add", POOL, "-d", "dir", "-p", f"path={pool}")
         yield sandbox
-    finally:
-        sandbox.down()
 
 
 def start_guests(sandbox: Sandbox, count: int, node: str) -> list[str]:
@@ -90,10 +104,17 @@ def start_guests(sandbox: Sandbox, count: int, node: str) -> list[str]:
     return names
 
 
-def daemon_figures(sandbox: Sandbox, node: str) -> DaemonFigures:
+def process_figures(sandbox: Sandbox, node: str, module: str) -> list[ProcessFigures]:
+    """Return the figures now of a node's processes that execute this module."""
+    said = sandbox.exec(node, [sys.executable, "-c", _FIGURES, module]).check().stdout
+    lines = [line.split() for line in said.splitlines()]
+    return [ProcessFigures(float(rss), float(cpu), int(threads)) for rss, cpu, threads in lines]
+
+
+def daemon_figures(sandbox: Sandbox, node: str) -> ProcessFigures:
     """Return the figures of a node's daemon now."""
-    said = sandbox.exec(node, [sys.executable, "-c", _FIGURES]).check().stdout.split()
-    return DaemonFigures(float(said[0]), float(said[1]), int(said[2]))
+    (daemon,) = process_figures(sandbox, node, "pvc_core.node.main")
+    return daemon
 
 
 def zookeeper_writes(sandbox: Sandbox, node: str) -> int:

@@ -1,5 +1,7 @@
 """Real guests on Ceph: their disks, live migration, and what follows the loss of a node."""
 
+import signal
+
 import pytest
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
@@ -32,10 +34,58 @@ def test_guest_of_a_node_without_power_goes_on_elsewhere_at_once(ceph_cluster, c
     ceph_cluster.eventually("the guest counts", lambda: len(beats(ceph_cluster, id_)) >= 3)
     ceph_cluster.sandbox.power_cut("hv3")
     ceph_cluster.eventually(
-        "it runs elsewhere", lambda: ceph_cluster.place(name)[1] in ("hv1", "hv2") and ceph_cluster.place(name)[0] == "running", 120
+        "it runs elsewhere",
+        lambda: ceph_cluster.place(name)[1] in ("hv1", "hv2") and ceph_cluster.place(name)[0] == "running",
+        120,
     )
     last = max(beats(ceph_cluster, id_))
     ceph_cluster.eventually("it counts on from where it was", lambda: max(beats(ceph_cluster, id_)) > last)
     assert "DISK-ERROR" not in ceph_cluster.console(id_)
     ceph_cluster.sandbox.power_on("hv3")
     ceph_cluster.sandbox.wait_ready(["hv3"])
+    ceph_cluster.eventually("it may be put into service", lambda: not ceph_cluster.pvc.run("node", "ready", "hv3").returncode)
+
+
+def test_node_lives_on_while_ceph_answers_nothing(ceph_cluster, ceph_guests):
+    """All OSDs and monitors hang: no node loses its lease, guests stay, and everything goes on afterwards."""
+    name = ceph_guests.linux(node="hv1")
+    id_ = ceph_cluster.id(name)
+    ceph_cluster.eventually("the guest counts", lambda: len(beats(ceph_cluster, id_)) >= 3)
+    leases = {node: ceph_cluster.lease(node) for node in ceph_cluster.sandbox.nodes()}
+    hosts = [ceph_cluster.sandbox.host(node) for node in ceph_cluster.sandbox.nodes()]
+    daemons = [
+        (host, service)
+        for host in hosts
+        for service in host.services()
+        if service.startswith(("ceph-osd@", "ceph-mon@"))
+    ]
+    for host, service in daemons:
+        host.signal_service(service, signal.SIGSTOP)
+    try:
+        ceph_cluster.eventually(
+            "every node says so",
+            lambda: all(
+                any(c["type"] == "Ceph" and not c["ok"] for c in ceph_cluster.node_info(node)["conditions"])
+                for node in leases
+            ),
+            90,
+        )
+        new = ceph_guests.with_volume(ceph_guests.name())
+        status, message = ceph_cluster.refused("storage", "volume", "add", new, "1M", "--timeout", "30")
+        assert status == 1
+        assert "monitor" in message
+        assert {node: ceph_cluster.lease(node) for node in leases} == leases
+        assert ceph_cluster.place(name) == ("running", "hv1")
+        assert ceph_cluster.pvc.json("cluster", "status")["primary"]
+    finally:
+        for host, service in daemons:
+            host.signal_service(service, signal.SIGCONT)
+    last = len(beats(ceph_cluster, id_))
+    ceph_cluster.eventually("the guest goes on", lambda: len(beats(ceph_cluster, id_)) > last)
+    ceph_cluster.eventually("the volume is there", lambda: volume(ceph_cluster, new)["state"] == "ready", 120)
+    assert {node: ceph_cluster.lease(node) for node in leases} == leases
+    assert "DISK-ERROR" not in ceph_cluster.console(id_)
+
+
+def volume(cluster, path):
+    return cluster.pvc.json("storage", "volume", "info", path)

@@ -281,22 +281,19 @@ def test_nothing_else_is_done_with_the_vm_while_it_stands_still(site):
         assert site.world.running(site.vm) == ["hv1"]
 
 
+def moving(phase):
+    return MigrationRecord(target="hv2", attempt="a", phase=phase)
+
+
 @pytest.mark.parametrize(
     ("claim", "gone_on"),
     [
         (None, False),
         (VmClaim(vm="x", node="hv2", lease=1, epoch=2), False),
         (VmClaim(vm="x", node="hv1", lease=1, epoch=2), True),
-        (
-            VmClaim(
-                vm="x",
-                node="hv1",
-                lease=1,
-                epoch=2,
-                migration=MigrationRecord(target="hv2", attempt="a", phase=MigrationPhase.UNCERTAIN),
-            ),
-            False,
-        ),
+        (VmClaim(vm="x", node="hv1", lease=1, epoch=2, migration=moving(MigrationPhase.PREPARE)), False),
+        (VmClaim(vm="x", node="hv1", lease=1, epoch=2, migration=moving(MigrationPhase.UNCERTAIN)), False),
+        (VmClaim(vm="x", node="hv1", lease=1, epoch=2, migration=moving(MigrationPhase.REFUSED)), False),
     ],
 )
 def test_only_the_holder_lets_go_what_it_left_and_not_what_may_run_elsewhere(site, claim, gone_on):

@@ -19,10 +19,11 @@ from pvc_ceph.protocol import Open
 from pvc_ceph.workers import Workers
 from pvc_core.model.errors import PvcError
 from pvc_core.model.task import Task
-from pvc_core.plugin import Context, NodeInfo, run
+from pvc_core.plugin import Cancelled, Context, NodeInfo, run
 from pvc_core.testkit.waiting import eventually
 
 NODE = "uml"
+STEP_S = 150.0
 CONF = """\
 [global]
 fsid = {fsid}
@@ -56,7 +57,20 @@ debug rocksdb = 1/5
 [client]
 log file =
 """
-MODULES = ["mgr_module.py", "mgr_util.py", "balancer", "crash", "devicehealth", "orchestrator", "pg_autoscaler", "progress", "rbd_support", "status", "telemetry", "volumes"]
+MODULES = [
+    "mgr_module.py",
+    "mgr_util.py",
+    "balancer",
+    "crash",
+    "devicehealth",
+    "orchestrator",
+    "pg_autoscaler",
+    "progress",
+    "rbd_support",
+    "status",
+    "telemetry",
+    "volumes",
+]
 SYSTEMCTL = """\
 #!/bin/sh
 # What of systemctl(1) the programs under test use, for OSDs alone.
@@ -111,7 +125,7 @@ def make_cluster():
     sh("monmaptool", "--create", "--fsid", fsid, "--addv", "a", "[v2:127.0.0.1:3300]", "/run/monmap")
     sh("ceph-mon", "--mkfs", "-i", "a", "--monmap", "/run/monmap", "--keyring", initial)
     for name, argv in (("mon", ["ceph-mon", "-f", "-i", "a"]), ("mgr", ["ceph-mgr", "-f", "-i", "x"])):
-        with open(f"/run/{name}.log", "wb") as log:
+        with Path(f"/run/{name}.log").open("wb") as log:
             subprocess.Popen(argv, stdout=log, stderr=log)
     return fsid
 
@@ -128,10 +142,13 @@ class Report:
             found = {"result": do()}
         except PvcError as error:
             found = {"error": str(error)}
+        except Cancelled:
+            found = {"error": f"it took longer than {STEP_S:g} s"}
         except Exception:
             found = {"defect": traceback.format_exc()}
         self.steps[name] = {**found, "seconds": round(time.monotonic() - begun, 1)}
-        print(f"{time.monotonic():.0f} {name} {self.steps[name]}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"{time.monotonic():.0f} {name} {self.steps[name]}\n")
+        sys.stderr.flush()
         return found
 
 
@@ -156,7 +173,12 @@ def main():
 
     def task(kind, **arguments):
         made = Task(id="t", kind=f"ceph.osd.{kind}", node=NODE, arguments=arguments)
-        return lambda: runners[made.kind](made, lambda _: False)
+
+        def do():
+            end = time.monotonic() + STEP_S
+            return runners[made.kind](made, lambda _: time.monotonic() > end)
+
+        return do
 
     def answering():
         try:
@@ -197,9 +219,17 @@ def main():
     report.step("replace", task("replace", osd=0, device="/dev/ubdc", db_percent="10"))
     report.step("list-replaced", osds)
     report.step("remove", task("remove", osd=1))
+    sys.stderr.write(
+        sh("ceph", "pg", "dump", "--format", "json").stdout[:3000]
+        + sh("ceph", "osd", "tree").stdout
+        + sh("ceph", "-s").stdout
+    )
     report.step("list-removed", osds)
     report.step("devices-removed", lambda: queries["ceph.devices"]({}))
+    report.step("add-whole", task("add", device="/dev/ubdb"))
+    report.step("remove-forced", task("remove", osd=1, force=True))
     report.step("volumes", lambda: json.loads(sh("lvs", "--reportformat", "json").stdout)["report"][0]["lv"])
+    report.step("groups", lambda: json.loads(sh("vgs", "--reportformat", "json").stdout)["report"][0]["vg"])
     workers.close()
     json.dump(report.steps, sys.stdout)
 

@@ -53,10 +53,12 @@ def test_node_without_its_storage_network_says_so_in_seconds(site, ceph):
     assert driver.volume_list(site.pool) == []
     ceph.host("hv3").cut_link()
     try:
+        # Its own monitor answers until it notices that it is alone.
+        wait_until("nobody answers", lambda: not _works(lambda: driver.pool_usage(site.pool)), deadline_s=60)
         begun = time.monotonic()
         with pytest.raises(NotReady, match=r"monitors did not answer|no monitor of the Ceph cluster answers"):
             driver.pool_usage(site.pool)
-        with pytest.raises(NotReady, match="no monitor of the Ceph cluster answers within 4 s .*10.77"):
+        with pytest.raises(NotReady, match=r"no monitor of the Ceph cluster answers within 3 s .*10\.77"):
             site.driver("hv3").storage_preflight()
         assert time.monotonic() - begun < 40
         [told] = driver.health_checks()
@@ -113,7 +115,7 @@ def test_below_mincopies_a_call_ends_in_time_and_says_why(site, ceph):
         until_down(ceph, 2)
         begun = time.monotonic()
         with pytest.raises(
-            NotReady, match=r"did not carry out volume-info within 6 s: .*(PG_AVAILABILITY|OSD_DOWN|OSD_HOST_DOWN)"
+            NotReady, match=r"did not carry out volume-info within 6.5 s: .*(PG_AVAILABILITY|OSD_DOWN|OSD_HOST_DOWN)"
         ):
             driver.volume_info(site.ref("web1"))
         assert time.monotonic() - begun < 20
@@ -128,7 +130,7 @@ def test_osds_that_hang_do_not_hang_the_driver(site, ceph):
     driver.volume_create(site.ref("web1"), 4 * MIB, "")
     with stopped(ceph, OSDS, ["hv1", "hv2", "hv3"]):
         begun = time.monotonic()
-        with pytest.raises(NotReady, match="did not carry out disk-attachments within 8 s"):
+        with pytest.raises(NotReady, match=r"did not carry out disk-attachments within 6\.5 s"):
             driver.disk_attachments()
         assert time.monotonic() - begun < 20
     wait_until("it works again", lambda: _works(lambda: driver.volume_info(site.ref("web1"))), deadline_s=60)
@@ -137,6 +139,8 @@ def test_osds_that_hang_do_not_hang_the_driver(site, ceph):
 def test_full_pool_is_named(site, ceph):
     driver = site.driver("hv1")
     driver.volume_create(site.ref("web1"), 4 * MIB, "")
+    site.write("web1", b"contents" * 1024)
+    driver.snapshot_create(site.ref("web1"), "s1")
     before = ceph.command("osd dump")
     ratios = {name: before[f"{name}_ratio"] for name in ("nearfull", "backfillfull", "full")}
     for name in ratios:
@@ -146,7 +150,9 @@ def test_full_pool_is_named(site, ceph):
         assert driver.pool_usage(site.pool).free_bytes == 0
         with pytest.raises(DriverError, match=r"there is no room"):
             driver.volume_create(site.ref("web2"), 4 * MIB, "")
+        assert driver.snapshot_delete(site.ref("web1"), "s1")
         assert driver.volume_delete(site.ref("web1"))
+        assert driver.volume_list(site.pool) == []
     finally:
         for name in reversed(ratios):
             ceph.command(f"osd set-{name}-ratio", ratio=ratios[name])
@@ -157,28 +163,44 @@ def test_full_pool_is_named(site, ceph):
 def test_key_that_ceph_refuses_is_named(site):
     keyring = site.directory / "keyring"
     keyring.write_text("[client.admin]\n\tkey = AQCNxwxr0+J3FhAAzfG/wWyqHnuG8/c9Ug4GRQ==\n")
-    with pytest.raises(AuthFailed, match=f"Ceph refuses the key of client.admin; it is read from {keyring}"):
+    with pytest.raises(AuthFailed, match=rf"Ceph refuses the key of client\.admin; it is read from {keyring}"):
         site.driver("hv1", keyring=str(keyring)).storage_preflight()
-    with pytest.raises(AuthFailed, match="client.nobody"):
+    with pytest.raises(AuthFailed, match=r"client\.nobody"):
         site.driver("hv1", user="nobody").storage_preflight()
 
 
-def test_worker_that_is_killed_costs_one_call(site, monkeypatch):
+def test_worker_that_dies_while_it_is_idle_is_not_missed(site, monkeypatch):
     driver = site.driver("hv1")
     driver.volume_create(site.ref("web1"), 4 * MIB, "")
-    taken = Workers._take
+    died = _let_die(monkeypatch, lambda fresh: not fresh)
+    assert driver.volume_info(site.ref("web1")).size_bytes == 4 * MIB
+    assert len(died) == 1
 
-    def take(self):
-        worker, fresh = taken(self)
-        worker._process.kill()
-        worker._process.wait()
-        return worker, fresh
 
+def test_worker_that_dies_at_work_costs_one_call(site, monkeypatch):
+    driver = site.driver("hv1")
+    driver.volume_create(site.ref("web1"), 4 * MIB, "")
     with monkeypatch.context() as patched:
-        patched.setattr(Workers, "_take", take)
+        _let_die(patched, lambda _fresh: True)
         with pytest.raises(DriverError, match="the process that talks to Ceph ended"):
             driver.volume_info(site.ref("web1"))
     assert driver.volume_info(site.ref("web1")).size_bytes == 4 * MIB
+
+
+def _let_die(monkeypatch, which):
+    """Kill workers as soon as they are taken; return the list of those that were."""
+    taken, died = Workers._take, []
+
+    def take(self):
+        worker, fresh = taken(self)
+        if which(fresh):
+            worker._process.kill()
+            worker._process.wait()
+            died.append(worker)
+        return worker, fresh
+
+    monkeypatch.setattr(Workers, "_take", take)
+    return died
 
 
 def _works(call):

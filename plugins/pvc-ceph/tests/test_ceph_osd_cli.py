@@ -155,7 +155,6 @@ def test_nothing_begins_without_confirmation_or_when_it_is_refused(pvc):
         ("flag set full", "'full' is not one of"),
         ("flag set noscrub 0", "noscrub is a flag of the whole cluster; single OSDs have noout, noin, nodown, noup"),
         ("flag unset noout 9", "there is no OSD 9"),
-        ("refresh hv9", "no node named 'hv9'"),
     ],
 )
 def test_bad_input_is_one_clear_line(pvc, words, message):
@@ -163,6 +162,12 @@ def test_bad_input_is_one_clear_line(pvc, words, message):
     (said,) = ran.err.splitlines()
     assert message in said
     assert (ran.status, ran.out) == (2, "")
+
+
+def test_unknown_node_is_told(pvc):
+    ran = pvc("refresh", "hv9")
+    assert (ran.status, ran.out) == (1, "")
+    assert "no node named 'hv9'" in ran.err
 
 
 def test_removal_warns_of_what_cannot_go_well(pvc):

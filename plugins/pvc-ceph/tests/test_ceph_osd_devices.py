@@ -10,7 +10,7 @@ from pvc_ceph.osd.risks import without
 from pvc_ceph.osd.tools import Tools
 from pvc_ceph.osd.values import Block, Found, OsdList, OsdRow
 from pvc_ceph.osd.verdict import advice, refusals
-from pvc_core.model.errors import InvalidRequest
+from pvc_core.model.errors import InvalidRequest, PvcError
 from pvc_core.plugin import Completed, DriverError
 
 GIB = 1 << 30
@@ -119,7 +119,7 @@ def test_advice_says_how_data_is_wiped_only_where_that_helps():
     ("device", "message"), [("/dev/null", "is no block device"), ("sdb", "no device"), ("/x", "no")]
 )
 def test_what_is_no_disk_is_refused(device, message):
-    with pytest.raises(DriverError, match=message):
+    with pytest.raises(PvcError, match=message):
         one_block(lambda *_, **__: None, device)
 
 
@@ -175,8 +175,8 @@ def test_metadata_goes_where_most_room_is(lvm):
 @pytest.mark.parametrize(
     ("wanted", "size", "count", "kind", "message"),
     [
-        ("", 8 * GIB, 3, DriverError, "pvc-db-2 has 20 GiB free, and 3 x 8 GiB of metadata need 24 GiB"),
-        ("pvc-db-1", 8 * GIB, 2, DriverError, "pvc-db-1 has 10 GiB free"),
+        ("", 8 * GIB, 3, InvalidRequest, "pvc-db-2 has 20 GiB free, and 3 x 8 GiB of metadata need 24 GiB"),
+        ("pvc-db-1", 8 * GIB, 2, InvalidRequest, "pvc-db-1 has 10 GiB free"),
         ("system", GIB, 1, DriverError, "has no volume group system; make one .* pvc storage osd create-db-vg"),
         ("", 0, 1, InvalidRequest, "give --db-size or --db-ratio"),
         ("/dev/nvme0n1", GIB, 1, InvalidRequest, "pvc storage osd create-db-vg NODE /dev/nvme0n1"),

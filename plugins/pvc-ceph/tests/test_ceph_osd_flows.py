@@ -11,13 +11,13 @@ import pytest
 from pvc_ceph.osd import cluster
 from pvc_ceph.osd.add import add
 from pvc_ceph.osd.check import AddRequest
-from pvc_ceph.osd.refresh import refresh
+from pvc_ceph.osd.refresh import RefreshRequest, refresh
 from pvc_ceph.osd.retire import RemoveRequest, ReplaceRequest, remove, replace
 from pvc_ceph.osd.site import Course, Site
 from pvc_ceph.osd.unfinished import Unfinished
 from pvc_ceph.osd.values import DESTROYED, NEW, Block, Found, OsdList, OsdRow, Safety
 from pvc_core.model.errors import InvalidRequest
-from pvc_core.plugin import Cancelled, DriverError, ObjectBusy, ObjectMissing
+from pvc_core.plugin import Cancelled, DriverError, NotReady, ObjectBusy, ObjectMissing
 from pvc_core.testkit.doomed import Died, Doom
 
 GIB = 1 << 30
@@ -316,7 +316,7 @@ class Node:
             clock=lambda: float(next(ticks)),
         )
 
-    def do(self, flow, request=None, *, stop_at=None):
+    def do(self, flow, request, *, stop_at=None):
         seen = []
 
         def progress(part):
@@ -325,8 +325,7 @@ class Node:
             return stop_at is not None and part >= stop_at
 
         self.parts = seen
-        arguments = (self.site,) if request is None else (self.site, request)
-        return flow(*arguments, Course(progress))
+        return flow(self.site, request, Course(progress))
 
     def filled(self, *disks, pgs=8):
         """Have OSDs in service on these disks."""
@@ -471,7 +470,7 @@ def test_whatever_is_done_next_clears_what_a_death_left(tmp_path):
     def act(node):
         node.do(add, AddRequest(device="/dev/a"))
 
-    for node in every_death(tmp_path, lambda node: node, act, again=lambda node: node.do(refresh)):
+    for node in every_death(tmp_path, lambda node: node, act, again=lambda node: node.do(refresh, RefreshRequest())):
         node.check_nothing_is_half_made()
 
 
@@ -485,7 +484,7 @@ def test_daemon_may_die_again_while_it_clears_up(tmp_path):
             for count in itertools.count():
                 node.world.doom.after(count)
                 try:
-                    node.do(refresh)
+                    node.do(refresh, RefreshRequest())
                     break
                 except Died:
                     node.start()
@@ -506,7 +505,7 @@ def test_disk_that_others_took_after_a_death_is_left_to_them(node):
         node.do(add, AddRequest(device="/dev/a"))
     node.start()
     node.world.disks["/dev/a"] = "ext4"
-    node.do(refresh)
+    node.do(refresh, RefreshRequest())
     assert node.world.disks["/dev/a"] == "ext4"
     node.check_nothing_is_half_made()
 
@@ -540,6 +539,40 @@ def test_osd_that_was_out_before_stays_out_when_the_removal_is_cancelled(node):
     assert not node.world.osds[0].inside
 
 
+def test_removal_that_has_passed_its_last_question_is_not_cancelled(node):
+    node.filled("/dev/a", pgs=0)
+    node.do(remove, RemoveRequest(osd=0), stop_at=0.8)
+    assert node.world.osds == {}
+    node.check_nothing_is_half_made()
+
+
+def test_wait_goes_on_while_another_manager_takes_over(node):
+    node.filled("/dev/a")
+    answers = iter([NotReady("no manager"), NotReady("no manager")])
+    answer = node.site.monitors.safety
+
+    def safety(id_):
+        for error in answers:
+            raise error
+        return answer(id_)
+
+    node.site.monitors.safety = safety
+    node.do(remove, RemoveRequest(osd=0))
+    assert node.world.osds == {}
+
+
+def test_wait_ends_when_ceph_is_silent_for_long(node):
+    node.filled("/dev/a")
+
+    def safety(id_):
+        raise NotReady("no manager")
+
+    node.site.monitors.safety = safety
+    with pytest.raises(NotReady, match="no manager"):
+        node.do(remove, RemoveRequest(osd=0))
+    assert node.world.osds[0].up
+
+
 def test_force_waits_for_nothing(node):
     node.filled("/dev/a")
     node.world.forced, node.world.drains = True, False
@@ -560,12 +593,12 @@ def test_osd_whose_disk_died_is_removed(node):
 def test_osd_of_a_node_that_is_gone_is_forgotten_with_force_only(node):
     node.filled("/dev/a")
     node.world.osds[0].node = "hv9"
-    with pytest.raises(DriverError, match="OSD 0 is on node hv9, not on hv1"):
+    with pytest.raises(InvalidRequest, match="OSD 0 is on node hv9, not on hv1"):
         node.do(remove, RemoveRequest(osd=0))
-    with pytest.raises(DriverError, match="OSD 0 is up, so node hv9 is not gone"):
+    with pytest.raises(InvalidRequest, match="OSD 0 is up, so node hv9 is not gone"):
         node.do(remove, RemoveRequest(osd=0, force=True, absent=True))
     node.world.osds[0].up = False
-    with pytest.raises(DriverError, match="cannot be reached without its node"):
+    with pytest.raises(InvalidRequest, match="cannot be reached without its node"):
         node.do(remove, RemoveRequest(osd=0, absent=True))
     node.do(remove, RemoveRequest(osd=0, force=True, absent=True))
     assert node.world.osds == {}
@@ -635,7 +668,7 @@ def test_daemon_may_die_at_any_moment_of_a_replacement(tmp_path, device):
     def act(node):
         # Up already before the death: its new disk holds it.
         if node.world.osds[0].fsid != "fsid-0" and node.world.osds[0].state == "":
-            node.do(refresh)
+            node.do(refresh, RefreshRequest())
         else:
             node.do(replace, ReplaceRequest(osd=0, device=device))
 
@@ -659,22 +692,35 @@ def test_all_osds_of_this_cluster_run_again_after_an_installation(node):
         osd.up = False
     node.world.osds[1].inside = False
     node.world.disks["/dev/c"] = Label(0, "x", cluster=OTHERS)
-    found = node.do(refresh)
+    found = node.do(refresh, RefreshRequest())
     assert found["osds"] == "0,1"
     assert found["refused"] == "/dev/c holds OSD 0 of another Ceph cluster (cluster-b)"
     assert node.world.running == node.world.enabled == {0, 1}
     assert not node.world.osds[1].inside, "what an operator put out stays out"
-    assert node.do(refresh) == found
+    assert node.do(refresh, RefreshRequest()) == found
 
 
 def test_osd_that_was_removed_meanwhile_does_not_come_back(node):
     node.filled("/dev/a")
     node.world.disks["/dev/b"] = Label(0, "older")
     node.world.disks["/dev/c"] = Label(5, "gone")
-    found = node.do(refresh)
+    found = node.do(refresh, RefreshRequest())
     assert found["osds"] == "0"
     assert found["refused"].count("was removed or replaced") == 2
     assert node.world.violations == []
+
+
+def test_disk_that_another_node_uses_is_left_to_it(node):
+    node.filled("/dev/a", "/dev/b")
+    node.world.osds[1].node = "hv2"
+    node.world.running.discard(1)
+    found = node.do(refresh, RefreshRequest(moved=True))
+    assert (found["osds"], found["refused"]) == ("0", "/dev/b holds OSD 1, which runs on node hv2")
+    node.world.osds[1].up = False
+    assert "holds OSD 1 of node hv2; if its disk was carried here" in node.do(refresh, RefreshRequest())["refused"]
+    assert node.world.running == {0}
+    assert node.do(refresh, RefreshRequest(moved=True))["osds"] == "0,1"
+    assert node.world.osds[1].node == "hv1"
 
 
 def test_daemon_may_die_at_any_moment_of_a_refresh(tmp_path):
@@ -684,7 +730,7 @@ def test_daemon_may_die_at_any_moment_of_a_refresh(tmp_path):
         node.world.enabled.clear()
         return node
 
-    for node in every_death(tmp_path, make, lambda node: node.do(refresh)):
+    for node in every_death(tmp_path, make, lambda node: node.do(refresh, RefreshRequest())):
         assert node.world.running == node.world.enabled == {0, 1}
         node.check_nothing_is_half_made()
 
@@ -725,7 +771,7 @@ def test_volume_group_for_metadata_is_made_on_an_empty_disk_only(node):
 def test_record_that_cannot_be_read_is_told(node, tmp_path):
     (tmp_path / "unfinished.json").write_text("{")
     with pytest.raises(DriverError, match=r"unfinished\.json cannot be read"):
-        node.do(refresh)
+        node.do(refresh, RefreshRequest())
 
 
 def test_arguments_of_tasks_are_read_as_they_come():

@@ -128,7 +128,7 @@ def test_one_whose_task_is_over_and_that_is_not_complete_has_failed(kept):
 
 def test_a_try_that_left_something_is_taken_over_by_the_next(kept):
     first = ask(kept)
-    with pytest.raises(Conflict, match=f"snapshot 's1' is creating .task {first.id}.: wait for that, or cancel it"):
+    with pytest.raises(Conflict, match=f"task {first.id} works on snapshot 's1' .creating.: wait for it, or cancel it"):
         ask(kept)
     end(kept, first)
     second = ask(kept)
@@ -278,7 +278,7 @@ def test_a_snapshot_cannot_be_deleted_at_the_same_moment_as_it_is_rolled_back_to
 def test_a_snapshot_cannot_be_rolled_back_to_at_the_same_moment_as_it_is_deleted(kept):
     finished(kept, ask(kept))
     kept.before_commit("/task/", lambda: vm_snapshot_delete(kept.connect(), VmSnapshotQuery(vm="web", snapshot="s1")))
-    with pytest.raises(Conflict, match="snapshot 's1' is deleting"):
+    with pytest.raises(Conflict, match="works on snapshot 's1' .deleting."):
         vm_snapshot_rollback(kept.ops, VmSnapshotRollback(vm="web", snapshot="s1"))
     assert kept.spec(kept.web).rollback is None
 

@@ -86,7 +86,7 @@ class CephDriver(StorageDriver):
             self._images.version()
         except DriverError as error:
             raise NotReady(f"qemu-img does not work on this node: {error}; install qemu-utils") from error
-        self._lacking = self._call(list[str], "preflight", 20.0)
+        self._lacking = self._call(list[str], "preflight", 27.0)
         if self._lacking:
             self._log.warning("no-fencing user=%s lacks=%s", self._config.user, ",".join(self._lacking))
         return True
@@ -101,28 +101,28 @@ class CephDriver(StorageDriver):
         wanted = pool_parameters(pool)
         for warning in warnings(wanted):
             self._log.warning("pool-risk pool=%s said=%r", pool.name, warning)
-        self._call(None, "pool-ensure", 50.0, pool=wanted)
+        self._call(None, "pool-ensure", 55.0, pool=wanted)
         return True
 
     def pool_delete(self, pool: PoolSpec) -> bool:
-        self._call(None, "pool-delete", 50.0, pool=pool_parameters(pool))
+        self._call(None, "pool-delete", 55.0, pool=pool_parameters(pool))
         return True
 
     def pool_usage(self, pool: PoolSpec) -> PoolUsage:
-        return self._call(PoolUsage, "pool-usage", 6.0, pool=pool_parameters(pool))
+        return self._call(PoolUsage, "pool-usage", 9.0, pool=pool_parameters(pool))
 
     def volume_list(self, pool: PoolSpec) -> list[VolumeInfo]:
-        return self._call(list[VolumeInfo], "volume-list", 50.0, pool=pool_parameters(pool).pool)
+        return self._call(list[VolumeInfo], "volume-list", 55.0, pool=pool_parameters(pool).pool)
 
     # --- volumes ------------------------------------------------------------------------------------
 
     def volume_info(self, volume: VolumeRef) -> VolumeInfo:
-        return self._call(VolumeInfo, "volume-info", 6.0, **_names(volume))
+        return self._call(VolumeInfo, "volume-info", 9.0, **_names(volume))
 
     def volume_create(self, volume: VolumeRef, size_bytes: int, format: str) -> bool:
         if format not in ("", _FORMAT):
             raise DriverError(f"volume format {format!r} is not {_FORMAT}, which is all that Ceph has", retryable=False)
-        self._call(None, "volume-create", 50.0, size_bytes=size_bytes, **_names(volume))
+        self._call(None, "volume-create", 55.0, size_bytes=size_bytes, **_names(volume))
         return True
 
     def volume_delete(self, volume: VolumeRef) -> bool:
@@ -130,11 +130,11 @@ class CephDriver(StorageDriver):
         return True
 
     def volume_resize(self, volume: VolumeRef, size_bytes: int) -> bool:
-        self._call(None, "volume-resize", 50.0, size_bytes=size_bytes, **_names(volume))
+        self._call(None, "volume-resize", 55.0, size_bytes=size_bytes, **_names(volume))
         return True
 
     def volume_rename(self, volume: VolumeRef, new_name: str) -> bool:
-        self._call(None, "volume-rename", 50.0, new_name=new_name, **_names(volume))
+        self._call(None, "volume-rename", 55.0, new_name=new_name, **_names(volume))
         return True
 
     def volume_clone(self, source: VolumeRef, snapshot: str, target: VolumeRef, full_copy: bool) -> bool:
@@ -161,20 +161,20 @@ class CephDriver(StorageDriver):
         found = self._images.info(source, format)
         check_importable(source, format, found)
         where = _names(volume)
-        hidden = self._call(str, "image-begin", 50.0, size_bytes=found.size_bytes, **where)
+        hidden = self._call(str, "image-begin", 55.0, size_bytes=found.size_bytes, **where)
         try:
             target = qemu_url(self._config, where["pool"], hidden)
             self._images.copy(path, format, target, _FORMAT, progress, existing=True)
-            self._call(None, "image-finish", 50.0, hidden=hidden, **where)
+            self._call(None, "image-finish", 55.0, hidden=hidden, **where)
         except BaseException:
-            self._call(None, "image-drop", 50.0, pool=where["pool"], hidden=hidden)
+            self._call(None, "image-drop", 55.0, pool=where["pool"], hidden=hidden)
             raise
         return True
 
     def volume_export(self, volume: VolumeRef, snapshot: str, path: str, format: str, progress: Progress) -> bool:
         check_format(format)
         where = _names(volume)
-        self._call(None, "image-readable", 50.0, snapshot=snapshot, **where)
+        self._call(None, "image-readable", 55.0, snapshot=snapshot, **where)
         with new_file(path) as partial:
             source = qemu_url(self._config, where["pool"], where["name"], snapshot)
             self._images.copy(source, _FORMAT, str(partial), format, progress)
@@ -192,7 +192,7 @@ class CephDriver(StorageDriver):
     # --- snapshots ----------------------------------------------------------------------------------
 
     def snapshot_create(self, volume: VolumeRef, snapshot: str) -> bool:
-        self._call(None, "snapshot-create", 50.0, snapshot=snapshot, **_names(volume))
+        self._call(None, "snapshot-create", 55.0, snapshot=snapshot, **_names(volume))
         return True
 
     def snapshot_delete(self, volume: VolumeRef, snapshot: str) -> bool:
@@ -200,11 +200,11 @@ class CephDriver(StorageDriver):
         return True
 
     def snapshot_rename(self, volume: VolumeRef, snapshot: str, new_name: str) -> bool:
-        self._call(None, "snapshot-rename", 50.0, snapshot=snapshot, new_name=new_name, **_names(volume))
+        self._call(None, "snapshot-rename", 55.0, snapshot=snapshot, new_name=new_name, **_names(volume))
         return True
 
     def snapshot_protect(self, volume: VolumeRef, snapshot: str, protected: bool) -> bool:
-        self._call(None, "snapshot-protect", 50.0, snapshot=snapshot, protected=protected, **_names(volume))
+        self._call(None, "snapshot-protect", 55.0, snapshot=snapshot, protected=protected, **_names(volume))
         return True
 
     def snapshot_rollback(self, volume: VolumeRef, snapshot: str, progress: Progress) -> bool:
@@ -219,23 +219,23 @@ class CephDriver(StorageDriver):
     def disk_attach(self, volume: VolumeRef, vm: str, epoch: int, incoming: bool) -> DiskSource:
         holder = Holder(vm=vm, node=self._node, epoch=epoch, incoming=incoming)
         where = _names(volume)
-        self._call(None, "disk-attach", 24.0, holder=holder, **where)
-        secret = self._secret.ensure(lambda: self._call(dict[str, str], "vm-key", 6.0, vm_user=self._config.vm_user))
+        self._call(None, "disk-attach", 18.0, holder=holder, **where)
+        secret = self._secret.ensure(lambda: self._call(dict[str, str], "vm-key", 9.0, vm_user=self._config.vm_user))
         return disk_source(self._config, where["pool"], where["name"], secret)
 
     def disk_detach(self, volume: VolumeRef, vm: str) -> bool:
-        self._call(None, "disk-detach", 24.0, vm=vm, node=self._node, **_names(volume))
+        self._call(None, "disk-detach", 27.0, vm=vm, node=self._node, **_names(volume))
         return True
 
     def disk_attachments(self) -> list[Attachment]:
-        return self._call(list[Attachment], "disk-attachments", 8.0, node=self._node)
+        return self._call(list[Attachment], "disk-attachments", 9.0, node=self._node)
 
     # --- fencing ------------------------------------------------------------------------------------
 
     def node_identity(self) -> dict[str, str]:
         now = time.monotonic()
         if self._identity is None or now - self._identity[0] > _IDENTITY_S:
-            self._identity = now, self._call(dict[str, str], "node-identity", 3.5)
+            self._identity = now, self._call(dict[str, str], "node-identity", 4.5)
         return self._identity[1]
 
     def node_block(self, node: str, identity: dict[str, str], volumes: list[VolumeRef], epoch: int) -> BlockResult:
@@ -243,7 +243,7 @@ class CephDriver(StorageDriver):
         return self._call(
             BlockResult,
             "node-block",
-            28.0,
+            29.0,
             node=node,
             identity=identity,
             volumes=where,
@@ -252,7 +252,7 @@ class CephDriver(StorageDriver):
         )
 
     def node_unblock(self, node: str, identity: dict[str, str], epoch: int) -> bool:
-        self._call(None, "node-unblock", 26.0, node=node, identity=identity, epoch=epoch)
+        self._call(None, "node-unblock", 27.0, node=node, identity=identity, epoch=epoch)
         return True
 
     # --- jobs, questions, health --------------------------------------------------------------------
@@ -272,7 +272,7 @@ class CephDriver(StorageDriver):
     @hookimpl
     def health_checks(self) -> list[Condition]:
         return conditions(
-            lambda: self._call(NodeReport, "node-report", 6.0, host=self._node),
+            lambda: self._call(NodeReport, "node-report", 9.0, host=self._node),
             self._node,
             coordinator=self._coordinator,
             external=self._config.external,

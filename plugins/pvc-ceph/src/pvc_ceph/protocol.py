@@ -48,8 +48,6 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     """As in ``worker.calls``."""
     arguments: dict[str, Any] = {}
-    deadline_s: float
-    """What takes longer is of no use any more: the worker is killed then."""
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):

@@ -30,8 +30,7 @@ _IDLE_S: Final = 120.0
 """A worker that had nothing to do for so long is ended; one stays."""
 _ENDING_S: Final = 3.0
 _DIAGNOSIS_S: Final = 2.5
-_START_S: Final = 5.0
-"""On top of a call's deadline, when a worker must be started for it: Python and Ceph's libraries are loaded."""
+"""What is kept of a call's time, at the most, to find out why it was late."""
 
 
 class WorkerLost(DriverError):
@@ -165,16 +164,19 @@ class Workers:
     def call(
         self, result: type[T] | None, name: str, deadline_s: float, report: Report | None = None, /, **arguments: Any
     ) -> T:
-        """Do a call of ``worker.calls`` and return its result as a ``result``.
+        """Do a call of ``worker.calls`` and return its result as a ``result``, within ``deadline_s`` in all.
 
         One that is late is killed.  Raises NotReady, which says what is wrong with Ceph as far as that can be found
         out, and whatever the call raises.
         """
-        call = Call(name=name, arguments=msgspec.to_builtins(arguments), deadline_s=deadline_s)
+        begun = time.monotonic()
+        patience_s = deadline_s - min(_DIAGNOSIS_S, deadline_s / 3)
+        call = Call(name=name, arguments=msgspec.to_builtins(arguments))
         try:
-            value = self._call(call, report)
+            value = self._call(call, begun + patience_s, report)
         except _Late:
-            raise NotReady(f"Ceph did not carry out {name} within {deadline_s:g} s: {self._diagnosis()}") from None
+            why = self._diagnosis(begun + deadline_s)
+            raise NotReady(f"Ceph did not carry out {name} within {patience_s:g} s: {why}") from None
         return msgspec.convert(value, cast("type[T]", result))
 
     def close(self) -> None:
@@ -190,21 +192,18 @@ class Workers:
         with self._lock:
             return len(self._idle)
 
-    def _call(self, call: Call, report: Report | None) -> Any:
+    def _call(self, call: Call, deadline: float, report: Report | None) -> Any:
         worker, fresh = self._take()
-        deadline = time.monotonic() + call.deadline_s + (_START_S if fresh else 0.0)
         try:
             value = worker.call(call, deadline, report)
-        except ClientBlocked:
-            # It keeps its old connection, for ever refused; a new client is let in when the node is open again.
+        except (WorkerLost, ClientBlocked, _Late) as error:
+            self._log.warning("worker-lost call=%s error=%r said=%r", call.name, error, worker.last_words())
             worker.kill()
-            if fresh:
+            if fresh or isinstance(error, _Late):
                 raise
-            return self._call(call, report)
-        except (WorkerLost, _Late):
-            self._log.warning("worker-lost call=%s said=%r", call.name, worker.last_words())
-            worker.kill()
-            raise
+            # It died while it was idle, or keeps a connection that is refused for ever since its node was blocked: a new
+            # client is let in when the node is open again.
+            return self._call(call, deadline, report)
         except (DriverError, Cancelled):
             self._put(worker)
             raise
@@ -236,11 +235,10 @@ class Workers:
         for each in old:
             each.end()
 
-    def _diagnosis(self) -> str:
+    def _diagnosis(self, deadline: float) -> str:
         """Return what the monitors say is wrong."""
-        call = Call(name="problems", deadline_s=_DIAGNOSIS_S)
         try:
-            found = msgspec.convert(self._call(call, None), list[str])
+            found = msgspec.convert(self._call(Call(name="problems"), deadline, None), list[str])
         except _Late:
             return "its monitors do not answer"
         except DriverError as error:

@@ -55,6 +55,8 @@ def attach(image: Path, number: int, dev: Path = Path("/dev")) -> int:
                 os.close(device)
                 if error.errno != errno.EBUSY:
                     raise
+                # It is another node's by now, whose disk must not be seen here.
+                (dev / name).unlink()
             else:
                 (dev / f"{LINK}{number}").symlink_to(name)
                 return device

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+from pvc_core.plugin import DeadlineExceeded
 from pvc_core.plugin.process import Completed, run
 from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.images.cache import cached
@@ -76,21 +77,22 @@ def run_in_uml(
         disks = [_disk(exchange, number, size) for number, size in enumerate(disks_mib, 1)]
         init = exchange / "init"
         path = ":".join([*programs, os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
-        init.write_text(
-            _INIT.format(path=shlex.quote(path), overlay=_insmod(library, ["overlay"]), exchange=exchange)
-        )
+        init.write_text(_INIT.format(path=shlex.quote(path), overlay=_insmod(library, ["overlay"]), exchange=exchange))
         init.chmod(0o755)
         (exchange / "inside").write_text(
             _INSIDE.format(directory=shlex.quote(str(Path.cwd())), modules=_insmod(library, modules))
         )
         (exchange / "command").write_text(f"exec {shlex.join(argv)}\n")
-        booted = run(
+        booted = _booted(
+            exchange,
             [
+                # All that it is made of ends with us, also when we are killed.
+                *("setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child"),
                 *(str(kernel / "usr/bin/linux.uml"), f"mem={memory_mib}M", *disks),
                 *("root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", f"init={init}"),
                 *("con=null", "con0=null,fd:1", "quiet", "panic=1"),
             ],
-            deadline_s=deadline_s + _BOOT_S,
+            deadline_s + _BOOT_S,
         )
         return _ended(argv, exchange, booted)
 
@@ -100,9 +102,7 @@ def load_order(dependencies: str, modules: Iterable[str]) -> list[str]:
 
     ``dependencies`` is the text of ``modules.dep``.  Raises SandboxError for a module that the kernel has not.
     """
-    needs = {
-        file: needed.split() for file, _, needed in (line.partition(":") for line in dependencies.splitlines())
-    }
+    needs = {file: needed.split() for file, _, needed in (line.partition(":") for line in dependencies.splitlines())}
     files = {Path(file).name.partition(".ko")[0].replace("_", "-"): file for file in needs}
     order: list[str] = []
     for module in modules:
@@ -131,6 +131,17 @@ def _disk(exchange: Path, number: int, size_mib: int) -> str:
     with image.open("wb") as file:
         file.truncate(size_mib * _MIB)
     return f"ubd{chr(ord('a') + number)}={image}"
+
+
+def _booted(exchange: Path, argv: Sequence[str], deadline_s: float) -> Completed:
+    try:
+        return run(argv, deadline_s=deadline_s)
+    except DeadlineExceeded as error:
+        said = exchange / "stderr"
+        lines = said.read_text(errors="replace").splitlines()[-_LAST_LINES:] if said.exists() else []
+        raise SandboxError(
+            f"the program in user-mode Linux did not end in time; it said last: {' / '.join(lines)}"
+        ) from error
 
 
 def _ended(argv: Sequence[str], exchange: Path, booted: Completed) -> Completed:

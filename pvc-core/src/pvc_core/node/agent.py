@@ -230,7 +230,13 @@ class Agent:
             return None
         if kind == "vm" and not self.interest.concerns_vm(id_):
             return None
-        delay = reconciler.reconcile(id_)
+        try:
+            delay = reconciler.reconcile(id_)
+        except Exception:
+            if kind == "vm":
+                # What a VM that has left leaves behind here is not cleared up yet.
+                self.interest.look_again(id_)
+            raise
         if kind == "session" and self._dropped and self.session.entered():
             self._scan_fully_after_disturbance()
             self._look_at_everything()
@@ -264,7 +270,7 @@ class Agent:
             self.queue.add("primary", "")
 
     def _on_domain(self, vm: str) -> None:
-        self.interest.domain_changed(vm)
+        self.interest.look_again(vm)
         self.queue.add("vm", vm)
 
 

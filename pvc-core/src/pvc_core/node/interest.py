@@ -71,8 +71,8 @@ class Interest:
         # One more look after it has left, so that its reconciler can clear up.
         return concerned or concerned_before
 
-    def domain_changed(self, vm: str) -> None:
-        """A VM's domain appeared here, ended or changed: its next look must not be skipped."""
+    def look_again(self, vm: str) -> None:
+        """Do not skip the next look at a VM: its domain appeared here, ended or changed, or the last look failed."""
         with self._lock:
             self._own.setdefault("vm", set()).add(vm)
 

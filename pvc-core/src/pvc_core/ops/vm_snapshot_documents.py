@@ -60,7 +60,7 @@ def require_rest(ops: Ops, snapshot: VmSnapshot) -> None:
     """Raise Conflict while a task works on a snapshot."""
     if in_work(ops.store, snapshot.task):
         raise Conflict(
-            f"snapshot {snapshot.name!r} is {snapshot.state.value} (task {snapshot.task}): wait for that, or cancel it"
+            f"task {snapshot.task} works on snapshot {snapshot.name!r} ({snapshot.state.value}): wait for it, or cancel it"
         )
 
 

@@ -32,8 +32,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 trace_log = logging.getLogger("pvc.trace")
 
-_ANSWERS: Final = (Unsupported, ObjectMissing, ObjectExists, ObjectBusy)
-"""Errors that say something about the object asked for, not about the health of the plugin."""
+_ANSWERS: Final = (Unsupported, ObjectMissing, ObjectExists, ObjectBusy, InvalidRequest)
+"""Errors that say something about the object asked for, or about the request, not about the health of the plugin."""
 _ILL_AFTER: Final = 3
 _FINGERPRINTS_MAX: Final = 200
 _FENCE_THREADS: Final = 2

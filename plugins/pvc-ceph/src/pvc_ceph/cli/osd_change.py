@@ -42,11 +42,23 @@ def out(osds: tuple[int, ...], yes: bool, wait: bool, timeout: float) -> None:
 
 @click.command()
 @click.argument("node")
+@click.option("--moved", is_flag=True, help="Also OSDs of other nodes that are down: their disks were carried to NODE.")
 @wait_options(None)
 @format_option
-def refresh(node: str, wait: bool, timeout: float) -> None:
-    """Let all OSDs of this cluster that are on the disks of NODE run again, after it was installed anew."""
-    give("refresh", node, f"node {node}", {}, lambda result: _refreshed(node, result), wait=wait, timeout=timeout)
+def refresh(node: str, moved: bool, wait: bool, timeout: float) -> None:
+    """Let all OSDs of NODE that are on its disks run again, after it was installed anew.
+
+    Disks with OSDs of another cluster, or of another node, are left alone.
+    """
+    give(
+        "refresh",
+        node,
+        f"node {node}",
+        {"moved": moved},
+        lambda result: _refreshed(node, result),
+        wait=wait,
+        timeout=timeout,
+    )
 
 
 def _refreshed(node: str, result: dict[str, Any]) -> str:

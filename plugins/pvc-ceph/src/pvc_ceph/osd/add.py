@@ -108,7 +108,7 @@ def wait_for(
     """Wait until the monitors know these OSDs, and they are settled; raise DriverError, Cancelled."""
     deadline = site.clock() + UP_S
     while True:
-        listing = site.monitors.osds()
+        listing = site.ask(site.monitors.osds, course, part)
         rows = [row for fsid in fsids if (row := listing.with_fsid(fsid)) is not None]
         if len(rows) == len(fsids) and settled(rows):
             return

@@ -51,7 +51,7 @@ def check_add(
     """
     _check_request(request)
     if "noup" in listing.flags:
-        raise DriverError("no OSD can come up while the flag noup is set: pvc storage osd flag unset noup")
+        raise ObjectBusy("no OSD can come up while the flag noup is set: pvc storage osd flag unset noup")
     found = site.layout.found()
     old = tuple(osd.fsid for osd in found if replaced is not None and is_of(osd, replaced, listing))
     block = site.disks.one(request.device)

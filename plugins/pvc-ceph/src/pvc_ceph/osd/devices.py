@@ -9,7 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from pvc_ceph.osd.values import Block
-from pvc_core.plugin import DriverError, Run
+from pvc_core.model.errors import InvalidRequest
+from pvc_core.plugin import DriverError, ObjectMissing, Run
 
 _COLUMNS: Final = "NAME,PATH,TYPE,SIZE,RO,ROTA,MOUNTPOINTS,MODEL,SERIAL,TRAN"
 _DEADLINE_S: Final = 15.0
@@ -26,17 +27,15 @@ def all_blocks(run: Run) -> list[Block]:
 
 
 def one_block(run: Run, device: str) -> Block:
-    """Return one device, called by any of its paths.  Raises DriverError when there is none."""
+    """Return one device, called by any of its paths.  Raises ObjectMissing, InvalidRequest (no block device), DriverError."""
     path = Path(device)
     if not path.is_absolute() or not path.exists():
-        raise DriverError(
-            f"there is no device {device} on this node; see: pvc storage osd devices NODE", retryable=False
-        )
+        raise ObjectMissing(f"there is no device {device} on this node; see: pvc storage osd devices NODE")
     if not path.is_block_device():
-        raise DriverError(f"{device} is no block device", retryable=False)
+        raise InvalidRequest(f"{device} is no block device; see: pvc storage osd devices NODE")
     found = _lsblk(run, os.path.realpath(device))
     if not found:
-        raise DriverError(f"the kernel tells nothing of {device}", retryable=False)
+        raise ObjectMissing(f"the kernel knows no disk {device}")
     return block(found[0], _links())
 
 

@@ -18,7 +18,7 @@ from pvc_ceph.osd.tools import Tools
 from pvc_ceph.osd.values import Found, Store
 from pvc_core.model.errors import InvalidRequest
 from pvc_core.model.units import format_bytes
-from pvc_core.plugin import DriverError
+from pvc_core.plugin import DriverError, ObjectMissing
 
 DATA_GROUP: Final = "pvc-osd-"
 DB_GROUP: Final = "pvc-db-"
@@ -69,17 +69,15 @@ class LvmLayout:
             groups = [group for group in groups if group.name == wanted]
         if not groups:
             what = f"volume group {wanted}" if wanted else "volume group for metadata"
-            raise DriverError(
-                f"this node has no {what}; make one on an empty fast disk: pvc storage osd create-db-vg NODE DEVICE",
-                retryable=False,
+            raise ObjectMissing(
+                f"this node has no {what}; make one on an empty fast disk: pvc storage osd create-db-vg NODE DEVICE"
             )
         best = max(groups, key=lambda group: group.free_bytes)
         need = count * -(-size_bytes // best.extent_bytes) * best.extent_bytes
         if need > best.free_bytes:
-            raise DriverError(
+            raise InvalidRequest(
                 f"volume group {best.name} has {format_bytes(best.free_bytes)} free, and {count} x "
-                f"{format_bytes(size_bytes)} of metadata need {format_bytes(need)}",
-                retryable=False,
+                f"{format_bytes(size_bytes)} of metadata need {format_bytes(need)}"
             )
         return best.name
 

@@ -1,22 +1,31 @@
 """After a node was installed anew: all OSDs of this cluster on its disks are let run again."""
 
+import msgspec
+
 from pvc_ceph.osd.add import Result, take_back, wait_for
 from pvc_ceph.osd.site import Course, Site
 from pvc_ceph.osd.values import Found, OsdList
 from pvc_core.plugin import DriverError
 
 
-def refresh(site: Site, course: Course) -> Result:
+class RefreshRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """OSDs to be found."""
+
+    moved: bool = False
+    """Also those that were on another node, if they are down: their disks were carried here."""
+
+
+def refresh(site: Site, request: RefreshRequest, course: Course) -> Result:
     """Let every OSD of this cluster that is found here run, and return when all are up.
 
-    Those of another cluster, and those that this cluster does not know any more, are left alone and told of.  May be
-    repeated.  Raises DriverError when one does not come up; the others run all the same.
+    Those of another cluster or node, and those that this cluster does not know any more, are left alone and told of: two
+    daemons on one disk, which several nodes may see, would destroy it.  May be repeated.  Raises DriverError when one does not come up; the others run all the same.
     """
     with site.turn(course):
         take_back(site)
         listing = site.monitors.osds()
         found = sorted(site.layout.found(), key=lambda osd: osd.id)
-        refused = {osd.fsid: text for osd in found if (text := objection(osd, listing))}
+        refused = {osd.fsid: text for osd in found if (text := objection(osd, listing, site.node, moved=request.moved))}
         mine = [osd for osd in found if osd.fsid not in refused]
         failed: list[str] = []
         for number, osd in enumerate(mine):
@@ -37,11 +46,19 @@ def refresh(site: Site, course: Course) -> Result:
     }
 
 
-def objection(osd: Found, listing: OsdList) -> str:
-    """Return why an OSD that was found on a disk is not to run here; empty: it is."""
+def objection(osd: Found, listing: OsdList, node: str, *, moved: bool) -> str:
+    """Return why an OSD that was found on a disk is not to run on a node; empty: it is."""
     if osd.cluster != listing.fsid:
         return f"{osd.device} holds OSD {osd.id} of another Ceph cluster ({osd.cluster})"
     row = listing.of(osd.id)
     if row is None or row.fsid != osd.fsid:
         return f"{osd.device} holds an OSD {osd.id} that was removed or replaced; wipe it if it is to be used again"
+    if row.node in ("", node):
+        return ""
+    if row.up:
+        return f"{osd.device} holds OSD {osd.id}, which runs on node {row.node}"
+    if not moved:
+        return (
+            f"{osd.device} holds OSD {osd.id} of node {row.node}; if its disk was carried here, repeat it with --moved"
+        )
     return ""

@@ -23,6 +23,7 @@ from pvc_ceph.osd.monitors import known
 from pvc_ceph.osd.site import POLL_S, Course, Site
 from pvc_ceph.osd.unfinished import Addition
 from pvc_ceph.osd.values import DESTROYED, NEW, OsdList, OsdRow, Store
+from pvc_core.model.errors import InvalidRequest
 from pvc_core.plugin import Cancelled, DriverError
 
 _DOWN_S: Final = 60.0
@@ -97,12 +98,12 @@ def _retire(site: Site, listing: OsdList, osd: OsdRow, request: RemoveRequest, c
     if request.absent:
         _check_absent(osd, request)
     elif osd.node not in ("", site.node):
-        raise DriverError(f"OSD {osd.id} is on node {osd.node}, not on {site.node}", retryable=False)
+        raise InvalidRequest(f"OSD {osd.id} is on node {osd.node}, not on {site.node}")
     mine = [] if request.absent else [found for found in site.layout.found() if is_of(found, osd, listing)]
     if osd.state != DESTROYED:
         if not request.force and osd.state != NEW:
             _drain(site, osd, course, end * 0.9)
-        _stop(site, osd, request)
+        _stop(site, osd, request, course.without_return(), end * 0.9)
         try:
             site.monitors.destroy(osd.id, force=request.force or osd.state == NEW)
         except DriverError:
@@ -120,12 +121,11 @@ def _retire(site: Site, listing: OsdList, osd: OsdRow, request: RemoveRequest, c
 
 def _check_absent(osd: OsdRow, request: RemoveRequest) -> None:
     if not request.force:
-        raise DriverError(
-            f"the disk of OSD {osd.id} cannot be reached without its node; with force only the cluster forgets it",
-            retryable=False,
+        raise InvalidRequest(
+            f"the disk of OSD {osd.id} cannot be reached without its node; with force only the cluster forgets it"
         )
     if osd.up:
-        raise DriverError(f"OSD {osd.id} is up, so node {osd.node} is not gone; it is removed there", retryable=False)
+        raise InvalidRequest(f"OSD {osd.id} is up, so node {osd.node} is not gone; it is removed there")
 
 
 def _drain(site: Site, osd: OsdRow, course: Course, end: float) -> None:
@@ -133,12 +133,13 @@ def _drain(site: Site, osd: OsdRow, course: Course, end: float) -> None:
     try:
         if osd.inside:
             site.monitors.put_out([osd.id])
-        most = 1
-        while not (safety := site.monitors.safety(osd.id)).safe:
+        most, part = 1, 0.0
+        while not (safety := site.ask(lambda: site.monitors.safety(osd.id), course, part)).safe:
             most = max(most, safety.pgs)
-            course.safe(end * (1.0 - safety.pgs / most))
+            part = end * (1.0 - safety.pgs / most)
+            course.safe(part)
             site.pause(POLL_S)
-        while site.monitors.why_not_stop(osd.id):
+        while site.ask(lambda: site.monitors.why_not_stop(osd.id), course, end):
             course.safe(end)
             site.pause(POLL_S)
     except Cancelled:
@@ -147,13 +148,13 @@ def _drain(site: Site, osd: OsdRow, course: Course, end: float) -> None:
         raise
 
 
-def _stop(site: Site, osd: OsdRow, request: RemoveRequest) -> None:
+def _stop(site: Site, osd: OsdRow, request: RemoveRequest, course: Course, part: float) -> None:
     """End its daemon, and wait until the monitors know that."""
     if request.absent:
         return
     site.layout.deactivate(osd.id, osd.fsid)
     deadline = site.clock() + _DOWN_S
-    while (row := site.monitors.osds().of(osd.id)) is not None and row.up:
+    while (row := site.ask(site.monitors.osds, course, part).of(osd.id)) is not None and row.up:
         if site.clock() >= deadline:
             raise DriverError(f"OSD {osd.id} is up although its daemon on node {site.node} has ended")
         site.monitors.mark_down(osd.id)

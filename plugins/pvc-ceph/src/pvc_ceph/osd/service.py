@@ -14,7 +14,7 @@ from pvc_ceph.osd.layout import Layout
 from pvc_ceph.osd.lvm import LvmLayout
 from pvc_ceph.osd.monitors import CephMonitors, known
 from pvc_ceph.osd.raw import RawLayout
-from pvc_ceph.osd.refresh import refresh
+from pvc_ceph.osd.refresh import RefreshRequest, refresh
 from pvc_ceph.osd.retire import RemoveRequest, ReplaceRequest, remove, replace
 from pvc_ceph.osd.site import Course, KernelDisks, Site
 from pvc_ceph.osd.tools import Tools
@@ -29,10 +29,6 @@ from pvc_core.plugin import Context, Progress, Query, TaskRunner
 R = TypeVar("R")
 _STATE: Final = "ceph"
 _PREVIEW: Final = "00000000-0000-0000-0000-000000000000"
-
-
-class _RefreshRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Nothing to be said."""
 
 
 class _PreviewRequest(AddRequest, frozen=True, kw_only=True):
@@ -67,7 +63,7 @@ class OsdService:
             "ceph.osd.add": self._runner(AddRequest, add),
             "ceph.osd.remove": self._runner(RemoveRequest, remove),
             "ceph.osd.replace": self._runner(ReplaceRequest, replace),
-            "ceph.osd.refresh": self._runner(_RefreshRequest, lambda site, _request, course: refresh(site, course)),
+            "ceph.osd.refresh": self._runner(RefreshRequest, refresh),
             "ceph.osd.in": self._runner(cluster.OsdsRequest, cluster.put_in),
             "ceph.osd.out": self._runner(cluster.OsdsRequest, cluster.put_out),
             "ceph.osd.flag": self._runner(cluster.FlagRequest, cluster.set_flag),

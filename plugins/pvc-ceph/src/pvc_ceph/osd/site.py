@@ -5,16 +5,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from pvc_ceph.osd import devices
 from pvc_ceph.osd.layout import Layout
 from pvc_ceph.osd.monitors import Monitors
 from pvc_ceph.osd.unfinished import Unfinished
 from pvc_ceph.osd.values import Block
-from pvc_core.plugin import Cancelled, Progress, Run
+from pvc_core.plugin import Cancelled, DriverError, Progress, Run
 
 POLL_S: Final = 1.0
+PATIENCE_S: Final = 300.0
+"""For how long a wait goes on while Ceph does not answer: managers and monitors take over from one another."""
+T = TypeVar("T")
 
 
 class Disks(Protocol):
@@ -91,6 +94,22 @@ class Site:
         finally:
             self._turn.release()
 
+    def ask(self, question: Callable[[], T], course: "Course", part: float) -> T:
+        """Return the answer to a question that is asked again and again in a wait; no answer does not end the wait.
+
+        Raises DriverError when it cannot be answered, or was not for ``PATIENCE_S``; Cancelled.
+        """
+        deadline = self.clock() + PATIENCE_S
+        while True:
+            try:
+                return question()
+            except DriverError as error:
+                if not error.retryable or self.clock() >= deadline:
+                    raise
+                self.log.info("osd-wait-goes-on error=%s", error)
+            course.safe(part)
+            self.pause(POLL_S)
+
 
 class Course:
     """How far a flow is."""
@@ -106,3 +125,12 @@ class Course:
     def on(self, part: float) -> None:
         """Tell it, where the flow cannot stop."""
         self._progress(part)
+
+    def without_return(self) -> "Course":
+        """Return the same, for what is past the point up to which it can be cancelled."""
+
+        def report(part: float) -> bool:
+            self._progress(part)
+            return False
+
+        return Course(report)

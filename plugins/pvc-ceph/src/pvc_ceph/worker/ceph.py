@@ -29,8 +29,8 @@ FEATURES: Final = (
     | rbd.RBD_FEATURE_DEEP_FLATTEN
 )
 EXCLUSIVE: Final = rbd.RBD_LOCK_MODE_EXCLUSIVE
-_MOUNT_S: Final = 4
-_MON_S: Final = 8
+_MOUNT_S: Final = 3
+_MON_S: Final = 4
 _OPTIONS: Final = {
     "client_mount_timeout": str(_MOUNT_S),
     "rados_mon_op_timeout": str(_MON_S),
@@ -104,8 +104,8 @@ class Cluster:
         """
         words = json.dumps({"format": "json", "prefix": prefix, **arguments})
         status, body, said = self.connection.mgr_command(words, b"", _MON_S)
-        if -status not in (0, errno.EBUSY, errno.EAGAIN):
-            raise _refusal(-status, f"Ceph's manager refused {prefix!r}: {said or errno.errorcode.get(-status)}")
+        if abs(status) not in (0, errno.EBUSY, errno.EAGAIN):
+            raise _refusal(abs(status), f"Ceph's manager refused {prefix!r}: {said or f'error {abs(status)}'}")
         return _decode(body), " ".join(said.split()) if status else ""
 
     def _command(
@@ -117,9 +117,9 @@ class Cluster:
     ) -> Any:
         status, answer, said = ask(json.dumps({"format": "json", **words}), body, _MON_S)
         if status:
-            raise _refusal(
-                -status, f"Ceph's {whom} refused {words['prefix']!r}: {said or errno.errorcode.get(-status)}"
-            )
+            number = abs(status)  # an answer of the manager may have it without its sign
+            reason = said or errno.errorcode.get(number) or f"error {number}"
+            raise _refusal(number, f"Ceph's {whom} refused {words['prefix']!r}: {reason}")
         return _decode(answer)
 
     def _connect(self) -> rados.Rados:
@@ -172,9 +172,14 @@ def write_omap(
                 raise
             else:
                 return True
-        with rados.WriteOpCtx() as operation:
-            operation.new(rados.LIBRADOS_CREATE_IDEMPOTENT)
-            ioctx.operate_write_op(operation, name)
+        make_object(ioctx, name)
+
+
+def make_object(ioctx: Ioctx, name: str) -> None:
+    """Make an empty object unless it exists."""
+    with rados.WriteOpCtx() as operation:
+        operation.new(rados.LIBRADOS_CREATE_IDEMPOTENT)
+        ioctx.operate_write_op(operation, name)
 
 
 def read_omap(ioctx: Ioctx, name: str) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ from pvc_ceph.worker.volumes import opened, what
 from pvc_core.plugin import Attachment, AuthFailed, NotReady, ObjectMissing
 from pvc_core.plugin.holding import Holder, attached, detached
 
-_GONE_S: Final = 12.0
+_GONE_S: Final = 10.0
 """OSDs drop the watch of a blocked client as soon as they have the new map: fractions of a second."""
 _PAUSE_S: Final = 0.05
 

@@ -6,11 +6,12 @@ from typing import Any, Final
 
 from pvc_ceph.parameters import PoolParameters
 from pvc_ceph.worker import names
-from pvc_ceph.worker.ceph import RBD, Cluster, ceph_errors
+from pvc_ceph.worker.ceph import RBD, Cluster, ceph_errors, make_object
 from pvc_core.model.storage import PoolUsage
 from pvc_core.plugin import DriverError, NotReady, ObjectBusy, ObjectExists, ObjectMissing
 
 _APPLICATION: Final = "rbd"
+_TRASH: Final = "rbd_trash"
 _MARK: Final = "pvc"
 """Key in the metadata of the application ``rbd`` of a pool: the id of PVC's pool."""
 _MEASURED_S: Final = 15.0
@@ -52,6 +53,9 @@ def ensure(cluster: Cluster, pool: PoolParameters) -> None:
     ioctx = cluster.pool(pool.pool)
     with ceph_errors(f"pool {pool.name}"):
         RBD().pool_init(ioctx, force=False)
+        # librbd passes each image that is removed through its trash, whose object it could not make any more in a pool
+        # that is full: nothing could ever be removed there.
+        make_object(ioctx, _TRASH)
     names.clear_leftovers(cluster, pool.pool)
     _wait_until_measured(cluster, pool.pool)
 

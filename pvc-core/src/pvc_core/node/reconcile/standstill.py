@@ -22,7 +22,7 @@ from pvc_core.hypervisor.api import (
     HypervisorError,
     HypervisorUnavailable,
 )
-from pvc_core.model.vm import MAY_EXECUTE_ON_TARGET, VmClaim
+from pvc_core.model.vm import VmClaim
 
 log = logging.getLogger(__name__)
 
@@ -89,11 +89,10 @@ class Standstill:
 def let_go_left(hypervisor: Hypervisor, me: str, claim: VmClaim | None, domain: Domain) -> bool:
     """Let a guest go on that an earlier daemon of this node left standing still; say whether that was tried.
 
-    Only the holder of the claim does, and not while a migration may have the guest execute elsewhere.
+    Only the holder of the claim does, and not in a migration, which may have the guest execute elsewhere.  (None begins
+    while a guest stands still; but one that could not be thawed yet may be on its way.)
     """
-    if domain.note not in (_PAUSED, _FROZEN) or claim is None or claim.node != me:
-        return False
-    if claim.migration is not None and claim.migration.phase in MAY_EXECUTE_ON_TARGET:
+    if domain.note not in (_PAUSED, _FROZEN) or claim is None or claim.node != me or claim.migration is not None:
         return False
     log.warning("guest-left-standing vm=%s note=%r state=%s", domain.id, domain.note, domain.state.value)
     _let_go(hypervisor, domain.id, domain.note)
