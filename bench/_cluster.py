@@ -26,13 +26,14 @@ for entry in pathlib.Path("/proc").glob("[0-9]*"):
         threads = len(list((entry / "task").iterdir()))
     except FileNotFoundError:
         continue
-    print(resident, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), threads)
+    print(entry.name, resident, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), threads)
 """
 
 
 class ProcessFigures(NamedTuple):
     """A process."""
 
+    pid: int
     rss_mib: float
     cpu_s: float
     threads: int
@@ -108,7 +109,7 @@ def process_figures(sandbox: Sandbox, node: str, module: str) -> list[ProcessFig
     """Return the figures now of a node's processes that execute this module."""
     said = sandbox.exec(node, [sys.executable, "-c", _FIGURES, module]).check().stdout
     lines = [line.split() for line in said.splitlines()]
-    return [ProcessFigures(float(rss), float(cpu), int(threads)) for rss, cpu, threads in lines]
+    return [ProcessFigures(int(pid), float(rss), float(cpu), int(threads)) for pid, rss, cpu, threads in lines]
 
 
 def daemon_figures(sandbox: Sandbox, node: str) -> ProcessFigures:

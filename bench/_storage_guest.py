@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -80,7 +81,7 @@ def writes(site: Site, rounds: int, seconds: float) -> None:
     ways: dict[str, Write] = {
         _RBD: _for_seconds(lambda depth, count: _rbd_bench(site, depth, count)),
         _QEMU: _for_seconds(lambda depth, count: _qemu_bench(site, depth, count)),
-        **{way: lambda depth, s, disk=disk: guest.write(disk, depth, s) for way, disk in _DISKS.items()},  # type: ignore[misc]
+        **{way: partial(guest.write, disk) for way, disk in _DISKS.items()},
     }
     try:
         rates = _rates(ways, rounds, seconds)
@@ -90,8 +91,8 @@ def writes(site: Site, rounds: int, seconds: float) -> None:
         middle = {way: median(rates[way, depth]) for way in ways}
         for way in ways:
             ratios = {
-                f"ratio_to_{other.split()[0]}": round(middle[way] / middle[other], 2)
-                for other in (_RBD, _QEMU)
+                name: round(middle[way] / middle[other], 2)
+                for name, other in (("ratio_to_rbd", _RBD), ("ratio_to_qemu", _QEMU))
                 if way not in (_RBD, other)
             }
             tell_all("storage", "random_writes", rates[way, depth], unit="1/s", way=way, depth=depth, **ratios)

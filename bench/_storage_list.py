@@ -1,19 +1,20 @@
 """Many volumes: making them, and listing them."""
 
-import json
 import math
-import os
-import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, cast
+from functools import partial
+from statistics import median
+from typing import Any, Final, cast
 
 from _cluster import note, tell_all
-from _storage_site import MIB, POOL, Site, tell
+from _storage_site import MIB, POOL, WAIT_S, Site, tell
 
 from pvc_core.model.storage import VolumeState
 from pvc_core.ops.context import Ops
 from pvc_core.ops.volume import VolumeAdd, VolumeList, volume_add, volume_list
+from pvc_core.plugin import run
 from pvc_core.store import keys
 from pvc_core.store.api import Node, Store
 from pvc_core.store.documents import read_many
@@ -22,6 +23,14 @@ from pvc_sandbox.waiting import wait_until
 
 _MAKING_S: Final = 1800.0
 _SOME: Final = 100
+_IMAGE_LISTS: Final = 3
+"""Runs of what opens every image, which takes seconds."""
+_MEMORY: Final = """\
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+"""Prints the most memory in KiB that a program had.  A process of its own: before exec(2) a child is as large as its parent."""
 
 
 class Counted:
@@ -54,26 +63,12 @@ class Counted:
         self.requests += math.ceil(reads / READ_BATCH)
 
 
-class Ended(NamedTuple):
-    """How a process was."""
+def make_volumes(site: Site, count: int) -> None:
+    """Make so many volumes.
 
-    stdout: str
-    duration_s: float
-    rss_mib: float
-    """The most that it had."""
-
-
-def many_volumes(site: Site, count: int, runs: int) -> None:
-    """Make so many volumes and measure their lists."""
-    _make(site, count)
-    there = len(volume_list(site.ops, VolumeList()))
-    _command(site, there, runs)
-    _operation(site, runs)
-    _driver(site, there, runs)
-
-
-def _make(site: Site, count: int) -> None:
-    """Add volumes, one after the other: the transactions of several who add to one pool at once refuse each other."""
+    They are added one after the other: transactions that add to the same pool at once refuse each other, and several threads
+    take longer than one.
+    """
     begun = time.perf_counter()
     missing = []
     some: list[float] = []
@@ -109,36 +104,30 @@ def _unfinished(site: Site, ids: Sequence[str]) -> list[str]:
     ]
 
 
+def lists(site: Site, runs: int) -> None:
+    """Measure how long it takes to see all volumes."""
+    there = len(volume_list(site.ops, VolumeList()))
+    _command(site, there, runs)
+    _operation(site, runs)
+    _driver(site, there, min(runs, _IMAGE_LISTS))
+
+
 def _command(site: Site, volumes: int, runs: int) -> None:
     """Measure `pvc storage volume list`, from the start of its process to its end."""
+    words = ("storage", "volume", "list")
+    listed = len(site.sandbox.pvc.json(*words))
+    if listed != volumes:
+        raise SystemExit(f"the list has {listed} volumes; there are {volumes}")
     for form in ("table", "json"):
-        argv = site.sandbox.pvc.argv("--format", form, "storage", "volume", "list")
-        first, *ended = [_process(argv) for _ in range(runs + 1)]
-        listed = len(json.loads(first.stdout)) if form == "json" else volumes
-        if listed != volumes:
-            raise SystemExit(f"the list has {listed} volumes; there are {volumes}")
-        tell_all(
-            "storage",
-            "volume_list_command_s",
-            [each.duration_s for each in ended],
-            unit="s",
-            format=form,
-            volumes=volumes,
-            rss_mib=round(max(each.rss_mib for each in ended), 1),
-        )
+        argv = site.sandbox.pvc.argv("--format", form, *words)
+        most = float(_succeed([sys.executable, "-c", _MEMORY, *argv])) / 1024
+        times = _times(partial(_succeed, argv), runs)
+        more = {"format": form, "volumes": volumes, "rss_mib": round(most, 1)}
+        tell_all("storage", "volume_list_command_s", times, unit="s", **more)
 
 
-def _process(argv: list[str]) -> Ended:
-    begun = time.perf_counter()
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
-        if process.stdout is None:
-            raise SystemExit("a pipe is missing")
-        stdout = process.stdout.read()
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(argv)} ended with status {process.returncode}")
-    return Ended(stdout, time.perf_counter() - begun, used.ru_maxrss / 1024)
+def _succeed(argv: list[str]) -> str:
+    return run(argv, deadline_s=WAIT_S).check().stdout
 
 
 def _operation(site: Site, runs: int) -> None:
@@ -167,7 +156,7 @@ def _driver(site: Site, volumes: int, runs: int) -> None:
         own += _times(lambda: site.driver.volume_list(site.pool), 1)
         plain += _times(lambda: site.program("rbd", "ls", "-l", POOL, "--format", "json"), 1)
     tell_all("storage", "images_list_s", plain, unit="s", way="rbd ls -l", images=volumes)
-    ratio = round(sorted(own)[len(own) // 2] / sorted(plain)[len(plain) // 2], 2)
+    ratio = round(median(own) / median(plain), 2)
     tell_all("storage", "images_list_s", own, unit="s", way="driver", images=volumes, ratio_to_rbd=ratio)
 
 

@@ -15,21 +15,25 @@ class Workers:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._cpu_s = sum(each.cpu_s for each in self._all())
+        self._before = self._all()
         self._begun = time.monotonic()
 
-    def tell(self, volumes: int) -> None:
-        """Print what they are, and what they used since; that of workers that ended meanwhile is not counted."""
-        by_node = {node: process_figures(self._site.sandbox, node, _MODULE) for node in self._site.sandbox.nodes()}
-        found = [each for workers in by_node.values() for each in workers]
-        spent_s, cpu_s = time.monotonic() - self._begun, sum(each.cpu_s for each in found) - self._cpu_s
-        counts = {node: len(workers) for node, workers in by_node.items()}
-        tell_figure("workers", len(found), unit="processes", by_node=counts)
-        sizes = [each.rss_mib for each in found]
-        tell_figure("worker_rss_mib", median(sizes), unit="MiB", most=round(max(sizes), 1))
-        tell_figure("worker_threads", median(each.threads for each in found), unit="threads")
-        tell_figure("workers_cpu_s", cpu_s, unit="s", in_s=round(spent_s, 1), volumes=volumes)
+    def tell_cpu(self, during: str, **more: object) -> None:
+        """Print what those that are there now have used since."""
+        spent_s, now = time.monotonic() - self._begun, self._all()
+        used_s = sum(one.cpu_s - (self._before[key].cpu_s if key in self._before else 0.0) for key, one in now.items())
+        percent = 100 * used_s / spent_s
+        tell_figure("workers_cpu_percent", percent, unit="% of one CPU", during=during, workers=len(now), **more)
 
-    def _all(self) -> list[ProcessFigures]:
+    def tell(self) -> None:
+        """Print what there is."""
+        now = self._all()
+        by_node = {node: sum(key[0] == node for key in now) for node in self._site.sandbox.nodes()}
+        tell_figure("workers", len(now), unit="processes", by_node=by_node)
+        sizes = [one.rss_mib for one in now.values()]
+        tell_figure("worker_rss_mib", median(sizes), unit="MiB", least=round(min(sizes), 1), most=round(max(sizes), 1))
+        tell_figure("worker_threads", median(one.threads for one in now.values()), unit="threads")
+
+    def _all(self) -> dict[tuple[str, int], ProcessFigures]:
         sandbox = self._site.sandbox
-        return [each for node in sandbox.nodes() for each in process_figures(sandbox, node, _MODULE)]
+        return {(node, one.pid): one for node in sandbox.nodes() for one in process_figures(sandbox, node, _MODULE)}

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from _cluster import note
 from _storage_guest import writes
 from _storage_latency import latencies
-from _storage_list import many_volumes
+from _storage_list import lists, make_volumes
 from _storage_site import site, tell
 from _storage_workers import Workers
 
@@ -45,12 +45,16 @@ def main() -> None:
     with site() as made:
         with part("changes"):
             latencies(made, options.changes)
+        workers = Workers(made)
         with part("writes"):
             writes(made, options.rounds, options.seconds)
-        workers = Workers(made)
+        workers.tell_cpu("writes")
         with part("volumes"):
-            many_volumes(made, options.volumes, options.lists)
-        workers.tell(options.volumes)
+            workers = Workers(made)
+            make_volumes(made, options.volumes)
+            workers.tell_cpu("volumes_made")
+            lists(made, options.lists)
+        workers.tell()
 
 
 if __name__ == "__main__":

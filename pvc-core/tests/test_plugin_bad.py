@@ -451,6 +451,16 @@ def test_cancelled_is_no_failure(site, load):
     assert status(registry, "bad").failures == 0
 
 
+@pytest.mark.parametrize("name", ["missing", "request"])
+def test_what_is_wrong_with_the_request_is_no_failure_of_the_plugin(site, load, name):
+    site.plugin("bad", HOOKS)
+    registry = load("bad")
+    for _ in range(3):
+        with pytest.raises(DriverError):
+            registry.network("bad").network_remove(net(name))
+    assert (status(registry, "bad").failures, status(registry, "bad").state) == (0, "healthy")
+
+
 def test_hook_returns_none(site, load):
     site.plugin("bad", HOOKS)
     with pytest.raises(PluginContractError, match=r"bad.network_list: it returned None instead of list\[str\]"):

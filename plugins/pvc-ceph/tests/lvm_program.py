@@ -20,6 +20,7 @@ from pvc_ceph.workers import Workers
 from pvc_core.model.errors import PvcError
 from pvc_core.model.task import Task
 from pvc_core.plugin import Cancelled, Context, NodeInfo, run
+from pvc_core.testkit.doomed import Died
 from pvc_core.testkit.waiting import eventually
 
 NODE = "uml"
@@ -152,6 +153,23 @@ class Report:
         return found
 
 
+class Dying:
+    """Runs programs, and dies with the daemon before the one that has a word among its own."""
+
+    def __init__(self):
+        self.before = ""
+        self._dead = False
+
+    def __call__(self, argv, *, deadline_s, stdin=b""):
+        if self._dead or (self.before and self.before in argv):
+            self._dead = True
+            raise Died
+        return run(argv, deadline_s=deadline_s, stdin=stdin)
+
+    def revive(self):
+        self.before, self._dead = "", False
+
+
 def main():
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     os.environ["DM_DISABLE_UDEV"] = "1"  # nobody makes device nodes but LVM itself
@@ -163,7 +181,8 @@ def main():
     report = Report()
     report.step("cluster", make_cluster)
     info = NodeInfo(name=NODE, role="coordinator", state_directory="/run/pvc-state", run_directory="/run/pvc")
-    context = Context(node=info, log=logging.getLogger("pvc_ceph"), run=run, wake=lambda *_: None)
+    programs = Dying()
+    context = Context(node=info, log=logging.getLogger("pvc_ceph"), run=programs, wake=lambda *_: None)
     workers = Workers(Open(conf="/etc/ceph/ceph.conf", user="admin", node=NODE), context.log)
     service = OsdService(context, CephConfig(osd_layout="lvm"), workers)
     runners, queries = service.task_runners(), service.queries()
@@ -219,15 +238,29 @@ def main():
     report.step("replace", task("replace", osd=0, device="/dev/ubdc", db_percent="10"))
     report.step("list-replaced", osds)
     report.step("remove", task("remove", osd=1))
-    sys.stderr.write(
-        sh("ceph", "pg", "dump", "--format", "json").stdout[:3000]
-        + sh("ceph", "osd", "tree").stdout
-        + sh("ceph", "-s").stdout
-    )
     report.step("list-removed", osds)
     report.step("devices-removed", lambda: queries["ceph.devices"]({}))
     report.step("add-whole", task("add", device="/dev/ubdb"))
     report.step("remove-forced", task("remove", osd=1, force=True))
+
+    def dies_before(word):
+        programs.before = word
+        try:
+            return task("add", device="/dev/ubdb", db_bytes=256 << 20)()
+        except Died:
+            left = [
+                volume["lv_name"]
+                for volume in json.loads(sh("lvs", "--reportformat", "json").stdout)["report"][0]["lv"]
+            ]
+            return {"died": word, "left": sum(name.startswith("osd-") for name in left)}
+        finally:
+            programs.revive()
+
+    for word in ("lvcreate", "prepare", "activate"):
+        report.step(f"dies-before-{word}", lambda word=word: dies_before(word))
+        report.step(f"cleared-after-{word}", task("refresh"))
+        report.step(f"devices-after-{word}", lambda: queries["ceph.devices"]({}))
+        report.step(f"list-after-{word}", osds)
     report.step("volumes", lambda: json.loads(sh("lvs", "--reportformat", "json").stdout)["report"][0]["lv"])
     report.step("groups", lambda: json.loads(sh("vgs", "--reportformat", "json").stdout)["report"][0]["vg"])
     workers.close()

@@ -1,7 +1,9 @@
 """``pvc storage osd``: what it asks for and prints, on a cluster whose nodes answer from a table."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -105,6 +107,13 @@ def test_list_shows_how_full_osds_are(pvc):
     assert len(pvc("list", "--node", "hv1").out.splitlines()) == 2
     assert pvc("list", "--node", "x").out == "" or "node x has no OSDs" in pvc("list", "--node", "x").err
     assert pvc("list", "-f", "json").json()[0]["inside"] is True
+
+
+def test_list_is_there_while_no_manager_is(pvc):
+    pvc.answers["ceph.osd-list"] = msgspec.structs.replace(LISTING, measured=False)
+    ran = pvc("list")
+    assert (ran.status, len(ran.out.splitlines())) == (0, 5)
+    assert "no manager of Ceph answers" in ran.err
 
 
 def test_devices_say_why_they_are_not_free(pvc):
@@ -225,3 +234,12 @@ def test_the_commands_import_neither_the_driver_nor_the_libraries_of_ceph():
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert ran.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("type_", [OsdRow, DeviceRow])
+def test_the_documented_fields_are_those_that_are_printed(type_):
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    section = text.partition(f"\n{type_.__name__}:\n")[2].partition("Row:\n")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [
+        field.encode_name for field in msgspec.structs.fields(type_)
+    ]

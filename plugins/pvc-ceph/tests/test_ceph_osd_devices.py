@@ -52,7 +52,7 @@ def verdict(disk, signatures=(), *, busy=False, osds=(), **options):
 
 def test_disks_are_read_with_all_that_lies_on_them():
     found = blocks()
-    assert found["sda"].mounted == ("/boot", "/", "[SWAP]")
+    assert found["sda"].mounted == ("/", "/boot", "[SWAP]")
     assert found["sda"].uses == ("partition sda1", "partition sda2", "lvm vg-root", "lvm vg-swap")
     assert (found["sdb"].uses, found["sdb"].mounted) == ((), ())
     assert (found["sdb"].model, found["sdb"].serial) == ("HGST HUS726T4TAL", "V1")
@@ -88,7 +88,7 @@ def test_empty_disk_is_taken():
         (
             "sda",
             {},
-            "is mounted at /boot, /, [SWAP]; is used by partition sda1, partition sda2, lvm vg-root, lvm vg-swap",
+            "is mounted at /, /boot, [SWAP]; is used by partition sda1, partition sda2, lvm vg-root and 1 more",
         ),
         ("sdb", {"signatures": ("gpt", "PMBR")}, "has data on it: gpt, PMBR"),
         ("sdb", {"busy": True}, "is open in another program, or in the kernel"),
@@ -217,6 +217,11 @@ def test_last_osd_of_a_host_that_holds_a_copy_of_all_is_a_risk():
 def test_disks_that_would_be_too_full_are_a_risk():
     (said,) = without(osds("a", "a", "b", "b", "c", "c", used=0.8), [0])
     assert "the other OSDs would be 96 % full (4.8 GiB of 5 GiB)" in said
+
+
+def test_nothing_is_said_of_what_is_not_known():
+    listing = osds("a", "a", "b", "b", "c", "c", used=0.8)
+    assert without(msgspec.structs.replace(listing, measured=False), [0]) == ()
 
 
 def test_osd_that_is_out_already_takes_nothing_away():

@@ -135,6 +135,10 @@ class Monitors:
         with self._world.effect():
             self._world.osds[id_].weight, self._world.osds[id_].node = weight, host
 
+    def reweight(self, id_, weight):
+        with self._world.effect():
+            self._world.osds[id_].weight = weight
+
     def take_in(self, ids):
         with self._world.effect():
             for id_ in ids:
@@ -331,7 +335,7 @@ class Node:
         """Have OSDs in service on these disks."""
         for number, disk in enumerate(disks):
             fsid = f"fsid-{number}"
-            self.world.osds[number] = Osd(fsid, node="hv1", state="", up=True, pgs=pgs)
+            self.world.osds[number] = Osd(fsid, node="hv1", state="", up=True, pgs=pgs, weight=0.5)
             self.world.disks[disk] = Label(number, fsid)
             self.world.running.add(number)
             self.world.enabled.add(number)
@@ -527,7 +531,8 @@ def test_removal_that_is_cancelled_leaves_the_osd_in_service(node):
     node.world.drains = False
     with pytest.raises(Cancelled):
         node.do(remove, RemoveRequest(osd=0), stop_at=0.0)
-    assert (node.world.osds[0].up, node.world.osds[0].inside) == (True, True)
+    osd = node.world.osds[0]
+    assert (osd.up, osd.inside, osd.weight) == (True, True, 0.5)
     node.check_nothing_is_half_made()
 
 
@@ -639,6 +644,17 @@ def test_daemon_may_die_at_any_moment_of_a_removal(tmp_path):
         node.check_nothing_is_half_made()
 
 
+def test_what_is_removed_loses_its_weight_and_what_is_replaced_keeps_it(node):
+    node.filled("/dev/a", "/dev/b")
+    node.world.drains = False
+    for flow, request in ((remove, RemoveRequest(osd=0)), (replace, ReplaceRequest(osd=1, device="/dev/c"))):
+        node.world.doom.after(6)
+        with pytest.raises(Died):
+            node.do(flow, request)
+        node.start()
+    assert [osd.weight for osd in node.world.osds.values()] == [0.0, 0.5]
+
+
 # --- replacing --------------------------------------------------------------------------------------
 
 
@@ -744,6 +760,9 @@ def test_osds_are_put_out_and_in(node):
     assert [osd.inside for osd in node.world.osds.values()] == [False, False]
     node.do(cluster.put_in, cluster.OsdsRequest(osds=(1,)))
     assert [osd.inside for osd in node.world.osds.values()] == [False, True]
+    node.world.osds[0].weight = 0.0  # of a removal that was cut off
+    node.do(cluster.put_in, cluster.OsdsRequest(osds=(0, 1)))
+    assert [osd.weight for osd in node.world.osds.values()] == [4 * GIB / (1 << 40), 0.5]
     with pytest.raises(ObjectMissing, match="no OSD 9"):
         node.do(cluster.put_in, cluster.OsdsRequest(osds=(9,)))
     with pytest.raises(InvalidRequest, match="name at least one"):

@@ -142,6 +142,8 @@ _OSD: Final = {
     "osd op num shards": "2",
     "osd op num threads per shard": "1",
     "osd max pg log entries": "500",
+    # One that was marked down often, as in tests of hangs, would leave for good.
+    "osd max markdown count": "1000",
     # 1 s at each mkfs.
     "bluestore fsck on mkfs": "false",
     # Whoever closes a device waits for it: 250 ms.

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from pvc_core.model.base import Condition, Document, Value
-from pvc_core.model.disk import Disk as Disk
+from pvc_core.model.disk import Disk
 
 NicModel = Literal["virtio", "e1000", "e1000e", "rtl8139"]
 MigrationMethod = Literal["live-or-shutdown", "live", "shutdown"]

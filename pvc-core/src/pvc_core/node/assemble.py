@@ -12,6 +12,7 @@ from pvc_core.node.fence_health import FenceHealthCheck
 from pvc_core.node.fence_jobs import FenceJobs
 from pvc_core.node.fence_tasks import fence_runners
 from pvc_core.node.fencer import Fencer
+from pvc_core.node.figures import Figures
 from pvc_core.node.health import Health
 from pvc_core.node.host import Host
 from pvc_core.node.primary import Duties, Duty, Election
@@ -101,6 +102,7 @@ def assemble(
     agent.register(
         {
             "publish": publisher,
+            "figures": Figures(context),
             "node": node,
             "primary": election,
             "duties": Duties(election, [*core, *duties], look=watch.look),

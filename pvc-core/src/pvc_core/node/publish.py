@@ -1,23 +1,20 @@
-"""The node's report: one write of facts and one of its guests' figures per interval, and one more on important change.
+"""The node's report: one write of facts per interval, and one more on important change.
 
 Liveness does not depend on it: a node lives while its lease stands.
 """
 
-import logging
 import threading
 from importlib import metadata
 from typing import Final
 
 from pvc_core.hypervisor.api import Domain, DomainState, HostFacts, HypervisorError
-from pvc_core.model.node import HYPERVISOR, Memory, NodeStatus, NodeUsage
+from pvc_core.model.node import HYPERVISOR, Memory, NodeStatus
 from pvc_core.node.context import NodeContext
 from pvc_core.node.host import Host
 from pvc_core.node.identities import Identities
 from pvc_core.node.own_document import OwnDocument
 from pvc_core.node.state import NodeState
-from pvc_core.store.keys import node_status, usage
-
-log = logging.getLogger(__name__)
+from pvc_core.store.keys import node_status
 
 _LEAST_S: Final = 1.0
 """Pause between two reports, however much changes."""
@@ -61,13 +58,10 @@ class Publisher:
         self._version = metadata.version("pvc-core")
         self._lock = threading.Lock()
         self._status = OwnDocument(context, node_status(context.name))
-        self._usage = OwnDocument(context, usage(context.name))
         self._facts = HostFacts(cpus=0, memory_mib=0, free_mib=0, version="")
         self._domains: dict[str, Domain] = {}
         self._identities = Identities(context, state)
         self._published: float | None = None
-        self._figures: float | None = None
-        self._had_guests = True
         self._away = False
         self._emulation_is_bad = emulation_is_bad
 
@@ -80,9 +74,6 @@ class Publisher:
             return max(self._published + least - now, 0.01)  # the difference may round to nothing
         self.publish()
         self._published = now
-        if self._figures is None or now - self._figures >= interval - least / 2:
-            self._figures = now
-            self._publish_usage()
         return interval
 
     def publish(self) -> None:
@@ -156,15 +147,3 @@ class Publisher:
             self._state.set_condition("ForeignGuests", ok=True, reason="Present", message=message)
         else:
             self._state.clear_condition("ForeignGuests")
-
-    def _publish_usage(self) -> None:
-        context = self._context
-        try:
-            guests = context.hypervisor.usage()
-        except HypervisorError as error:
-            log.debug("usage-unknown error=%s", error)
-            return
-        if guests or self._had_guests:
-            new = NodeUsage(id=context.name, guests=guests, published=context.clock.wall())
-            self._usage.write(new)
-        self._had_guests = bool(guests)

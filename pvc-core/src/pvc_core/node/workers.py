@@ -14,6 +14,7 @@ PLACES: Final[Mapping[str, int]] = {
     "session": 1,
     "resync": 1,
     "publish": 1,
+    "figures": 1,
     "primary": 1,
     "duties": 1,
     "node": 1,

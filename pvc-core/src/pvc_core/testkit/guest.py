@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from pvc_core.hypervisor.api import DomainPlan
-from pvc_core.model.vm import Disk, VmSpec
+from pvc_core.model.disk import Disk
+from pvc_core.model.vm import VmSpec
 from pvc_core.plugin.specs.storage import DiskSource
 
 GUEST_UP: Final = "GUEST-UP"

@@ -15,8 +15,11 @@ _LIMIT_S = 30 * 86400
 
 
 def listing(client: Client) -> OsdList:
-    """Return all OSDs."""
-    return msgspec.convert(client.ask("ceph.osd-list"), OsdList)
+    """Return all OSDs; warn when their figures are not known."""
+    found = msgspec.convert(client.ask("ceph.osd-list"), OsdList)
+    if not found.measured:
+        session().out.warn("no manager of Ceph answers: sizes, use and placement groups are not known now")
+    return found
 
 
 def devices_of(client: Client, node: str) -> list[DeviceRow]:

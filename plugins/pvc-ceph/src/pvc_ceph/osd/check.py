@@ -143,6 +143,8 @@ def refusals(site: Site, block: Block, listing: OsdList, here: Sequence[Found]) 
 
 
 def _uneven(node: str, added: int, device_class: str, listing: OsdList, replaced: OsdRow | None) -> str:
+    if not listing.measured:
+        return ""
     before = listing.host_bytes(device_class)
     kept = before.get(node, 0)
     if replaced is not None and replaced.inside and replaced.device_class == device_class:

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import msgspec
 
 from pvc_ceph.osd import verdict
-from pvc_ceph.osd.add import Result, take_back
+from pvc_ceph.osd.add import Result, take_back, weight_of
 from pvc_ceph.osd.check import refusals
 from pvc_ceph.osd.flags import CLUSTER_FLAGS, OSD_FLAGS
 from pvc_ceph.osd.monitors import known
 from pvc_ceph.osd.site import Course, Site
+from pvc_ceph.osd.values import OsdRow
 from pvc_core.model.errors import InvalidRequest
 from pvc_core.plugin import ObjectBusy
 
@@ -36,13 +37,25 @@ class GroupRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 def put_in(site: Site, request: OsdsRequest, course: Course) -> Result:
-    """Let data be placed on OSDs.  Raises ObjectMissing, DriverError."""
-    return _placed(site, request, course, inside=True)
+    """Let data be placed on OSDs; one without weight, as a removal leaves it that was cut off, gets that of its size.
+
+    Raises ObjectMissing, DriverError.
+    """
+    rows = _known(site, request.osds)
+    course.safe(0.0)
+    for row in rows:
+        if not row.weight and row.size_bytes:
+            site.monitors.reweight(row.id, weight_of(row.size_bytes))
+    site.monitors.take_in(request.osds)
+    return {"osds": _ids(request.osds)}
 
 
 def put_out(site: Site, request: OsdsRequest, course: Course) -> Result:
     """Let the data of OSDs move to others.  Raises ObjectMissing, DriverError."""
-    return _placed(site, request, course, inside=False)
+    _known(site, request.osds)
+    course.safe(0.0)
+    site.monitors.put_out(request.osds)
+    return {"osds": _ids(request.osds)}
 
 
 def set_flag(site: Site, request: FlagRequest, course: Course) -> Result:
@@ -51,7 +64,8 @@ def set_flag(site: Site, request: FlagRequest, course: Course) -> Result:
     if request.flag not in possible:
         of = "a single OSD" if request.osds else "a cluster"
         raise InvalidRequest(f"{request.flag!r} is no flag of {of}; there are: {', '.join(possible)}")
-    _check_known(site, request.osds)
+    if request.osds:
+        _known(site, request.osds)
     course.safe(0.0)
     site.monitors.flag(request.flag, request.wanted, request.osds)
     return {"flag": request.flag, "set": request.wanted, "osds": _ids(request.osds)}
@@ -72,20 +86,11 @@ def create_db_group(site: Site, request: GroupRequest, course: Course) -> Result
     return {"group": name, "device": block.name, "size_bytes": block.size_bytes}
 
 
-def _placed(site: Site, request: OsdsRequest, course: Course, *, inside: bool) -> Result:
-    if not request.osds:
+def _known(site: Site, ids: Sequence[int]) -> list[OsdRow]:
+    if not ids:
         raise InvalidRequest("name at least one OSD")
-    _check_known(site, request.osds)
-    course.safe(0.0)
-    (site.monitors.take_in if inside else site.monitors.put_out)(request.osds)
-    return {"osds": _ids(request.osds)}
-
-
-def _check_known(site: Site, ids: Sequence[int]) -> None:
-    if ids:
-        listing = site.monitors.osds()
-        for id_ in ids:
-            known(listing, id_)
+    listing = site.monitors.osds()
+    return [known(listing, id_) for id_ in ids]
 
 
 def _ids(ids: Sequence[int]) -> str:

@@ -74,7 +74,7 @@ def block(found: dict[str, Any], links: dict[str, str]) -> Block:
         read_only=bool(found["ro"]),
         rotational=bool(found["rota"]),
         nvme=found.get("tran") == "nvme" or found["name"].startswith("nvme"),
-        mounted=tuple(dict.fromkeys(_mounts(found))),
+        mounted=tuple(sorted(set(_mounts(found)), key=lambda place: (len(place), place))),
         model=(found.get("model") or "").strip(),
         serial=(found.get("serial") or "").strip(),
         uses=tuple(dict.fromkeys(_uses(found))),

@@ -26,6 +26,9 @@ class Monitors(Protocol):
     def place(self, id_: int, weight: float, host: str) -> None:
         """Give an OSD that was never up its weight."""
 
+    def reweight(self, id_: int, weight: float) -> None:
+        """Change an OSD's part of the data; 0: it gets none, and its host less."""
+
     def take_in(self, ids: Sequence[int]) -> None:
         """Let data be placed on OSDs."""
 
@@ -75,6 +78,9 @@ class CephMonitors:
 
     def place(self, id_: int, weight: float, host: str) -> None:
         self._do("osd-place", id=id_, weight=weight, host=host)
+
+    def reweight(self, id_: int, weight: float) -> None:
+        self._do("osd-reweight", id=id_, weight=weight)
 
     def take_in(self, ids: Sequence[int]) -> None:
         self._do("osd-in", ids=list(ids))

@@ -2,7 +2,9 @@
 
 The order, each step of which may be the last before the daemon's death; the same command then goes on from there:
 
-1. out: its data moves to others.
+1. out: its data moves to others.  To be removed, its weight becomes 0 too: its host gets its lesser part of the data at once and
+   not in a second move, and CRUSH does not try again and again to choose the OSD, and give up (Ceph documentation, "Removing
+   OSDs").  To be replaced, it keeps its weight: what left the host comes back to it.
 2. wait until nothing rests on it (``osd safe-to-destroy``); until then all can be cancelled.
 3. wait until it may stop (``osd ok-to-stop``), end its daemon for good.
 4. ``osd destroy``: from now on it cannot come back.  Ceph checks 2 once more, in the same step.
@@ -56,7 +58,7 @@ def remove(site: Site, request: RemoveRequest, course: Course) -> Result:
         take_back(site)
         listing = site.monitors.osds()
         osd = known(listing, request.osd)
-        wiped = _retire(site, listing, osd, request, course, 0.9)
+        wiped = _retire(site, listing, osd, request, course, 0.9, for_good=True)
         course.on(0.95)
         # Destroyed as it is, nothing can rest on it; but Ceph has no figures any more that say so.
         site.monitors.purge(osd.id, force=True)
@@ -80,7 +82,8 @@ def replace(site: Site, request: ReplaceRequest, course: Course) -> Result:
         )
         # Before anything is given up.
         checked = check_add(site, wanted, listing, [str(uuid.uuid4())], replaced=osd)
-        _retire(site, listing, osd, RemoveRequest(osd=osd.id, force=request.force), course, 0.6)
+        retired = RemoveRequest(osd=osd.id, force=request.force)
+        _retire(site, listing, osd, retired, course, 0.6, for_good=False)
         weight = weight_of(checked.preview.size_bytes) if request.weight is None else request.weight
         # CRUSH's map still has the class, and would take no other.
         try:
@@ -93,7 +96,9 @@ def replace(site: Site, request: ReplaceRequest, course: Course) -> Result:
     return result(checked, ids)
 
 
-def _retire(site: Site, listing: OsdList, osd: OsdRow, request: RemoveRequest, course: Course, end: float) -> str:
+def _retire(
+    site: Site, listing: OsdList, osd: OsdRow, request: RemoveRequest, course: Course, end: float, *, for_good: bool
+) -> str:
     """Do steps 1 to 5; return what was wiped."""
     if request.absent:
         _check_absent(osd, request)
@@ -102,7 +107,7 @@ def _retire(site: Site, listing: OsdList, osd: OsdRow, request: RemoveRequest, c
     mine = [] if request.absent else [found for found in site.layout.found() if is_of(found, osd, listing)]
     if osd.state != DESTROYED:
         if not request.force and osd.state != NEW:
-            _drain(site, osd, course, end * 0.9)
+            _drain(site, osd, course, end * 0.9, for_good=for_good)
         _stop(site, osd, request, course.without_return(), end * 0.9)
         try:
             site.monitors.destroy(osd.id, force=request.force or osd.state == NEW)
@@ -128,11 +133,13 @@ def _check_absent(osd: OsdRow, request: RemoveRequest) -> None:
         raise InvalidRequest(f"OSD {osd.id} is up, so node {osd.node} is not gone; it is removed there")
 
 
-def _drain(site: Site, osd: OsdRow, course: Course, end: float) -> None:
+def _drain(site: Site, osd: OsdRow, course: Course, end: float, *, for_good: bool) -> None:
     """Let its data move away, and wait for that; as before when it is cancelled."""
     try:
         if osd.inside:
             site.monitors.put_out([osd.id])
+        if for_good and osd.weight:
+            site.monitors.reweight(osd.id, 0.0)
         most, part = 1, 0.0
         while not (safety := site.ask(lambda: site.monitors.safety(osd.id), course, part)).safe:
             most = max(most, safety.pgs)
@@ -143,6 +150,8 @@ def _drain(site: Site, osd: OsdRow, course: Course, end: float) -> None:
             course.safe(end)
             site.pause(POLL_S)
     except Cancelled:
+        if for_good and osd.weight:
+            site.monitors.reweight(osd.id, osd.weight)
         if osd.inside:
             site.monitors.take_in([osd.id])
         raise

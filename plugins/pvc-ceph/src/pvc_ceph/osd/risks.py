@@ -24,7 +24,7 @@ def without(listing: OsdList, ids: Collection[int]) -> tuple[str, ...]:
             f"without {names} {len(hosts)} hosts have OSDs, and each of the {listing.copies} copies needs another host: "
             "data stays on it, and its removal does not end; add an OSD on another host first"
         )
-    elif staying:
+    elif staying and listing.measured:
         used = sum(osd.used_bytes for osd in (*going, *staying))
         room = sum(osd.size_bytes for osd in staying)
         percent = 100.0 * used / room if room else 100.0

@@ -106,6 +106,8 @@ class OsdList(msgspec.Struct, frozen=True, kw_only=True):
     """Those of the whole cluster that people set."""
     copies: int
     """The most that a pool has, or a new one would have."""
+    measured: bool = True
+    """False: the manager does not answer, so sizes, use and placement groups are not known; they are 0."""
     answered_by: str = ""
     """Node that asked the monitors."""
 

@@ -1,12 +1,15 @@
 """Whether an OSD can be made on a disk, and if not, what is on it.  Pure."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from pvc_ceph.osd.values import LEAST_DEVICE_BYTES, Block, Found
 from pvc_core.model.units import format_bytes
 
-WHOLE = ("disk", "loop", "mpath")
+WHOLE: Final = ("disk", "loop", "mpath")
 """Types of devices that are disks, or stand for one."""
+_NAMED: Final = 3
+"""So many mounts and uses are named; more are counted."""
 
 
 def refusals(
@@ -28,9 +31,9 @@ def refusals(
     if block.type not in WHOLE:
         reasons.append(f"is no whole disk but of type {block.type}")
     if block.mounted:
-        reasons.append(f"is mounted at {', '.join(block.mounted)}")
+        reasons.append(f"is mounted at {_some(block.mounted)}")
     if block.uses and not osds:
-        reasons.append(f"is used by {', '.join(block.uses)}")
+        reasons.append(f"is used by {_some(block.uses)}")
     known = ("ceph_bluestore", "LVM2_member") if osds else ()
     foreign = [text for text in signatures if not text.startswith(known)] if known else list(signatures)
     if foreign:
@@ -52,6 +55,11 @@ def advice(device: str, reasons: Sequence[str]) -> str:
     if any("has data on it" in reason for reason in reasons):
         return f"{text}; if nothing on it is needed, wipe it on its node: wipefs --all {device}"
     return text
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _osd(osd: Found, cluster: str) -> str:

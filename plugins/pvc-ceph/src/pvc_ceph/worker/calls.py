@@ -70,6 +70,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "osd-list": osds.listed,
     "osd-create": osds.create,
     "osd-place": osds.place,
+    "osd-reweight": osds.reweight,
     "osd-in": osds.take_in,
     "osd-out": osds.put_out,
     "osd-safety": osds.safety,

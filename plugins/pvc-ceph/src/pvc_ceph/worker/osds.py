@@ -9,7 +9,7 @@ from typing import Any, Final
 from pvc_ceph.osd.flags import CLUSTER_FLAGS
 from pvc_ceph.osd.values import DESTROYED, NEW, OsdList, OsdRow, Safety
 from pvc_ceph.worker.ceph import Cluster
-from pvc_core.plugin import ObjectMissing
+from pvc_core.plugin import NotReady, ObjectMissing
 
 _ROOT: Final = "default"
 _KIB: Final = 1024
@@ -19,9 +19,13 @@ _BOOTSTRAP: Final = "client.bootstrap-osd"
 
 
 def listed(cluster: Cluster) -> OsdList:
-    """Return all OSDs."""
+    """Return all OSDs; without their figures while no manager answers, as after the loss of its host."""
     dump = cluster.command("osd dump")
-    figures = {row["id"]: row for row in _figures(cluster)}
+    measured = True
+    try:
+        figures = {row["id"]: row for row in _figures(cluster)}
+    except NotReady:
+        measured, figures = False, {}
     tree = cluster.command("osd tree")
     hosts = {
         child: node["name"] for node in tree["nodes"] if node["type"] == "host" for child in node.get("children", ())
@@ -35,6 +39,7 @@ def listed(cluster: Cluster) -> OsdList:
         fsid=dump["fsid"],
         osds=tuple(sorted(rows, key=lambda row: row.id)),
         flags=_flags(dump["flags"].split(",")),
+        measured=measured,
         copies=max([pool["size"] for pool in dump["pools"]] or [_default_copies(cluster)]),
     )
 
@@ -50,6 +55,11 @@ def create(cluster: Cluster, fsid: str, key: str, device_class: str, id: int | N
 def place(cluster: Cluster, id: int, weight: float, host: str) -> None:
     """Give an OSD that was never up its weight and its place: its daemon leaves what it finds."""
     cluster.command("osd crush add", id=id, weight=weight, args=[f"root={_ROOT}", f"host={host}"])
+
+
+def reweight(cluster: Cluster, id: int, weight: float) -> None:
+    """Change an OSD's weight in CRUSH's map, and so that of its host."""
+    cluster.command("osd crush reweight", name=f"osd.{id}", weight=weight)
 
 
 def take_in(cluster: Cluster, ids: list[int]) -> None:
