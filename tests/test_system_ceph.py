@@ -43,7 +43,9 @@ def test_guest_of_a_node_without_power_goes_on_elsewhere_at_once(ceph_cluster, c
     assert "DISK-ERROR" not in ceph_cluster.console(id_)
     ceph_cluster.sandbox.power_on("hv3")
     ceph_cluster.sandbox.wait_ready(["hv3"])
-    ceph_cluster.eventually("it may be put into service", lambda: not ceph_cluster.pvc.run("node", "ready", "hv3").returncode)
+    ceph_cluster.eventually(
+        "it may be put into service", lambda: not ceph_cluster.pvc.run("node", "ready", "hv3").returncode
+    )
 
 
 def test_node_lives_on_while_ceph_answers_nothing(ceph_cluster, ceph_guests):

@@ -222,7 +222,9 @@ def test_volume_of_another_vm_cannot_be_added(equipped):
 def test_what_a_running_guest_uses_is_not_taken_from_it(equipped):
     equipped.run(disks=(DISK,), nics=(NIC,))
     before = equipped.dump()
-    with pytest.raises(InUse, match="VM 'web' runs on node hv1 and its guest uses volume ssd/web, its first disk: shut it"):
+    with pytest.raises(
+        InUse, match="VM 'web' runs on node hv1 and its guest uses volume ssd/web, its first disk: shut it"
+    ):
         vm_disk_remove(equipped.ops, VmDiskRemove(vm="web", volume="ssd/web"))
     with pytest.raises(InUse, match="its guest uses NIC 52:54:00:00:00:01 in network lan"):
         vm_nic_remove(equipped.ops, VmNicRemove(vm="web", network="lan"))

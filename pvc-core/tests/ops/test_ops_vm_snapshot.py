@@ -278,7 +278,7 @@ def test_a_snapshot_cannot_be_deleted_at_the_same_moment_as_it_is_rolled_back_to
 def test_a_snapshot_cannot_be_rolled_back_to_at_the_same_moment_as_it_is_deleted(kept):
     finished(kept, ask(kept))
     kept.before_commit("/task/", lambda: vm_snapshot_delete(kept.connect(), VmSnapshotQuery(vm="web", snapshot="s1")))
-    with pytest.raises(Conflict, match="works on snapshot 's1' .deleting."):
+    with pytest.raises(Conflict, match=r"works on snapshot 's1' .deleting."):
         vm_snapshot_rollback(kept.ops, VmSnapshotRollback(vm="web", snapshot="s1"))
     assert kept.spec(kept.web).rollback is None
 

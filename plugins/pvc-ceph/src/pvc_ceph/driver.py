@@ -229,6 +229,9 @@ class CephDriver(StorageDriver):
         self._call(None, "disk-detach", 27.0, vm=vm, node=self._node, **_names(volume))
         return True
 
+    def disk_flush_locks(self, volume: VolumeRef, vm: str, epoch: int) -> list[str]:
+        return self._call(list[str], "disk-flush", 27.0, vm=vm, epoch=epoch, **_names(volume))
+
     def disk_attachments(self) -> list[Attachment]:
         return self._call(list[Attachment], "disk-attachments", 9.0, node=self._node)
 

@@ -20,7 +20,7 @@ from pvc_core.plugin import (
     VolumeInfo,
     VolumeRef,
 )
-from pvc_core.plugin.holding import Holder, attached, detached
+from pvc_core.plugin.holding import Holder, attached, detached, flushed
 from pvc_core.plugin.qemu_img import FILE_FORMATS
 from pvc_dir import lineage, snapshots, transfer, volumes
 from pvc_dir.config import DirConfig
@@ -195,6 +195,13 @@ class DirDriver(StorageDriver):
             if volumes.find(pool, volume.name) is not None:
                 volumes.change(pool, volume.name, lambda now: detached(now, vm, self._node))
         return True
+
+    def disk_flush_locks(self, volume: VolumeRef, vm: str, epoch: int) -> list[str]:
+        with file_errors(_what(volume)):
+            pool = self._pools.open(volume.pool)
+            before = volumes.get(pool, volume.name)
+            volumes.change(pool, volume.name, lambda now: flushed(now, volume.name, vm, epoch))
+        return [f"node {holder.node} held volume {volume.name!r}" for holder in before.holders]
 
     def disk_attachments(self) -> list[Attachment]:
         with file_errors("listing attached volumes"):

@@ -19,10 +19,14 @@ _SHADOWING: Final = {"list": "list_", "import": "import_"}
 def _commands(**modules: tuple[tuple[str, str], ...]) -> tuple[Entry, ...]:
     """Return commands; each keyword is a module of ``cli.commands`` with its commands' names and help lines."""
     return tuple(
-        Entry(command, text, f"pvc_core.cli.commands.{module}:{_SHADOWING.get(command, command)}")
+        Entry(command, text, f"pvc_core.cli.commands.{module}:{_SHADOWING.get(command, command.replace('-', '_'))}")
         for module, commands in modules.items()
         for command, text in commands
     )
+
+
+def _attribute(command: str) -> str:
+    return _SHADOWING.get(command, command.replace("-", "_"))
 
 
 def _group(name: str, help_: str, *groups: Entry, **modules: tuple[tuple[str, str], ...]) -> Entry:
@@ -115,6 +119,7 @@ CORE: Final = (
             ("migrate", "Move a VM to another node for a while: it remembers its home."),
             ("unmigrate", "Bring a VM back to its home node."),
         ),
+        vm_locks=(("flush-locks", "Break what still holds the disks of a VM that runs nowhere."),),
         vm_console=(
             ("log", "Show what a VM wrote to its serial console."),
             ("console", "Connect to the serial console of a VM."),

@@ -131,7 +131,8 @@ class Timing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     migration: Annotated[Seconds, Meta(description="A live migration that takes longer is aborted.")] = 600.0
     prepare: Annotated[Seconds, Meta(description="Time the target of a migration has to get ready.")] = 60.0
     unplug: Annotated[
-        Seconds, Meta(description="A guest that has not let go of a disk for so long is said to keep it; it is asked on.")
+        Seconds,
+        Meta(description="A guest that has not let go of a disk for so long is said to keep it; it is asked on."),
     ] = 30.0
     keepalive: Annotated[
         Seconds, Meta(description="libvirt connections are given up after 5 unanswered probes at this interval.")

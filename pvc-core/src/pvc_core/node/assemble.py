@@ -86,9 +86,7 @@ def assemble(
         spawn=spawn,
     )
     own_runners = fence_runners(context, calls, fence_health.soon)
-    tasks = TaskEngine(
-        context, agent.interest, {**own_runners, **(runners or {})}, repeated=repeated, spawn=spawn
-    )
+    tasks = TaskEngine(context, agent.interest, {**own_runners, **(runners or {})}, repeated=repeated, spawn=spawn)
     core: tuple[tuple[str, Duty], ...] = (
         ("lost-nodes", TellLost(context, watch)),
         ("end-maintenance", EndMaintenance(context)),

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from pvc_core.node.context import NodeContext, Reconciler
 from pvc_core.node.reconcile.exclusive import Exclusive
+from pvc_core.node.reconcile.lock_tasks import lock_runners
 from pvc_core.node.reconcile.network import NetworkReconciler
 from pvc_core.node.reconcile.node import NodeReconciler
 from pvc_core.node.reconcile.pool import PoolReconciler
@@ -38,5 +39,9 @@ def core(context: NodeContext, ops: Ops, *, together: Together = Threads) -> Cor
             "volume": VolumeReconciler(context, ops, exclusive),
         }
 
-    runners = storage_runners(context, exclusive) | vm_snapshot_runners(context, ops, exclusive, together)
+    runners = (
+        storage_runners(context, exclusive)
+        | lock_runners(context)
+        | vm_snapshot_runners(context, ops, exclusive, together)
+    )
     return Core(reconcilers, runners, REPEATED)

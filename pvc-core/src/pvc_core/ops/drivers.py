@@ -1,6 +1,6 @@
 """Checks of pools, networks and fence devices against the drivers that the cluster's nodes have."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeVar
 
 from msgspec.structs import replace
@@ -54,19 +54,21 @@ def merged(spec: S, changes: Mapping[str, Parameter | None]) -> S:
     return replace(spec, parameters=parameters)
 
 
-def choose_by_driver(nodes: Mapping[str, NodeFacts], driver: str, busy: Mapping[str, int], purpose: str) -> str:
-    """Return the ready node with a working storage driver that is least busy; raises NoNodeFits."""
+def choose_by_drivers(
+    nodes: Mapping[str, NodeFacts], drivers: Sequence[str], purpose: str, busy: Mapping[str, int] | None = None
+) -> str:
+    """Return the ready node with these working storage drivers that is least busy; raises NoNodeFits."""
     reasons: dict[str, str] = {}
     fitting: list[str] = []
     for name, facts in sorted(nodes.items()):
         # A node that is drained or in maintenance can still carry out changes of storage, but others come first.
         if not facts.alive or facts.status is None or facts.status.daemon != "running":
             reasons[name] = facts.not_ready()
-        elif not facts.offers(f"storage:{driver}"):
-            reasons[name] = f"it has no working storage driver {driver}"
+        elif missing := [driver for driver in drivers if not facts.offers(f"storage:{driver}")]:
+            reasons[name] = f"it has no working storage driver {missing[0]}"
         else:
             fitting.append(name)
     if not fitting:
         why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "the cluster has no nodes"
         raise NoNodeFits(f"no node can {purpose}: {why}", reasons)
-    return min(fitting, key=lambda name: (bool(nodes[name].not_ready()), busy.get(name, 0), name))
+    return min(fitting, key=lambda name: (bool(nodes[name].not_ready()), (busy or {}).get(name, 0), name))

@@ -12,7 +12,7 @@ from pvc_core.model.names import check_name
 from pvc_core.model.storage import PoolSpec, PoolStatus, PoolUsage
 from pvc_core.ops import resolve
 from pvc_core.ops.context import Ops
-from pvc_core.ops.drivers import check_driver, check_parameters, choose_by_driver, merged
+from pvc_core.ops.drivers import check_driver, check_parameters, choose_by_drivers, merged
 from pvc_core.ops.message import Request, View
 from pvc_core.ops.network import Parameters
 from pvc_core.ops.removal import pool_operations
@@ -100,7 +100,7 @@ def pool_add(ops: Ops, request: PoolAdd) -> PoolView:
         check_parameters(ops, spec)
         if ops.store.get(keys.name("pool", spec.name)) is not None:
             raise AlreadyExists(f"there is a storage pool named {spec.name!r} already")
-        spec = replace(spec, node=choose_by_driver(nodes, spec.driver, {}, f"set up pool {spec.name!r}"))
+        spec = replace(spec, node=choose_by_drivers(nodes, [spec.driver], f"set up pool {spec.name!r}"))
         ops.store.commit(
             create(keys.pool_spec(id_), spec),
             Create(keys.name("pool", spec.name), id_.encode()),

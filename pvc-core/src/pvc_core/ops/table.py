@@ -36,6 +36,7 @@ _MODULES: Final[dict[str, str]] = {
     "vm.migrate": "vm_move:vm_migrate",
     "vm.unmigrate": "vm_move:vm_unmigrate",
     "vm.remove": "vm_remove:vm_remove",
+    "vm.flush-locks": "vm_locks:vm_flush_locks",
     "vm.snapshot-create": "vm_snapshot:vm_snapshot_create",
     "vm.snapshot-list": "vm_snapshot_views:vm_snapshot_list",
     "vm.snapshot-info": "vm_snapshot_views:vm_snapshot_info",

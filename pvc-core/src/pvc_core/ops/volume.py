@@ -247,7 +247,9 @@ def volume_remove(ops: Ops, request: VolumeQuery) -> VolumeView:
         members = members_of(ops.store, volume.spec.id)
         if members:
             vm = vm_name(ops, members[0].value.vm)
-            raise InUse(f"volume {volume.path} is part of snapshot {members[0].value.name!r} of VM {vm!r}: delete that first")
+            raise InUse(
+                f"volume {volume.path} is part of snapshot {members[0].value.name!r} of VM {vm!r}: delete that first"
+            )
         new = replace(volume.spec, deleting=True, generation=volume.spec.generation + 1)
         # Without the second node no VM can take it any more; deleting it fails when one has.
         ops.store.commit(volume.entry.put(new), Delete(keys.ref("volume", new.id)))

@@ -5,7 +5,7 @@ from pvc_core.model.names import check_name, did_you_mean
 from pvc_core.model.storage import PoolSpec, Snapshot, VolumeSpec, VolumeState, VolumeStatus
 from pvc_core.ops import resolve
 from pvc_core.ops.context import Ops
-from pvc_core.ops.drivers import choose_by_driver
+from pvc_core.ops.drivers import choose_by_drivers
 from pvc_core.ops.snapshot import read_nodes
 from pvc_core.ops.vm_write import VmDocuments, with_documents
 from pvc_core.store import keys
@@ -90,7 +90,7 @@ def choose_volume_node(ops: Ops, driver: str) -> str:
     """
     nodes = read_nodes(ops.store)
     guests = {name: len(facts.status.running) if facts.status is not None else 0 for name, facts in nodes.items()}
-    return choose_by_driver(nodes, driver, guests, f"work on storage of driver {driver}")
+    return choose_by_drivers(nodes, [driver], f"work on storage of driver {driver}", guests)
 
 
 def new_volume(ops: Ops, pool: Entry[PoolSpec], spec: VolumeSpec) -> list[Operation]:

@@ -69,6 +69,21 @@ def detached(state: S, vm: str, node: str) -> S:
     return replace(state, holders=tuple(h for h in state.holders if (h.vm, h.node) != (vm, node)))
 
 
+def flushed(state: S, volume: str, vm: str, epoch: int) -> S:
+    """Return the state without holders for a VM of which nothing runs any more since its claim had this epoch.
+
+    Raises ObjectBusy when the volume is another VM's, or was attached with a later epoch.
+    """
+    for holder in state.holders:
+        if holder.vm != vm:
+            raise ObjectBusy(f"volume {volume!r} is attached to VM {holder.vm} on node {holder.node}")
+        if holder.epoch > epoch:
+            raise ObjectBusy(
+                f"volume {volume!r} was attached on node {holder.node} meanwhile (claim epoch {holder.epoch}, not {epoch})"
+            )
+    return replace(state, holders=())
+
+
 def check_unused(state: Holding, volume: str, purpose: str) -> None:
     """Raise ObjectBusy that names the holder when there is one."""
     for holder in state.holders:

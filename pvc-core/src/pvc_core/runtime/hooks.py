@@ -66,6 +66,7 @@ DEADLINES: Final[dict[str, float]] = {
     "disk_attach": 30,
     "disk_detach": 30,
     "disk_attachments": 10,
+    "disk_flush_locks": 30,
     "node_identity": 5,
     "node_block": 30,
     "node_unblock": 30,

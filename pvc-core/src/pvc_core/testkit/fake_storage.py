@@ -375,6 +375,17 @@ class FakeStorage(StorageDriver):
             ]
 
     @faulty
+    def disk_flush_locks(self, volume: VolumeRef, vm: str, epoch: int) -> list[str]:
+        with self.backend.lock:
+            self.backend.get(volume)
+            holders = self.backend.holders.get(_key(volume), [])
+            for holder in holders:
+                if holder.vm != vm or holder.epoch > epoch:
+                    raise ObjectBusy(f"volume {volume.name!r} is attached to VM {holder.vm} on node {holder.node}")
+            self.backend.holders.pop(_key(volume), None)
+            return [f"node {holder.node} held volume {volume.name!r}" for holder in holders]
+
+    @faulty
     def node_identity(self) -> dict[str, str]:
         return {"client": self.client}
 

@@ -13,6 +13,7 @@ from pvc_core.node.reconcile.vm_snapshot_tasks import REPEATED
 from pvc_core.node.reconcilers import Core, core
 from pvc_core.ops.context import Ops
 from pvc_core.ops.pool import PoolAdd, pool_add
+from pvc_core.ops.vm_locks import FLUSH_LOCKS
 from pvc_core.plugin.specs.lifecycle import TaskRunner
 from pvc_core.plugin.specs.storage import Progress, StorageCapabilities, VolumeRef
 from pvc_core.store import documents, keys
@@ -32,6 +33,7 @@ _KINDS = (
     "snapshot.rename",
     "snapshot.protect",
     "snapshot.rollback",
+    FLUSH_LOCKS,
     *sorted(REPEATED),
 )
 

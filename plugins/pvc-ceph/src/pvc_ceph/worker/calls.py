@@ -59,6 +59,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "snapshot-rollback": snapshots.roll_back,
     "disk-attach": disks.attach,
     "disk-detach": disks.detach,
+    "disk-flush": disks.flush,
     "disk-attachments": disks.attachments,
     "vm-key": disks.vm_key,
     "node-identity": fences.identity,

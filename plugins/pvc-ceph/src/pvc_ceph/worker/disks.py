@@ -9,7 +9,7 @@ from pvc_ceph.worker.ceph import EXCLUSIVE, RBD, Cluster, Image, ceph_errors
 from pvc_ceph.worker.pools import marked
 from pvc_ceph.worker.volumes import opened, what
 from pvc_core.plugin import Attachment, AuthFailed, NotReady, ObjectMissing
-from pvc_core.plugin.holding import Holder, attached, detached
+from pvc_core.plugin.holding import Holder, attached, detached, flushed
 
 _GONE_S: Final = 10.0
 """OSDs drop the watch of a blocked client as soon as they have the new map: fractions of a second."""
@@ -31,6 +31,19 @@ def detach(cluster: Cluster, pool: str, name: str, vm: str, node: str) -> None:
             holdings.change(cluster, pool, image.id(), lambda now: detached(now, vm, node))
     except ObjectMissing:
         return
+
+
+def flush(cluster: Cluster, pool: str, name: str, vm: str, epoch: int) -> list[str]:
+    """Break what still holds a volume for a VM that runs nowhere: its holders, its clients, its lock."""
+    with opened(cluster, pool, name, read_only=True) as image:
+        # Those that are there before the holders are taken away cannot be of a guest that is attached after it.
+        left = sorted(_watchers(image))
+        before = holdings.get(cluster, pool, image.id())
+        holdings.change(cluster, pool, image.id(), lambda now: flushed(now, name, vm, epoch))
+        _end(cluster, pool, name, image, left)
+    return [f"node {holder.node} held volume {name!r}" for holder in before.holders] + [
+        f"client {address} had volume {name!r} open" for address in left
+    ]
 
 
 def attachments(cluster: Cluster, node: str) -> list[Attachment]:
@@ -81,16 +94,20 @@ def _end_others(cluster: Cluster, pool: str, name: str, image: Image) -> None:
     write.  Each is blocked as the one client that it is, not as its whole host.
     """
     ours = clients.own_addresses(cluster)
-    others = _others(image, ours)
-    if not others:
+    _end(cluster, pool, name, image, [address for address in _watchers(image) if clients.ip(address) not in ours])
+
+
+def _end(cluster: Cluster, pool: str, name: str, image: Image, addresses: list[str]) -> None:
+    """Block these clients for good, break their lock, and return when the volume is rid of them."""
+    if not addresses:
         return
-    clients.block(cluster, others, clients.INSTANCE_S)
+    clients.block(cluster, addresses, clients.INSTANCE_S)
     with opened(cluster, pool, name) as writable:
-        break_locks(writable, set(others))
+        break_locks(writable, set(addresses))
     deadline = time.monotonic() + _GONE_S
-    while _others(image, ours):
+    while left := _watchers(image).intersection(addresses):
         if time.monotonic() > deadline:
-            raise NotReady(f"{what(pool, name)} is still open by clients that were blocked: {', '.join(others)}")
+            raise NotReady(f"{what(pool, name)} is still open by clients that were blocked: {', '.join(sorted(left))}")
         time.sleep(_PAUSE_S)
 
 
@@ -102,5 +119,5 @@ def break_locks(image: Image, owners: set[str]) -> list[str]:
     return broken
 
 
-def _others(image: Image, ours: frozenset[str]) -> list[str]:
-    return [watcher["addr"] for watcher in image.watchers_list() if clients.ip(watcher["addr"]) not in ours]
+def _watchers(image: Image) -> set[str]:
+    return {watcher["addr"] for watcher in image.watchers_list()}

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pvc_ceph.osd.flags import CLUSTER_FLAGS
 from pvc_ceph.osd.values import DESTROYED, NEW, OsdList, OsdRow, Safety
 from pvc_ceph.worker.ceph import Cluster
-from pvc_core.plugin import NotReady, ObjectMissing
+from pvc_core.plugin import DriverError, ObjectMissing
 
 _ROOT: Final = "default"
 _KIB: Final = 1024
@@ -24,7 +24,9 @@ def listed(cluster: Cluster) -> OsdList:
     measured = True
     try:
         figures = {row["id"]: row for row in _figures(cluster)}
-    except NotReady:
+    except DriverError as error:
+        if not error.retryable:
+            raise
         measured, figures = False, {}
     tree = cluster.command("osd tree")
     hosts = {

@@ -264,6 +264,15 @@ class StorageDriver(abc.ABC):
         """
 
     @hookspec(firstresult=True)
+    def disk_flush_locks(self, volume: VolumeRef, vm: str, epoch: int) -> list[str]:
+        """Break what still holds a volume for a VM that runs nowhere; return what was broken, in words.  Deadline 30 s.
+
+        Asked for by a person, when nobody holds the VM's claim; ``epoch`` is that of the claim.  Raises ObjectBusy, and breaks
+        nothing, when the volume was attached with a later one, or belongs to another VM.
+        """
+        return []
+
+    @hookspec(firstresult=True)
     def node_identity(self) -> dict[str, str]:
         """Return what ``node_block`` must know to block this node; recorded while it is healthy.  Deadline 5 s.
 

@@ -157,6 +157,30 @@ class DiskRules(StorageSuite):
         bench.second.disk_detach(volume, VM)
         self._refused(bench.first, volume)
 
+    def test_flushing_locks_lets_another_node_attach(self, bench: Workbench) -> None:
+        if not self._two_nodes(bench):
+            return
+        volume = bench.make("web1")
+        bench.first.disk_attach(volume, VM, epoch=3, incoming=False)
+        told = bench.second.disk_flush_locks(volume, VM, epoch=3)
+        assert len(told) == 1
+        assert "node1" in told[0]
+        assert bench.first.disk_attachments() == []
+        assert bench.second.disk_flush_locks(volume, VM, epoch=3) == []
+        assert bench.second.disk_attach(volume, VM, epoch=3, incoming=False)
+
+    def test_locks_that_are_newer_or_of_another_vm_are_not_flushed(self, bench: Workbench) -> None:
+        if not self._two_nodes(bench):
+            return
+        volume = bench.make("web1")
+        bench.first.disk_attach(volume, VM, epoch=3, incoming=False)
+        for vm, epoch in ((VM, 2), (OTHER, 9)):
+            with pytest.raises(ObjectBusy):
+                bench.second.disk_flush_locks(volume, vm, epoch=epoch)
+            assert [a.volume for a in bench.first.disk_attachments()] == ["web1"]
+        with pytest.raises(ObjectMissing):
+            bench.second.disk_flush_locks(bench.ref("nothing"), VM, epoch=3)
+
     def test_of_two_nodes_that_race_only_one_gets_the_volume(self, bench: Workbench) -> None:
         if not self._two_nodes(bench):
             return
