@@ -148,12 +148,16 @@ def _operation(site: Site, runs: int) -> None:
 
 def _driver(site: Site, volumes: int, runs: int) -> None:
     """Measure the list that the driver makes of the images themselves, and that of `rbd`."""
-    if len(site.driver.volume_list(site.pool)) != volumes:
-        raise SystemExit(f"the driver's list does not have the {volumes} volumes")
+
+    def own_list() -> None:
+        found = len(site.driver.volume_list(site.pool))
+        if found != volumes:
+            raise SystemExit(f"the driver's list has {found} volumes; there are {volumes}")
+
     own: list[float] = []
     plain: list[float] = []
     for _ in range(runs):
-        own += _times(lambda: site.driver.volume_list(site.pool), 1)
+        own += _times(own_list, 1)
         plain += _times(lambda: site.program("rbd", "ls", "-l", POOL, "--format", "json"), 1)
     tell_all("storage", "images_list_s", plain, unit="s", way="rbd ls -l", images=volumes)
     ratio = round(median(own) / median(plain), 2)

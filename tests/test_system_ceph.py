@@ -1,6 +1,8 @@
 """Real guests on Ceph: their disks, live migration, and what follows the loss of a node."""
 
 import signal
+import subprocess
+import time
 
 import pytest
 
@@ -91,3 +93,47 @@ def test_node_lives_on_while_ceph_answers_nothing(ceph_cluster, ceph_guests):
 
 def volume(cluster, path):
     return cluster.pvc.json("storage", "volume", "info", path)
+
+
+def test_guest_whose_emulator_was_killed_writes_again_at_once(ceph_cluster, ceph_guests):
+    """Ceph believes for half a minute that the dead emulator lives, unless it is told."""
+    name = ceph_guests.linux(node="hv1")
+    id_ = ceph_cluster.id(name)
+    ceph_cluster.eventually("the guest counts", lambda: len(beats(ceph_cluster, id_)) >= 3)
+    ceph_cluster.kill_emulator("hv1", id_)
+    ceph_cluster.eventually("it boots again", lambda: ceph_cluster.console(id_).count("GUEST-UP") == 2)
+    booted = time.monotonic()
+    last = max(beats(ceph_cluster, id_))
+    ceph_cluster.eventually("it writes", lambda: max(beats(ceph_cluster, id_)) > last + 1)
+    assert time.monotonic() - booted < 20
+
+
+def test_locks_of_a_program_outside_are_flushed(ceph_cluster, ceph_guests):
+    name = ceph_guests.linux(node="hv1", start=False)
+    path = f"systemtest/{name}"
+    argv = [
+        "stdbuf",
+        "-oL",
+        "qemu-io",
+        "-f",
+        "raw",
+        "-c",
+        "write 0 512",
+        "-c",
+        "sleep 600000",
+        "-c",
+        "write 0 512",
+        f"rbd:{path}",
+    ]
+    stranger = subprocess.Popen(
+        ceph_cluster.sandbox.host("hv3").command(argv), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        ceph_cluster.eventually("it has written", lambda: stranger.stdout.readline().startswith("wrote 512"))
+        assert "1 lock broken" in ceph_cluster.pvc("vm", "flush-locks", name, "--yes")
+        assert "0 locks broken" in ceph_cluster.pvc("vm", "flush-locks", name, "--yes")
+    finally:
+        stranger.kill()
+        stranger.wait()
+    ceph_cluster.pvc("vm", "start", name)
+    assert "holds the claim" in ceph_cluster.refused("vm", "flush-locks", name, "--yes")[1]

@@ -70,6 +70,7 @@ def settled(sandbox):
 def clean(sandbox, osd, eventually):
     """Every test leaves the first OSD of each node, and two empty disks."""
     yield
+    sandbox.wait_ready()
     for name in osd.json("flag", "list"):
         osd("flag", "unset", name["flag"], *([] if name["osd"] is None else [str(name["osd"])]))
     for id_, row in osd.list().items():
@@ -214,3 +215,25 @@ def test_daemon_that_is_killed_while_it_adds_leaves_nothing_half_made(sandbox, o
     assert all(row["up"] and row["state"] == "" for row in found.values())
     device = osd.devices("hv1")[SPARE]
     assert (device["osds"], device["free"]) == (([3], False) if 3 in found else ([], True))
+
+
+@pytest.mark.parametrize("pause_s", [1.0, 4.0])
+def test_replacement_whose_daemon_is_killed_goes_on_when_it_is_repeated(sandbox, osd, eventually, pause_s):
+    osd("add", "hv2", SPARE, "--yes")
+    before = osd.list()[3]["fsid"]
+    task = osd.json("replace", "3", DB, "--yes", "--no-wait")["task"]["id"]
+    eventually("it runs", lambda: sandbox.pvc.json("task", "info", task)["state"] != "queued")
+    threading.Event().wait(pause_s)
+    sandbox.host("hv2").signal_service("pvcnoded", signal.SIGKILL)
+    eventually("the task has ended", lambda: sandbox.pvc.json("task", "info", task)["finished"] > 0)
+    sandbox.wait_ready()
+    if osd.list()[3]["fsid"] in ("", before):
+        osd("replace", "3", DB, "--yes")
+    else:
+        osd("refresh", "hv2")
+    after = osd.list()
+    assert set(after) == {0, 1, 2, 3}
+    assert (after[3]["up"], after[3]["inside"]) == (True, True)
+    assert after[3]["fsid"] != before
+    devices = osd.devices("hv2")
+    assert (devices[SPARE]["free"], devices[DB]["osds"]) == (True, [3])

@@ -159,6 +159,8 @@ def test_nothing_begins_without_confirmation_or_when_it_is_refused(pvc):
         ("remove 7 --yes", "there is no OSD 7; there are: 0, 1, 2, 3"),
         ("remove x --yes", "'x' is not a valid integer"),
         ("remove 3 --yes", "node hv9, which has OSD 3, is not alive; once it is gone for good, --force lets"),
+        ("replace 1 /dev/sdc --yes", "OSD 1 has its metadata on /dev/nvme0n1; say where that of the new one goes"),
+        ("replace 1 /dev/sdc --no-db --db-size 1G --yes", "exclude each other"),
         ("out 0 9 --yes", "there is no OSD 9"),
         ("in 9", "there is no OSD 9"),
         ("flag set full", "'full' is not one of"),
@@ -201,6 +203,11 @@ def test_replacement_asks_whether_the_new_disk_will_do(pvc):
     arguments = {"device": "/dev/sdc", "db_bytes": GIB}
     assert (task["node"], task["arguments"]) == ("hv2", {"osd": 1, "force": False, **arguments})
     assert pvc.asked[-1] == ("ceph.osd-preview", "hv2", {**arguments, "device_class": "hdd", "replaces": 1})
+
+
+def test_metadata_may_go_with_the_data(pvc):
+    assert pvc.task("replace", "1", "/dev/sdc", "--no-db", "--yes")[1]["arguments"]["device"] == "/dev/sdc"
+    assert pvc.task("replace", "0", "/dev/sdc", "--yes")[1]["node"] == "hv1"
 
 
 def test_out_asks_only_when_it_is_unwise(pvc):

@@ -172,6 +172,15 @@ def test_metadata_goes_where_most_room_is(lvm):
     assert lvm.db_for("pvc-db-1", 4 * GIB, 2) == "pvc-db-1"
 
 
+def test_metadata_of_the_osd_that_is_replaced_makes_room(lvm):
+    old = Found(
+        id=1, fsid="f", cluster="c", device="/dev/sdb", data="x", db="/dev/pvc-db-1/osd-db-f", db_bytes=15 * GIB
+    )
+    assert lvm.db_for("", 25 * GIB, 1, [old]) == "pvc-db-1"
+    with pytest.raises(InvalidRequest, match="pvc-db-1 has 25 GiB free"):
+        lvm.db_for("", 26 * GIB, 1, [old])
+
+
 @pytest.mark.parametrize(
     ("wanted", "size", "count", "kind", "message"),
     [

@@ -203,8 +203,8 @@ class Layout:
     def objection(self, stores):
         return "one only" if any(store.parts > 2 for store in stores) else ""
 
-    def db_for(self, wanted, size_bytes, count):
-        del size_bytes, count
+    def db_for(self, wanted, size_bytes, count, freed):
+        del size_bytes, count, freed
         return wanted or "group"
 
     def found(self):

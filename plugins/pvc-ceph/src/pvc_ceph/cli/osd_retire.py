@@ -43,6 +43,7 @@ def remove(osd: int, force: bool, yes: bool, wait: bool, timeout: float) -> None
 @click.argument("device")
 @click.option("--weight", type=click.FloatRange(0.0, 1000.0), help="Its part of the data [the new disk's size in TiB].")
 @db_options
+@click.option("--no-db", is_flag=True, help="Its metadata goes with its data, wherever it was before.")
 @click.option("--force", is_flag=True, help=_FORCE)
 @yes_option
 @wait_options(None)
@@ -54,6 +55,7 @@ def replace(
     db: str | None,
     db_size: str | None,
     db_ratio: str | None,
+    no_db: bool,
     force: bool,
     yes: bool,
     wait: bool,
@@ -66,7 +68,15 @@ def replace(
     call = session()
     osds = listing(call.client)
     row = known(osds, osd)
-    arguments: dict[str, Any] = {"device": device, **db_arguments(db, db_size, db_ratio)}
+    where = db_arguments(db, db_size, db_ratio)
+    if where and no_db:
+        raise InvalidRequest("--no-db and the other options for its metadata exclude each other")
+    if row.db and not where and not no_db:
+        raise InvalidRequest(
+            f"OSD {osd} has its metadata on {row.db}; say where that of the new one goes: --db-ratio, --db-size or --db; or, "
+            "to have it with the data, --no-db"
+        )
+    arguments: dict[str, Any] = {"device": device, **where}
     if weight is not None:
         arguments["weight"] = number(weight)
     plan = preview(call.client, row.node, {**arguments, "device_class": row.device_class, "replaces": osd})

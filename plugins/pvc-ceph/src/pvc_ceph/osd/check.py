@@ -53,7 +53,8 @@ def check_add(
     if "noup" in listing.flags:
         raise ObjectBusy("no OSD can come up while the flag noup is set: pvc storage osd flag unset noup")
     found = site.layout.found()
-    old = tuple(osd.fsid for osd in found if replaced is not None and is_of(osd, replaced, listing))
+    freed = [osd for osd in found if replaced is not None and is_of(osd, replaced, listing)]
+    old = tuple(osd.fsid for osd in freed)
     block = site.disks.one(request.device)
     _check_free(site, block, listing, found, old)
     size = block.size_bytes // request.count
@@ -63,7 +64,7 @@ def check_add(
             f"{format_bytes(LEAST_DEVICE_BYTES)}"
         )
     db_bytes = _whole_mib(request.db_bytes or int(size * request.db_percent / 100))
-    db = site.layout.db_for(request.db, db_bytes, request.count) if request.db or db_bytes else ""
+    db = site.layout.db_for(request.db, db_bytes, request.count, freed) if request.db or db_bytes else ""
     if db.startswith("/"):
         metadata = site.disks.one(db)
         if metadata.path == block.path:

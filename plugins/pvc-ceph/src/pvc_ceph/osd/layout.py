@@ -27,9 +27,10 @@ class Layout(Protocol):
     def objection(self, stores: Sequence[Store]) -> str:
         """Return why this layout cannot have such stores, empty when it can."""
 
-    def db_for(self, wanted: str, size_bytes: int, count: int) -> str:
+    def db_for(self, wanted: str, size_bytes: int, count: int, freed: Sequence[Found] = ()) -> str:
         """Return what is to hold the metadata of ``count`` OSDs, ``size_bytes`` each; ``wanted``: what was asked for.
 
+        ``freed``: OSDs that make room first.
         Raises DriverError when there is none with enough room.
         """
 

@@ -56,7 +56,7 @@ class LvmLayout:
             )
         return ""
 
-    def db_for(self, wanted: str, size_bytes: int, count: int) -> str:
+    def db_for(self, wanted: str, size_bytes: int, count: int, freed: Sequence[Found] = ()) -> str:
         if wanted.startswith("/"):
             raise InvalidRequest(
                 f"--db {wanted}: osd_layout is lvm on this node, and metadata is on a volume group; make one of the device: "
@@ -72,11 +72,15 @@ class LvmLayout:
             raise ObjectMissing(
                 f"this node has no {what}; make one on an empty fast disk: pvc storage osd create-db-vg NODE DEVICE"
             )
-        best = max(groups, key=lambda group: group.free_bytes)
+        room = {
+            group: group.free_bytes + sum(osd.db_bytes for osd in freed if osd.db.startswith(f"/dev/{group.name}/"))
+            for group in groups
+        }
+        best = max(groups, key=lambda group: room[group])
         need = count * -(-size_bytes // best.extent_bytes) * best.extent_bytes
-        if need > best.free_bytes:
+        if need > room[best]:
             raise InvalidRequest(
-                f"volume group {best.name} has {format_bytes(best.free_bytes)} free, and {count} x "
+                f"volume group {best.name} has {format_bytes(room[best])} free, and {count} x "
                 f"{format_bytes(size_bytes)} of metadata need {format_bytes(need)}"
             )
         return best.name

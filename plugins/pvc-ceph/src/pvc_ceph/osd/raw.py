@@ -70,8 +70,8 @@ class RawLayout:
             return "osd_layout is raw on this node: an OSD's metadata takes a whole device; name it with --db DEVICE"
         return ""
 
-    def db_for(self, wanted: str, size_bytes: int, count: int) -> str:
-        del size_bytes, count
+    def db_for(self, wanted: str, size_bytes: int, count: int, freed: Sequence[Found] = ()) -> str:
+        del size_bytes, count, freed
         if not wanted.startswith("/"):
             raise Unsupported("osd_layout is raw on this node: name an empty device for the metadata: --db DEVICE")
         return wanted

@@ -25,10 +25,17 @@ def attach(cluster: Cluster, pool: str, name: str, holder: Holder) -> None:
 
 
 def detach(cluster: Cluster, pool: str, name: str, vm: str, node: str) -> None:
-    """Note that a node does not hold a volume any more; one that is gone is success."""
+    """Note that a node does not hold a volume any more; one that is gone is success.
+
+    When nobody holds it, no guest here has it open: a client at our address is an emulator that was killed, for whose watch
+    the next writer would wait for half a minute.
+    """
+    ours = clients.own_addresses(cluster)
     try:
         with opened(cluster, pool, name, read_only=True) as image:
-            holdings.change(cluster, pool, image.id(), lambda now: detached(now, vm, node))
+            held = holdings.change(cluster, pool, image.id(), lambda now: detached(now, vm, node))
+            if not held.holders:
+                _end(cluster, pool, name, image, [each for each in _watchers(image) if clients.ip(each) in ours])
     except ObjectMissing:
         return
 

@@ -206,6 +206,10 @@ class VmReconciler:
         self._attached[id_] = needs
         self._views.note(id_, attached=True)
         try:
+            if s.status is not None and s.status.crashes:
+                # Its emulator may have died without closing its disks: storage then waits for it, as long as it is believed
+                # to live.
+                needs.detach(self._c.drivers, id_)
             disks, nics = needs.attach(self._c.drivers, id_, s.claim.epoch, incoming=False)
             domain = DomainPlan(
                 vm=s.vm,
