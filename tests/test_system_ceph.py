@@ -111,29 +111,15 @@ def test_guest_whose_emulator_was_killed_writes_again_at_once(ceph_cluster, ceph
 def test_locks_of_a_program_outside_are_flushed(ceph_cluster, ceph_guests):
     name = ceph_guests.linux(node="hv1", start=False)
     path = f"systemtest/{name}"
-    argv = [
-        "stdbuf",
-        "-oL",
-        "qemu-io",
-        "-f",
-        "raw",
-        "-c",
-        "write 0 512",
-        "-c",
-        "sleep 600000",
-        "-c",
-        "write 0 512",
-        f"rbd:{path}",
-    ]
-    stranger = subprocess.Popen(
-        ceph_cluster.sandbox.host("hv3").command(argv), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        ceph_cluster.eventually("it has written", lambda: stranger.stdout.readline().startswith("wrote 512"))
+    argv = ["stdbuf", "-oL", "qemu-io", "-f", "raw", f"rbd:{path}"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(ceph_cluster.sandbox.host("hv3").command(argv), **pipes) as stranger:
+        stranger.stdin.write("write 0 512\n")
+        stranger.stdin.flush()
+        ceph_cluster.eventually("it has written", lambda: "wrote 512" in stranger.stdout.readline())
         assert "1 lock broken" in ceph_cluster.pvc("vm", "flush-locks", name, "--yes")
         assert "0 locks broken" in ceph_cluster.pvc("vm", "flush-locks", name, "--yes")
-    finally:
-        stranger.kill()
-        stranger.wait()
+        said, _ = stranger.communicate("write 0 512\nquit\n")
+        assert "write failed" in said
     ceph_cluster.pvc("vm", "start", name)
     assert "holds the claim" in ceph_cluster.refused("vm", "flush-locks", name, "--yes")[1]

@@ -227,10 +227,9 @@ def test_replacement_whose_daemon_is_killed_goes_on_when_it_is_repeated(sandbox,
     sandbox.host("hv2").signal_service("pvcnoded", signal.SIGKILL)
     eventually("the task has ended", lambda: sandbox.pvc.json("task", "info", task)["finished"] > 0)
     sandbox.wait_ready()
+    osd("refresh", "hv2")  # what was half made is taken back, what was up is kept
     if osd.list()[3]["fsid"] in ("", before):
         osd("replace", "3", DB, "--yes")
-    else:
-        osd("refresh", "hv2")
     after = osd.list()
     assert set(after) == {0, 1, 2, 3}
     assert (after[3]["up"], after[3]["inside"]) == (True, True)
