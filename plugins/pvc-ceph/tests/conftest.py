@@ -84,7 +84,7 @@ class Site:
         )
         self.drivers = []
 
-    def driver(self, node: str = "node1", **settings: Any):
+    def driver(self, node: str = "node1", *, host: str = "", **settings: Any):
         info = NodeInfo(
             name=node,
             role="hypervisor",
@@ -94,8 +94,8 @@ class Site:
         )
         context = Context(node=info, log=logging.getLogger("pvc_ceph"), run=self.run, wake=lambda *_: None)
         made = OnHost(
-            CephDriver(context, CephConfig(conf=str(self.ceph.conf), state_pool=self.pool.name, **settings)),
-            self.ceph.namespace(node),
+            CephDriver(context, CephConfig(**({"conf": str(self.ceph.conf), "state_pool": self.pool.name} | settings))),
+            self.ceph.namespace(host or node),
         )
         self.drivers.append(made)
         return made

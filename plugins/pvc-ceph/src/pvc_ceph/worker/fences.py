@@ -22,7 +22,7 @@ import msgspec
 from pvc_ceph.worker import clients, disks
 from pvc_ceph.worker.ceph import Cluster, Image, ceph_errors, read_omap, read_omap_key, write_omap
 from pvc_ceph.worker.placement import one_in_each
-from pvc_core.plugin import BlockResult, DriverError, NotReady, ObjectExists, ObjectMissing
+from pvc_core.plugin import BlockResult, DriverError, NotReady, ObjectMissing
 
 _NODES: Final = "pvc.nodes"
 _FENCES: Final = "pvc.fences"
@@ -79,15 +79,8 @@ def block(
         return BlockResult(blocked=False, evidence=refused)
     pools = sorted({pool for pool, _ in volumes})
     hosts = [clients.host(address) for address in addresses]
-    alive = _clients_at(cluster, volumes, frozenset(addresses))
-    clients.block(cluster, alive, clients.INSTANCE_S)
     clients.block(cluster, hosts, clients.HOST_S)
-    silent = [
-        f"{left} of {of} placement groups of pool {pool}"
-        for pool in pools
-        for left, of in [_look(cluster, pool, deadline)]
-        if left
-    ]
+    silent = _silent(cluster, pools, deadline)
     if _recorded(cluster, node) != wanted:
         _settle(cluster, node)
         return BlockResult(blocked=False, evidence=f"node {node} was opened, or lost again, meanwhile")
@@ -99,7 +92,7 @@ def block(
             blocked=False,
             evidence=f"{', '.join(hosts)} is blocked, but {', '.join(silent)} have not confirmed that they know it",
         )
-    _break_locks(cluster, volumes, set(alive))
+    _end_clients(cluster, volumes, frozenset(addresses))
     return BlockResult(
         blocked=True,
         evidence=f"Ceph has blocked {', '.join(hosts)}, and every placement group of {', '.join(pools)} knows it",
@@ -222,37 +215,39 @@ def _settle(cluster: Cluster, node: str) -> None:
             return
 
 
-def _clients_at(cluster: Cluster, volumes: Iterable[tuple[str, str]], addresses: frozenset[str]) -> list[str]:
-    """Return the clients at these addresses that have one of the volumes open."""
-    found = set()
-    for pool, name in volumes:
-        try:
-            with ceph_errors(name), Image(cluster.pool(pool), name, read_only=True) as image:
-                found |= {w["addr"] for w in image.watchers_list() if clients.ip(w["addr"]) in addresses}
-        except ObjectMissing:
-            continue
-    return sorted(found)
-
-
-def _look(cluster: Cluster, pool: str, deadline: float) -> tuple[int, int]:
-    """Ask every placement group of a pool for something; return how many did not answer in time, and how many there are."""
-    ioctx = cluster.pool(pool)
+def _silent(cluster: Cluster, pools: Iterable[str], deadline: float) -> list[str]:
+    """Ask every placement group of these pools for something; return how many of which have not answered in time."""
     details: list[dict[str, Any]] = cluster.command("osd pool ls", detail="detail")
-    groups = next(int(each["pg_num"]) for each in details if each["pool_name"] == pool)
-    waiting = [ioctx.aio_stat(name, None) for name in one_in_each(groups)]
-    while waiting and time.monotonic() < deadline:
-        waiting = [each for each in waiting if not each.is_complete()]
-        time.sleep(_LOOK_S if waiting else 0.0)
-    return len(waiting), groups
+    groups = {each["pool_name"]: int(each["pg_num"]) for each in details}
+    waiting = {
+        pool: [cluster.pool(pool).aio_stat(name, _nothing) for name in one_in_each(groups[pool])]
+        for pool in pools
+        if pool in groups
+    }
+    while any(waiting.values()) and time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
+        waiting = {pool: [each for each in asked if not each.is_complete()] for pool, asked in waiting.items()}
+    return [
+        f"{len(asked)} of {groups[pool]} placement groups of pool {pool}" for pool, asked in waiting.items() if asked
+    ]
 
 
-def _break_locks(cluster: Cluster, volumes: Iterable[tuple[str, str]], owners: set[str]) -> None:
-    """Spare those who take the volumes over the wait for locks of the blocked; it is no part of the proof."""
+def _nothing(*_: Any) -> None:
+    """Be told that a request was answered."""
+
+
+def _end_clients(cluster: Cluster, volumes: Iterable[tuple[str, str]], addresses: frozenset[str]) -> None:
+    """Block the clients that have the volumes open one by one too, and break their locks; it is no part of the proof.
+
+    They stay blocked when their node is opened again, and those who take the volumes over need not wait for their locks.
+    """
     for pool, name in volumes:
         try:
             with ceph_errors(name), Image(cluster.pool(pool), name) as image:
-                disks.break_locks(image, owners)
-        except (ObjectMissing, ObjectExists):
+                left = {w["addr"] for w in image.watchers_list() if clients.ip(w["addr"]) in addresses}
+                clients.block(cluster, left, clients.INSTANCE_S)
+                disks.break_locks(image, left)
+        except ObjectMissing:
             continue
 
 
