@@ -11,6 +11,7 @@ What is compared is measured in turn.  Each part ends with the machine's load av
 """
 
 import argparse
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -33,15 +34,25 @@ def part(name: str) -> Iterator[None]:
     tell(f"{name}_took", time.monotonic() - begun, unit="s", load=[round(before, 1), round(os.getloadavg()[0], 1)])
 
 
+def positive(text: str) -> int:
+    """Return a number that a median can be made of."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1, so nothing would be measured")
+    return number
+
+
 def main() -> None:
     """Measure everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--changes", type=int, default=20, metavar="RUNS", help="runs of each change of a volume")
-    parser.add_argument("--rounds", type=int, default=5, help="runs of each kind of random writes")
+    parser.add_argument("--changes", type=positive, default=20, metavar="RUNS", help="runs of each change of a volume")
+    parser.add_argument("--rounds", type=positive, default=5, help="runs of each kind of random writes")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of each of these runs")
-    parser.add_argument("--volumes", type=int, default=2000)
-    parser.add_argument("--lists", type=int, default=7, metavar="RUNS", help="runs of each kind of list")
+    parser.add_argument("--volumes", type=positive, default=2000)
+    parser.add_argument("--lists", type=positive, default=7, metavar="RUNS", help="runs of each kind of list")
     options = parser.parse_args()
+    if not 0 < options.seconds < math.inf:
+        parser.error(f"argument --seconds: {options.seconds} is no length of time")
     with site() as made:
         with part("changes"):
             latencies(made, options.changes)

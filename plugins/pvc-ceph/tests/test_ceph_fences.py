@@ -8,6 +8,7 @@ import uuid
 import pytest
 
 from pvc_ceph.worker.placement import group, one_in_each
+from pvc_core.model.task import Task
 from pvc_core.plugin import DriverError, NotReady
 from pvc_core.testkit.lan import entered
 from pvc_sandbox.waiting import wait_until
@@ -239,3 +240,26 @@ def test_placement_groups_are_those_that_ceph_says(site, ceph):
 def test_every_placement_group_has_an_object(groups):
     names = one_in_each(groups)
     assert [group(name, groups) for name in names] == list(range(groups))
+
+
+@pytest.mark.real
+def test_a_node_that_is_kept_from_writing_is_let_in_by_force_only(site, ceph):
+    driver = site.driver("node1")
+    identity = site.driver("node3").node_identity()
+    assert driver.node_block("node3", identity, [], 7).blocked
+    blocked = driver.queries()["ceph.blocked"]({})
+    host = f"{ceph.address('node3')}:0/0"
+    assert [(each.address, each.node, each.lease) for each in blocked] == [(host, "node3", 7)]
+    runner = driver.task_runners()["ceph.unblock"]
+
+    def unblock(**arguments):
+        return runner(Task(id="t", kind="ceph.unblock", node="node1", arguments=arguments), lambda _done: False)
+
+    with pytest.raises(DriverError, match="node node3 is kept from writing since it lost lease 7"):
+        unblock(node="node3", force=False)
+    assert ceph.blocked() == {host}
+    assert unblock(node="node3", force=True) == {"opened": host}
+    assert ceph.blocked() == set()
+    assert unblock(node="node3", force=False) == {"opened": ""}
+    with pytest.raises(DriverError, match="no node 'node9' has ever reached this Ceph cluster"):
+        unblock(node="node9", force=False)

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from pvc_ceph.blocked import Blocked, unblock_runner
 from pvc_ceph.config import CephConfig
 from pvc_ceph.health import conditions
 from pvc_ceph.osd.service import OsdService
@@ -264,11 +265,12 @@ class CephDriver(StorageDriver):
 
     @hookimpl
     def task_runners(self) -> dict[str, TaskRunner]:
-        return self._osds.task_runners()
+        return unblock_runner(self._release) | self._osds.task_runners()
 
     @hookimpl
     def queries(self) -> dict[str, Query]:
         return {
+            "ceph.blocked": lambda _: self._call(list[Blocked], "blocked", 18.0),
             "ceph.status": lambda _: self._call(Status, "status", 18.0),
             "ceph.util": lambda _: self._call(Use, "util", 18.0),
             **self._osds.queries(),
@@ -282,6 +284,9 @@ class CephDriver(StorageDriver):
             coordinator=self._coordinator,
             external=self._config.external,
         )
+
+    def _release(self, node: str, force: bool) -> list[str]:
+        return self._call(list[str], "release", 27.0, node=node, force=force)
 
     def _call(
         self, result: type[T] | None, call: str, deadline_s: float, report: Progress | None = None, /, **arguments: Any

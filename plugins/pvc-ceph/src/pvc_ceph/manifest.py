@@ -19,6 +19,18 @@ MANIFEST: Final = Manifest(
             help="Show how Ceph is: its health, its daemons, what it does now.",
         ),
         CommandSpec(
+            name="blocked",
+            extends="storage",
+            target="pvc_ceph.cli.blocked:blocked",
+            help="List the clients that Ceph refuses.",
+        ),
+        CommandSpec(
+            name="unblock",
+            extends="storage",
+            target="pvc_ceph.cli.blocked:unblock",
+            help="Let the clients of a node write again.",
+        ),
+        CommandSpec(
             name="util",
             extends="storage",
             target="pvc_ceph.cli.status:util",

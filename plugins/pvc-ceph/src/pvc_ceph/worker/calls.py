@@ -65,6 +65,8 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "node-identity": fences.identity,
     "node-block": fences.block,
     "node-unblock": fences.unblock,
+    "blocked": fences.listed,
+    "release": fences.release,
     "status": reports.status,
     "util": reports.use,
     "node-report": reports.node,

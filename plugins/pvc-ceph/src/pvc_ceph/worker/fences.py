@@ -18,7 +18,9 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
+from pvc_ceph.blocked import Blocked
 from pvc_ceph.worker import clients, disks
 from pvc_ceph.worker.ceph import Cluster, Image, ceph_errors, read_omap, read_omap_key, write_omap
 from pvc_ceph.worker.placement import one_in_each
@@ -58,7 +60,7 @@ def identity(cluster: Cluster) -> dict[str, str]:
     if shut:
         raise NotReady(
             f"Ceph has blocked this node's address {', '.join(shut)}; PVC opens it when the node is back and clean; by "
-            f"hand: pvc storage ceph unblock {cluster.settings.node}"
+            f"hand: pvc storage unblock {cluster.settings.node}"
         )
     return {"fsid": cluster.connection.get_fsid(), "addresses": ",".join(sorted(used))}
 
@@ -108,6 +110,44 @@ def unblock(cluster: Cluster, node: str, identity: dict[str, str], epoch: int) -
     every = {*addresses, *(before.addresses if before else ())}
     clients.unblock(cluster, map(clients.host, sorted(every)))
     _settle(cluster, node)
+
+
+def listed(cluster: Cluster) -> list[Blocked]:
+    """Return all that Ceph refuses, with the node that each address is of."""
+    ensure_state_pool(cluster)
+    nodes = {address: node for node, addresses in _nodes(cluster).items() for address in addresses}
+    found = []
+    for entry in cluster.command("osd blocklist ls"):
+        node = nodes.get(clients.ip(entry["addr"]), "")
+        now = _recorded(cluster, node) if node else None
+        closed = now is not None and not now.open and entry["addr"] in map(clients.host, now.addresses)
+        found.append(
+            Blocked(address=entry["addr"], until=entry["until"], node=node, lease=now.epoch if now and closed else 0)
+        )
+    return sorted(found, key=lambda each: (each.node, each.address))
+
+
+def release(cluster: Cluster, node: str, force: bool) -> list[str]:
+    """Let all clients of a node in again; return what was refused.  Raises DriverError while it is kept closed."""
+    ensure_state_pool(cluster)
+    addresses = _nodes(cluster).get(node)
+    if addresses is None:
+        known = _listed(_nodes(cluster))
+        raise DriverError(
+            f"no node {node!r} has ever reached this Ceph cluster; those that have: {known}", retryable=False
+        )
+    now = _recorded(cluster, node)
+    if now is not None and not now.open:
+        if not force:
+            raise DriverError(
+                f"node {node} is kept from writing since it lost lease {now.epoch}: it is let in when it is back and has ended "
+                "what it ran; its VMs may run elsewhere",
+                retryable=False,
+            )
+        _record(cluster, node, replace(now, open=True))
+    shut = sorted(each for each in clients.blocked(cluster) if clients.ip(each) in addresses)
+    clients.unblock(cluster, shut)
+    return shut
 
 
 def ensure_state_pool(cluster: Cluster) -> None:
@@ -237,14 +277,14 @@ def _nothing(*_: Any) -> None:
 
 
 def _end_clients(cluster: Cluster, volumes: Iterable[tuple[str, str]], addresses: frozenset[str]) -> None:
-    """Block the clients that have the volumes open one by one too, and break their locks; it is no part of the proof.
+    """Block the clients that write to the volumes one by one too, and break their locks; it is no part of the proof.
 
     They stay blocked when their node is opened again, and those who take the volumes over need not wait for their locks.
     """
     for pool, name in volumes:
         try:
             with ceph_errors(name), Image(cluster.pool(pool), name) as image:
-                left = {w["addr"] for w in image.watchers_list() if clients.ip(w["addr"]) in addresses}
+                left = {each["owner"] for each in image.lock_get_owners() if clients.ip(each["owner"]) in addresses}
                 clients.block(cluster, left, clients.INSTANCE_S)
                 disks.break_locks(image, left)
         except ObjectMissing:
