@@ -175,6 +175,19 @@ def write_omap(
         make_object(ioctx, name)
 
 
+def forget_name(ioctx: Ioctx, name: str, image_id: str) -> None:
+    """Remove what says that a name is that of an image with this id, if anything says so.
+
+    https://docs.ceph.com/en/pacific/dev/rbd-layering/ and librbd's ``rbd_id.<name>`` objects: a string with its length.
+    """
+    object_ = f"rbd_id.{name}"
+    try:
+        if ioctx.read(object_)[4:].decode() == image_id:
+            ioctx.remove_object(object_)
+    except rados.ObjectNotFound:
+        return
+
+
 def make_object(ioctx: Ioctx, name: str) -> None:
     """Make an empty object unless it exists."""
     with rados.WriteOpCtx() as operation:

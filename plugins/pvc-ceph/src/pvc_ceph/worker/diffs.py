@@ -75,7 +75,7 @@ def take_in(cluster: Cluster, pool: str, name: str, path: str, progress: Progres
             )
         if _applying(image):
             _undo(image, stream.base, snapshots)
-        elif _has_changed(image, stream.base):
+        elif _has_changed(cluster, pool, name, image, stream.base):
             since = f"since snapshot {stream.base!r}" if stream.base else "and the stream holds a whole one"
             raise DriverError(
                 f"{what(pool, name)} has been written to {since}; apply {path} to another", retryable=False
@@ -99,7 +99,7 @@ def _write(file: IO[bytes], image: Image, stream: _Stream, extents: list[_Extent
     total, done = sum(extent.length for extent in extents) or 1, 0
     _stop_if_told(progress, 0.0)
     for extent in extents:
-        for offset, length in _chunks(extent):
+        for offset, length in _chunks(extent) if extent.data else [(extent.offset, extent.length)]:
             if extent.data:
                 file.write(b"w" + _EXTENT.pack(offset, length) + image.read(offset, length))
             else:
@@ -110,9 +110,8 @@ def _write(file: IO[bytes], image: Image, stream: _Stream, extents: list[_Extent
 
 
 def _chunks(extent: _Extent) -> Iterator[tuple[int, int]]:
-    step = _CHUNK if extent.data else extent.length
-    for offset in range(extent.offset, extent.offset + extent.length, step):
-        yield offset, min(step, extent.offset + extent.length - offset)
+    for offset in range(extent.offset, extent.offset + extent.length, _CHUNK):
+        yield offset, min(_CHUNK, extent.offset + extent.length - offset)
 
 
 def _read_head(file: IO[bytes], path: str) -> _Stream:
@@ -164,10 +163,21 @@ def _applying(image: Image) -> bool:
     return True
 
 
-def _has_changed(image: Image, base: str) -> bool:
-    found: list[int] = []
-    image.diff_iterate(0, image.size(), base or None, lambda _offset, length, _data: found.append(length))
-    return bool(found)
+def _has_changed(cluster: Cluster, pool: str, name: str, image: Image, base: str) -> bool:
+    """Return whether a volume reads otherwise than its snapshot ``base`` (empty: than zeros).
+
+    What Ceph tells of may read the same: after a roll-back it is all that was rolled back.
+    """
+    extents: list[_Extent] = []
+    image.diff_iterate(
+        0, image.size(), base or None, lambda offset, length, data: extents.append(_Extent(offset, length, data))
+    )
+    if not base:
+        return any(any(image.read(*part)) for extent in extents for part in _chunks(extent))
+    with opened(cluster, pool, name, snapshot=base, read_only=True) as before:
+        if before.size() != image.size():
+            return True
+        return any(image.read(*part) != before.read(*part) for extent in extents for part in _chunks(extent))
 
 
 def _undo(image: Image, base: str, snapshots: dict[str, int]) -> None:

@@ -13,7 +13,7 @@ def begin(cluster: Cluster, pool: str, name: str, size_bytes: int) -> str:
     with ceph_errors(what(pool, name)):
         if name in RBD().list(ioctx):
             raise ObjectExists(f"{what(pool, name)} exists already")
-        hidden = names.new()
+        hidden = names.new(cluster, pool, name)
         RBD().create(ioctx, hidden, size_bytes, old_format=False, features=FEATURES)
     return hidden
 
@@ -21,7 +21,7 @@ def begin(cluster: Cluster, pool: str, name: str, size_bytes: int) -> str:
 def finish(cluster: Cluster, pool: str, name: str, hidden: str) -> None:
     """Give a complete image the name of its volume."""
     with ceph_errors(what(pool, name)):
-        RBD().rename(cluster.pool(pool), hidden, name)
+        names.rename(cluster, pool, hidden, name)
 
 
 def drop(cluster: Cluster, pool: str, hidden: str) -> None:

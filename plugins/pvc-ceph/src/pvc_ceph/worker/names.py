@@ -7,8 +7,8 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from pvc_ceph.worker.ceph import RBD, Cluster, Image, ceph_errors
-from pvc_core.plugin import DriverError
+from pvc_ceph.worker.ceph import RBD, Cluster, Image, ceph_errors, forget_name
+from pvc_core.plugin import DriverError, ObjectExists, ObjectMissing
 
 _NEW: Final = ".pvc-new."
 _DOOMED: Final = ".pvc-doomed."
@@ -18,9 +18,44 @@ HIDDEN_SNAPSHOT: Final = ".pvc-clone."
 """Begins the names of snapshots on which clones of a volume itself rest."""
 
 
-def new() -> str:
-    """Return a name for an image in the making."""
-    return f"{_NEW}{uuid.uuid4().hex}"
+def new(cluster: Cluster, pool: str, volume: str) -> str:
+    """Return the name under which a volume is made; what an earlier try has left under it is removed.
+
+    Raises ObjectBusy while a client has that open: it is being made elsewhere, or who made it is not known to be dead yet.
+    """
+    name = f"{_NEW}{volume}"
+    with ceph_errors(f"the volume {volume!r} in the making"):
+        if name in RBD().list(cluster.pool(pool)):
+            remove(cluster, pool, name)
+    return name
+
+
+def new_hidden_snapshot(image: Image) -> str:
+    """Return a name for a hidden snapshot; those that nothing came to rest on for an hour are removed."""
+    for snapshot in list(image.list_snaps()):
+        made = image.get_snap_timestamp(snapshot["id"]).replace(tzinfo=UTC)
+        if snapshot["name"].startswith(HIDDEN_SNAPSHOT) and datetime.now(UTC) - made > _LONGEST_PAUSE:
+            _remove_unless_used(image, snapshot["name"])
+    return f"{HIDDEN_SNAPSHOT}{uuid.uuid4().hex}"
+
+
+def rename(cluster: Cluster, pool: str, old: str, new_name: str) -> None:
+    """Rename an image; done already is success.  Raises ObjectMissing, ObjectExists.
+
+    librbd does it in three steps: it notes the id under the new name, changes the directory, and forgets the old name.  What
+    a call that was killed between them has left would look like an image of that name.
+    """
+    ioctx = cluster.pool(pool)
+    ids = {each["name"]: each["id"] for each in RBD().list2(ioctx)}
+    if old in ids and new_name not in ids:
+        forget_name(ioctx, new_name, ids[old])
+        RBD().rename(ioctx, old, new_name)
+    elif old in ids:
+        raise ObjectExists(f"there is an image {new_name!r} in Ceph's pool {pool} already")
+    elif new_name in ids:
+        forget_name(ioctx, old, ids[new_name])
+    else:
+        raise ObjectMissing(f"Ceph's pool {pool} has no image {old!r}")
 
 
 def doomed(image_id: str) -> str:
@@ -31,6 +66,11 @@ def doomed(image_id: str) -> str:
 def is_leftover(name: str) -> bool:
     """Return whether it is the name of no volume."""
     return name.startswith((_NEW, _DOOMED))
+
+
+def is_in_the_making(name: str) -> bool:
+    """Return whether it is the name of a volume that is not complete."""
+    return name.startswith(_NEW)
 
 
 def clear_leftovers(cluster: Cluster, pool: str) -> None:
@@ -85,8 +125,18 @@ def parent(image: Image) -> tuple[str, str] | None:
 def drop_hidden(cluster: Cluster, pool: str, volume: str, snapshot: str) -> None:
     """Remove a hidden snapshot when nothing rests on it any more."""
     with Image(cluster.pool(pool), volume) as image:
-        image.set_snap(snapshot)
-        used = bool(list(image.list_children2()))
+        _remove_unless_used(image, snapshot)
+
+
+def clones(image: Image, snapshot: str) -> list[str]:
+    """Return the names of the images that rest on a snapshot."""
+    image.set_snap(snapshot)
+    try:
+        return [child["image"] for child in image.list_children2()]
+    finally:
         image.set_snap(None)
-        if not used:
-            image.remove_snap(snapshot)
+
+
+def _remove_unless_used(image: Image, snapshot: str) -> None:
+    if not clones(image, snapshot):
+        image.remove_snap(snapshot)

@@ -1,6 +1,6 @@
 """Snapshots of volumes."""
 
-from pvc_ceph.worker import holdings
+from pvc_ceph.worker import holdings, names
 from pvc_ceph.worker.ceph import Cluster, Image
 from pvc_ceph.worker.volumes import opened, what
 from pvc_core.plugin import ObjectBusy, ObjectExists, ObjectMissing
@@ -19,9 +19,7 @@ def delete(cluster: Cluster, pool: str, name: str, snapshot: str) -> None:
     with opened(cluster, pool, name) as image:
         if snapshot not in _names(image):
             return
-        image.set_snap(snapshot)
-        children = [child["image"] for child in image.list_children2()]
-        image.set_snap(None)
+        children = names.clones(image, snapshot)
         if children:
             raise ObjectBusy(
                 f"snapshot {snapshot!r} of volume {name!r} is shared by {', '.join(children)}; delete that first"

@@ -120,7 +120,7 @@ def delete(cluster: Cluster, pool: str, name: str) -> None:
         with opened(cluster, pool, name) as image:
             id_ = image.id()
             check_unused(holdings.get(cluster, pool, id_), name, "delete it")
-            _check_no_clones(image, name)
+            _check_no_clones(cluster, pool, image, name)
             _check_no_watchers(image, name)
     except ObjectMissing:
         if name not in RBD().list(ioctx):
@@ -130,16 +130,16 @@ def delete(cluster: Cluster, pool: str, name: str) -> None:
         if not id_:
             RBD().remove(ioctx, name)
             return
-        doomed = _doom(ioctx, name, id_)
+        doomed = _doom(cluster, pool, name, id_)
         holdings.forget(cluster, pool, id_)
         names.remove(cluster, pool, doomed)
 
 
-def _doom(ioctx: Ioctx, name: str, id_: str) -> str:
+def _doom(cluster: Cluster, pool: str, name: str, id_: str) -> str:
     """Take a volume's name away; return the one that it has then."""
     doomed = names.doomed(id_)
     try:
-        RBD().rename(ioctx, name, doomed)
+        names.rename(cluster, pool, name, doomed)
     except NoSpace:
         # In a full pool not even another name has room; what is deleted under its own is half there for a moment.
         return name
@@ -160,15 +160,11 @@ def resize(cluster: Cluster, pool: str, name: str, size_bytes: int) -> None:
 
 def rename(cluster: Cluster, pool: str, name: str, new_name: str) -> None:
     """Rename a volume that nobody uses; done already is success."""
-    ioctx = cluster.pool(pool)
-    try:
-        with opened(cluster, pool, name) as image:
-            check_unused(holdings.get(cluster, pool, image.id()), name, "rename it")
-    except ObjectMissing:
-        _size(cluster, pool, new_name)  # raises ObjectMissing too: then neither is there
-        return
     with ceph_errors(f"{what(pool, name)} cannot be renamed to {new_name!r}"):
-        RBD().rename(ioctx, name, new_name)
+        ids = {each["name"]: each["id"] for each in RBD().list2(cluster.pool(pool))}
+        if name in ids:
+            check_unused(holdings.get(cluster, pool, ids[name]), name, "rename it")
+        names.rename(cluster, pool, name, new_name)
 
 
 def clone(cluster: Cluster, pool: str, source: str, snapshot: str, target: str, full_copy: bool) -> None:
@@ -177,7 +173,7 @@ def clone(cluster: Cluster, pool: str, source: str, snapshot: str, target: str, 
         made_from = f"{image.id()}@{snapshot}" + (" copied" if full_copy else "")
     if _is_made_from(cluster, pool, target, made_from):
         return
-    name = names.new()
+    name = names.new(cluster, pool, target)
     try:
         with ceph_errors(f"{what(pool, target)} cannot be made from {source}{snapshot and '@'}{snapshot}"):
             if full_copy:
@@ -186,7 +182,7 @@ def clone(cluster: Cluster, pool: str, source: str, snapshot: str, target: str, 
                 _share(cluster, pool, source, snapshot, name)
             with Image(cluster.pool(pool), name) as image:
                 image.metadata_set(_MADE_FROM, made_from)
-            RBD().rename(cluster.pool(pool), name, target)
+            names.rename(cluster, pool, name, target)
     except DriverError as error:
         _drop(cluster, pool, name)
         if isinstance(error, ObjectExists) and _is_made_from(cluster, pool, target, made_from):
@@ -206,9 +202,10 @@ def _copy(cluster: Cluster, pool: str, source: str, snapshot: str, name: str) ->
 
 def _share(cluster: Cluster, pool: str, source: str, snapshot: str, name: str) -> None:
     ioctx = cluster.pool(pool)
-    base = snapshot or names.HIDDEN_SNAPSHOT + name.rpartition(".")[2]
+    base = snapshot
     if not snapshot:
         with opened(cluster, pool, source) as image:
+            base = names.new_hidden_snapshot(image)
             image.create_snap(base)
     try:
         RBD().clone(ioctx, source, base, ioctx, name, features=FEATURES)
@@ -247,11 +244,15 @@ def _size(cluster: Cluster, pool: str, name: str) -> int:
         return image.size()
 
 
-def _check_no_clones(image: Image, name: str) -> None:
+def _check_no_clones(cluster: Cluster, pool: str, image: Image, name: str) -> None:
     for found in list(image.list_snaps()):
-        image.set_snap(found["name"])
-        children = [child["image"] for child in image.list_children2()]
-        image.set_snap(None)
+        children = []
+        for child in names.clones(image, found["name"]):
+            if names.is_in_the_making(child):
+                # Nobody will complete it: what it is made from is to be deleted.
+                names.remove(cluster, pool, child)
+            else:
+                children.append(child)
         if children:
             raise ObjectBusy(
                 f"volume {name!r}: {children[0]!r} shares its blocks"

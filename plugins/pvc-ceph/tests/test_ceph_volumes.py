@@ -1,0 +1,234 @@
+"""Volumes on a real Ceph, beyond what the contract asks: images of other hypervisors, streams, calls that are killed."""
+
+import contextlib
+import random
+import subprocess
+import threading
+import time
+
+import pytest
+
+from pvc_ceph.workers import Workers
+from pvc_core.plugin import Cancelled, DriverError, ObjectBusy
+from pvc_core.testkit.lan import entered
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
+
+MIB = 1 << 20
+
+
+def never(_done):
+    return False
+
+
+def image(site, format_, *options):
+    raw = site.directory / "raw"
+    raw.write_bytes(b"contents".ljust(6 * MIB, b"\0"))
+    path = site.directory / f"disk.{format_}"
+    subprocess.run(["qemu-img", "convert", "-q", "-O", format_, *options, raw, path], check=True)
+    return path
+
+
+@pytest.mark.parametrize("format_", ["raw", "qcow2", "vmdk", "vdi", "vpc"])
+def test_every_format_comes_in_and_goes_out_the_same(site, format_):
+    driver, target = site.driver(), site.directory / f"out.{format_}"
+    options = ("-o", "force_size=on") if format_ == "vpc" else ()
+    driver.volume_import(site.ref("web1"), str(image(site, format_, *options)), format_, never)
+    assert driver.volume_info(site.ref("web1")).size_bytes == 6 * MIB
+    assert site.read("web1", 0, 8) == b"contents"
+    driver.volume_export(site.ref("web1"), "", str(target), format_, never)
+    driver.volume_import(site.ref("web2"), str(target), format_, never)
+    assert driver.volume_info(site.ref("web2")).size_bytes == 6 * MIB
+    assert site.read("web2", 0, 8) == b"contents"
+
+
+def test_an_imported_image_takes_no_more_room_than_it_needs(site):
+    path = site.directory / "big.raw"
+    with path.open("wb") as file:
+        file.write(b"contents")
+        file.truncate(1024 * MIB)
+    site.driver().volume_import(site.ref("web1"), str(path), "raw", never)
+    assert site.driver().volume_info(site.ref("web1")).used_bytes <= 4 * MIB
+
+
+def test_an_image_that_refers_to_other_files_is_refused(site):
+    secret = site.directory / "shadow"
+    secret.write_bytes(b"root:secret".ljust(MIB, b"\0"))
+    evil = site.directory / "evil.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", secret, evil], check=True)
+    with pytest.raises(DriverError, match="refers to other files"):
+        site.driver().volume_import(site.ref("web1"), str(evil), "qcow2", never)
+    assert site.driver().volume_list(site.pool) == []
+
+
+def rbd(site, *words):
+    with entered(site.ceph.namespace("node1")):
+        subprocess.run(["rbd", "-c", site.ceph.conf, "--no-progress", *words], check=True, capture_output=True)
+
+
+def test_streams_are_those_of_cephs_own_tools(site):
+    driver, pool = site.driver(), site.pool.name
+    driver.volume_create(site.ref("web1"), 8 * MIB, "")
+    site.write("web1", b"state 1")
+    site.write("web1", b"x" * MIB, 5 * MIB)
+    driver.snapshot_create(site.ref("web1"), "s1")
+    site.write("web1", b"state 2")
+    driver.volume_resize(site.ref("web1"), 12 * MIB)
+    driver.snapshot_create(site.ref("web1"), "s2")
+    files = {name: str(site.directory / name) for name in ("full", "step", "full.rbd", "step.rbd")}
+    driver.volume_diff_export(site.ref("web1"), "", "s1", files["full"], never)
+    driver.volume_diff_export(site.ref("web1"), "s1", "s2", files["step"], never)
+    rbd(site, "export-diff", f"{pool}/web1@s1", files["full.rbd"])
+    rbd(site, "export-diff", "--from-snap", "s1", f"{pool}/web1@s2", files["step.rbd"])
+    for name, full, step in (("ours", "full.rbd", "step.rbd"), ("theirs", "full", "step")):
+        driver.volume_create(site.ref(name), 8 * MIB, "")
+        for file in (full, step):
+            if name == "ours":
+                driver.volume_diff_import(site.ref(name), files[file], never)
+            else:
+                rbd(site, "import-diff", files[file], f"{pool}/{name}")
+        info = driver.volume_info(site.ref(name))
+        assert (info.size_bytes, [s.name for s in info.snapshots]) == (12 * MIB, ["s1", "s2"])
+        assert site.read(name, 0, 7) == b"state 2"
+        assert site.read(name, 5 * MIB, 8) == b"x" * 8
+    driver.volume_diff_import(site.ref("ours"), files["step"], never)  # once more
+
+
+@pytest.fixture
+def stream(site):
+    """A volume ``copy`` with snapshot s1, and the file with what came between s1 and s2."""
+    driver = site.driver()
+    driver.volume_create(site.ref("web1"), 16 * MIB, "")
+    site.write("web1", b"state 1")
+    driver.snapshot_create(site.ref("web1"), "s1")
+    for number in range(4):
+        site.write("web1", b"state 2" * 1000, number * 4 * MIB)
+    driver.snapshot_create(site.ref("web1"), "s2")
+    full, step = site.directory / "full", site.directory / "step"
+    driver.volume_diff_export(site.ref("web1"), "", "s1", str(full), never)
+    driver.volume_diff_export(site.ref("web1"), "s1", "s2", str(step), never)
+    driver.volume_create(site.ref("copy"), 16 * MIB, "")
+    driver.volume_diff_import(site.ref("copy"), str(full), never)
+    return step
+
+
+def unchanged(site):
+    names = [snapshot.name for snapshot in site.driver().volume_info(site.ref("copy")).snapshots]
+    return names == ["s1"] and site.read("copy", 0, 7) == b"state 1" and site.read("copy", 4 * MIB, 7) == bytes(7)
+
+
+def test_a_stream_that_is_damaged_or_stopped_changes_nothing(site, stream):
+    driver, whole = site.driver(), stream.read_bytes()
+    broken = site.directory / "broken"
+    for content, said in (
+        (whole[:-1], "ends too early"),
+        (whole[: len(whole) // 2], "ends too early"),
+        (whole[:-1] + b"?", "is damaged at byte"),
+        (b"something else", "is not an incremental stream"),
+    ):
+        broken.write_bytes(content)
+        with pytest.raises(DriverError, match=said):
+            driver.volume_diff_import(site.ref("copy"), str(broken), never)
+        assert unchanged(site)
+    told = []
+    with pytest.raises(Cancelled):
+        driver.volume_diff_import(site.ref("copy"), str(stream), lambda done: told.append(done) or len(told) > 1)
+    assert unchanged(site)
+    driver.volume_diff_import(site.ref("copy"), str(stream), never)
+    assert site.read("copy", 4 * MIB, 7) == b"state 2"
+
+
+def test_a_stream_is_not_applied_to_what_has_changed_since(site, stream):
+    site.write("copy", b"mine", 8 * MIB)
+    with pytest.raises(DriverError, match="has been written to since snapshot 's1'"):
+        site.driver().volume_diff_import(site.ref("copy"), str(stream), never)
+    assert site.read("copy", 8 * MIB, 4) == b"mine"
+
+
+def test_a_volume_that_a_stranger_has_open_is_not_deleted(site):
+    driver = site.driver()
+    driver.volume_create(site.ref("web1"), 4 * MIB, "")
+    with site.image("web1") as opened:
+        opened.write(b"x", 0)
+        with pytest.raises(ObjectBusy, match="is open by a client at"):
+            driver.volume_delete(site.ref("web1"))
+    assert driver.volume_delete(site.ref("web1"))
+
+
+class Killer:
+    """Kills every worker a random while after it was given a call, until it is told to stop."""
+
+    def __init__(self, monkeypatch, chance):
+        self.killed = 0
+        self._chance = chance
+        self._on = True
+        taken = Workers._take
+
+        def take(workers):
+            worker, fresh = taken(workers)
+            if self._on:
+                threading.Thread(target=self._kill, args=(worker._process,), daemon=True).start()
+            return worker, fresh
+
+        monkeypatch.setattr(Workers, "_take", take)
+
+    def stop(self):
+        self._on = False
+
+    def _kill(self, process):
+        time.sleep(self._chance.choice((0.1, 0.3, 1.0, 10.0)) * self._chance.random())
+        if self._on and process.poll() is None:
+            self.killed += 1
+            process.kill()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_calls_that_are_killed_at_any_moment_are_repeated_to_their_end(site, monkeypatch, seed):
+    driver, chance = site.driver(), random.Random(seed)
+    killer = Killer(monkeypatch, chance)
+
+    def repeat(call, *arguments):
+        deadline = time.monotonic() + 100
+        while True:
+            try:
+                return call(*arguments)
+            except DriverError as error:
+                assert error.retryable, error
+                assert time.monotonic() < deadline, error
+
+    for number in range(3):
+        web, clone, copy, new = (site.ref(f"{name}{number}") for name in ("web", "clone", "copy", "new"))
+        repeat(driver.volume_create, web, 8 * MIB, "")
+        killer.stop()
+        site.write(web.name, b"contents")
+        killer._on = True
+        repeat(driver.snapshot_create, web, "s1")
+        repeat(driver.volume_clone, web, "s1", clone, False)
+        repeat(driver.volume_clone, web, "", copy, True)
+        repeat(driver.volume_resize, web, 12 * MIB)
+        repeat(driver.volume_rename, copy, new.name)
+        killer.stop()
+        for name in (web.name, clone.name, new.name):
+            assert site.read(name, 0, 8) == b"contents"
+        listed = {info.name: info for info in driver.volume_list(site.pool)}
+        assert listed.keys() == {web.name, clone.name, new.name}
+        assert (listed[web.name].size_bytes, listed[clone.name].parent) == (12 * MIB, f"{web.name}@s1")
+        killer._on = True
+        for volume in (clone, new, web):
+            _delete(repeat, driver, volume)
+        killer.stop()
+        assert driver.volume_list(site.pool) == []
+        killer._on = True
+    killer.stop()
+    assert killer.killed > 5
+
+
+def _delete(repeat, driver, volume):
+    """A client that was killed is believed for half a minute to have the volume open."""
+    deadline = time.monotonic() + 90
+    while True:
+        with contextlib.suppress(ObjectBusy):
+            repeat(driver.volume_delete, volume)
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
