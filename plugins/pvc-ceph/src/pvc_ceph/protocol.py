@@ -1,7 +1,8 @@
 """What the driver and its worker processes say to each other: one frame per message, over pipes.
 
 A frame is the length of its body (4 bytes, big-endian) and the body (MessagePack).  The driver sends ``Open`` once and
-then one ``Call`` after the other; a worker answers each with any number of ``Progress`` and one ``Done`` or ``Failed``.
+then one ``Call`` after the other; a worker answers each with any number of ``Progress`` and one ``Done`` or ``Failed``,
+and says once by which address Ceph knows it (``Connected``).
 Each ``Progress`` is answered with a ``Proceed``.
 """
 
@@ -48,6 +49,14 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     """As in ``worker.calls``."""
     arguments: dict[str, Any] = {}
+    dead: tuple[str, ...] = ()
+    """Clients of Ceph that were killed at work: they are to be forgotten first."""
+
+
+class Connected(msgspec.Struct, frozen=True, tag="connected"):
+    """The worker is a client of Ceph from now on."""
+
+    address: str
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
@@ -82,7 +91,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """Nobody expected it: the worker is not to be used again."""
 
 
-Answer = Progress | Done | Failed
+Answer = Connected | Progress | Done | Failed
 
 
 def failure(error: DriverError | Cancelled) -> Failed:

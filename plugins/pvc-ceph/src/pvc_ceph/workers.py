@@ -19,7 +19,19 @@ from typing import IO, Any, Final, TypeVar, cast
 
 import msgspec
 
-from pvc_ceph.protocol import HEAD, MAX_BODY, Answer, Call, ClientBlocked, Done, Open, Proceed, Progress, exception
+from pvc_ceph.protocol import (
+    HEAD,
+    MAX_BODY,
+    Answer,
+    Call,
+    ClientBlocked,
+    Connected,
+    Done,
+    Open,
+    Proceed,
+    Progress,
+    exception,
+)
 from pvc_core.plugin import Cancelled, DriverError, NotReady
 
 T = TypeVar("T")
@@ -46,6 +58,8 @@ class Worker:
 
     def __init__(self, settings: Open) -> None:
         self.idle_since = time.monotonic()
+        self.address = ""
+        """By which Ceph knows it, once it is connected."""
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
             # -P: what lies in the daemon's working directory is not to be imported.
@@ -67,7 +81,9 @@ class Worker:
         self._send(call)
         while True:
             answer = msgspec.msgpack.decode(self._receive(deadline), type=Answer)
-            if isinstance(answer, Progress):
+            if isinstance(answer, Connected):
+                self.address = answer.address
+            elif isinstance(answer, Progress):
                 self._send(Proceed(stop=report is not None and report(answer.done)))
             elif isinstance(answer, Done):
                 self.idle_since = time.monotonic()
@@ -159,6 +175,8 @@ class Workers:
         self._log: Final = log
         self._lock: Final = threading.Lock()
         self._idle: list[Worker] = []
+        self._dead: frozenset[str] = frozenset()
+        """Clients that were killed at work.  Ceph waits for each of them for half a minute, unless it is told."""
         self._closed = False
 
     def call(
@@ -194,11 +212,14 @@ class Workers:
 
     def _call(self, call: Call, deadline: float, report: Report | None) -> Any:
         worker, fresh = self._take()
+        dead = self._dead
         try:
-            value = worker.call(call, deadline, report)
+            value = worker.call(msgspec.structs.replace(call, dead=tuple(dead)), deadline, report)
         except (WorkerLost, ClientBlocked, _Late) as error:
             self._log.warning("worker-lost call=%s error=%r said=%r", call.name, error, worker.last_words())
             worker.kill()
+            with self._lock:
+                self._dead |= {worker.address} - {""}
             if fresh or isinstance(error, _Late):
                 raise
             # It died while it was idle, or keeps a connection that is refused for ever since its node was blocked: a new
@@ -210,6 +231,8 @@ class Workers:
         except BaseException:
             worker.kill()
             raise
+        with self._lock:
+            self._dead -= dead
         self._put(worker)
         return value
 

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
-from pvc_ceph.protocol import HEAD, Call, Done, Failed, Open, Proceed, Progress, failure
+from pvc_ceph.protocol import HEAD, Call, Connected, Done, Failed, Open, Proceed, Progress, failure
+from pvc_ceph.worker import clients
 from pvc_ceph.worker.calls import CALLS
 from pvc_ceph.worker.ceph import Cluster
 from pvc_core.plugin import Cancelled, DriverError
@@ -78,7 +79,7 @@ def main() -> None:
     settings = channel.receive(Open)
     if settings is None:
         return
-    cluster = Cluster(settings)
+    cluster = Cluster(settings, lambda address: channel.send(Connected(address)))
     while (call := channel.receive(Call)) is not None:
         channel.send(_answer(cluster, call, channel))
     sys.stderr.flush()
@@ -88,6 +89,8 @@ def main() -> None:
 
 def _answer(cluster: Cluster, call: Call, channel: Channel) -> Done | Failed:
     try:
+        if call.dead:
+            clients.block(cluster, call.dead, clients.INSTANCE_S)
         return Done(CALLS[call.name].run(cluster, call.arguments, channel.progress))
     except (DriverError, Cancelled) as error:
         return failure(error)

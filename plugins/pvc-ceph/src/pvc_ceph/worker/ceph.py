@@ -46,8 +46,10 @@ _PAGE: Final = 1000
 class Cluster:
     """A Ceph cluster.  Connected at the first use.  For one thread, but for ``image``s of their own."""
 
-    def __init__(self, settings: Open) -> None:
+    def __init__(self, settings: Open, connected: Callable[[str], None] = lambda _: None) -> None:
+        """``connected`` is told the address by which Ceph knows this process."""
         self.settings: Final = settings
+        self._connected: Final = connected
         self._rados: rados.Rados | None = None
         self._pools: dict[str, Ioctx] = {}
 
@@ -56,6 +58,7 @@ class Cluster:
         """The connection.  Raises NotReady, AuthFailed."""
         if self._rados is None:
             self._rados = self._connect()
+            self._connected(self._rados.get_addrs())
         return self._rados
 
     def close(self) -> None:

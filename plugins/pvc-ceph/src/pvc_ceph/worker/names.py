@@ -68,11 +68,6 @@ def is_leftover(name: str) -> bool:
     return name.startswith((_NEW, _DOOMED))
 
 
-def is_in_the_making(name: str) -> bool:
-    """Return whether it is the name of a volume that is not complete."""
-    return name.startswith(_NEW)
-
-
 def clear_leftovers(cluster: Cluster, pool: str) -> None:
     """Remove what calls that were killed have left.  What is in use is left for the next time."""
     ioctx = cluster.pool(pool)
@@ -95,12 +90,17 @@ def _is_abandoned(cluster: Cluster, pool: str, name: str) -> bool:
 def remove(cluster: Cluster, pool: str, name: str) -> None:
     """Remove an image with its snapshots, and the hidden snapshot that it rested on."""
     ioctx = cluster.pool(pool)
-    with Image(ioctx, name) as image:
-        parent = hidden_parent(image)
-        for snapshot in list(image.list_snaps()):
-            if image.is_protected_snap(snapshot["name"]):
-                image.unprotect_snap(snapshot["name"])
-            image.remove_snap(snapshot["name"])
+    parent = None
+    try:
+        with ceph_errors(name), Image(ioctx, name) as image:
+            parent = hidden_parent(image)
+            for snapshot in list(image.list_snaps()):
+                if image.is_protected_snap(snapshot["name"]):
+                    image.unprotect_snap(snapshot["name"])
+                image.remove_snap(snapshot["name"])
+    except ObjectMissing:
+        # Its creation was killed before there was more than its name.
+        parent = None
     RBD().remove(ioctx, name)
     if parent is not None:
         drop_hidden(cluster, pool, *parent)

@@ -10,8 +10,20 @@ from pvc_core.plugin.holding import check_unused
 def create(cluster: Cluster, pool: str, name: str, snapshot: str) -> None:
     """Keep the contents of this instant; there already is success.  A running guest's QEMU makes it for us."""
     with opened(cluster, pool, name) as image:
-        if snapshot not in _names(image):
-            image.create_snap(snapshot)
+        if snapshot in _names(image):
+            if _is_whole(cluster, pool, name, snapshot):
+                return
+            image.remove_snap(snapshot)
+        image.create_snap(snapshot)
+
+
+def _is_whole(cluster: Cluster, pool: str, name: str, snapshot: str) -> bool:
+    """Return whether a snapshot can be opened: not one whose making was killed before it had an object map."""
+    try:
+        with opened(cluster, pool, name, snapshot=snapshot, read_only=True):
+            return True
+    except ObjectMissing:
+        return False
 
 
 def delete(cluster: Cluster, pool: str, name: str, snapshot: str) -> None:

@@ -248,8 +248,8 @@ def _check_no_clones(cluster: Cluster, pool: str, image: Image, name: str) -> No
     for found in list(image.list_snaps()):
         children = []
         for child in names.clones(image, found["name"]):
-            if names.is_in_the_making(child):
-                # Nobody will complete it: what it is made from is to be deleted.
+            if names.is_leftover(child):
+                # Nobody will complete it: what it is made from is to be deleted, or it is half deleted itself.
                 names.remove(cluster, pool, child)
             else:
                 children.append(child)
