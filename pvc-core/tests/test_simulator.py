@@ -132,7 +132,7 @@ def test_a_node_that_is_fenced_in_maintenance_is_noticed(monkeypatch: pytest.Mon
     decide = fencing.decide
     monkeypatch.setattr(fencing, "decide", lambda s: decide(s._replace(maintenance="")))
     _overlook(monkeypatch, "maintenance")
-    _some_seed_fails("fences .*, which is (in maintenance|left alone)", "power_cut", "daemon_stops", seeds=200)
+    _some_seed_fails("fences .*, which is (in maintenance|left alone)", "spared_while_fenced")
 
 
 def test_a_node_that_is_fenced_although_its_daemon_was_stopped_on_purpose_is_noticed(monkeypatch: pytest.MonkeyPatch):

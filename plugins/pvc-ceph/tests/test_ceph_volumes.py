@@ -178,7 +178,7 @@ class Killer:
             process.kill()
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(12))
 def test_a_call_that_is_killed_at_any_moment_is_repeated_to_its_end(site, monkeypatch, seed):
     driver, chance = site.driver(), random.Random(seed)
     killer = Killer(monkeypatch, chance)

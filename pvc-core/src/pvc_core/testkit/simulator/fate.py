@@ -3,6 +3,8 @@
 from collections.abc import Callable, Collection
 from functools import partial
 
+from pvc_core.ops.cluster import ClusterMaintenance, cluster_maintenance
+from pvc_core.ops.node_service import NodeMaintenance, node_maintenance
 from pvc_core.store import keys
 from pvc_core.testkit.simulator import failures
 from pvc_core.testkit.simulator.cluster import Cluster
@@ -65,6 +67,7 @@ class Fate:
             (2, self._watchdog_starves),
             (2, self._wall_clock),
             (4, self._back_while_fenced),
+            (2, self._spared_while_fenced),
             (4, self._fencer_dies_soon),
             (4, self._lost_while_migrating),
             (2, guests.libvirtd),
@@ -226,6 +229,21 @@ class Fate:
 
         failures.at_fencing(self._c, node, self._c.rng.randrange(0, 5), back)
         kind = self._c.rng.choice((self._power_cut, self._daemon_stops, self._link))
+        return f"{kind(node)}, until it is fenced"
+
+    def _spared_while_fenced(self, node: SimNode) -> str:
+        """A person puts the node, or the cluster, into maintenance at the worst moment."""
+        whole, for_s = self._c.rng.random() < 0.3, self._seconds(20.0, 60.0)
+
+        def spare() -> None:
+            self._c.note(f"maintenance of {'the cluster' if whole else node.name}, while {node.name} is fenced")
+            if whole:
+                cluster_maintenance(self._c.ops, ClusterMaintenance(maintenance=True, for_s=for_s))
+            else:
+                node_maintenance(self._c.ops, NodeMaintenance(node=node.name, maintenance=True, for_s=for_s))
+
+        failures.at_fencing(self._c, node, self._c.rng.randrange(0, 3), spare)
+        kind = self._c.rng.choice((self._power_cut, self._daemon_stops))
         return f"{kind(node)}, until it is fenced"
 
     def _lost_while_migrating(self, node: SimNode) -> str:
