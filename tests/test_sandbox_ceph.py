@@ -18,7 +18,7 @@ from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.sandbox import Sandbox
 from pvc_sandbox.waiting import wait_until
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.ceph, pytest.mark.timeout(300)]
 
 UP = """
 import sys

@@ -10,7 +10,7 @@ import pytest
 
 from pvc_sandbox.sandbox import Sandbox
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.ceph, pytest.mark.timeout(300)]
 
 SPARE, DB = "/dev/pvc-disk2", "/dev/pvc-disk3"
 MINUTES = 180.0

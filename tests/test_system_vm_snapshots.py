@@ -185,6 +185,7 @@ def test_a_running_vm_is_kept_at_one_instant_and_rolled_back(web):
     demand_instants(web("web"))
 
 
+@pytest.mark.ceph
 def test_a_running_vm_on_ceph_is_kept_at_one_instant_and_rolled_back(ceph_cluster, tmp_path):
     tiny_linux(agent=True)
     vm = Web(ceph_cluster, tmp_path, "cephweb", pool="systemtest")

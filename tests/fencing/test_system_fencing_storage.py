@@ -11,7 +11,7 @@ import pytest
 
 from pvc_core.testkit.lan import entered
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.ceph, pytest.mark.timeout(300)]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from pvc_core.plugin import StorageDriver, VolumeRef
 from pvc_core.testkit.contracts.storage import StorageContract
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.ceph]
 
 
 class CephBackend:

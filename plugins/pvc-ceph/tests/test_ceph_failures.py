@@ -10,7 +10,7 @@ from pvc_ceph.workers import Workers
 from pvc_core.plugin import AuthFailed, DriverError, NotReady
 from pvc_sandbox.waiting import wait_until
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.real, pytest.mark.ceph, pytest.mark.timeout(180)]
 
 MIB = 1 << 20
 OSDS = "ceph-osd@"

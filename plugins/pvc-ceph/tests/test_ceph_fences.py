@@ -60,6 +60,7 @@ def writer(site, ceph):
 
 
 @pytest.mark.real
+@pytest.mark.ceph
 def test_writer_on_a_blocked_node_is_refused_and_nothing_of_it_lands(site, ceph, writer):
     driver = site.driver("node1")
     driver.volume_create(site.ref("web1"), 4 * MIB, "")
@@ -79,6 +80,7 @@ def test_writer_on_a_blocked_node_is_refused_and_nothing_of_it_lands(site, ceph,
 
 
 @pytest.mark.real
+@pytest.mark.ceph
 def test_writer_that_hung_while_its_node_was_blocked_writes_nothing_when_it_wakes_up(site, ceph, writer):
     driver = site.driver("node1")
     driver.volume_create(site.ref("web1"), 4 * MIB, "")
@@ -97,6 +99,7 @@ def test_writer_that_hung_while_its_node_was_blocked_writes_nothing_when_it_wake
 
 
 @pytest.mark.real
+@pytest.mark.ceph
 def test_osds_and_clients_of_other_nodes_are_not_hit(site, ceph):
     first, second = site.driver("node1"), site.driver("node2")
     first.volume_create(site.ref("web1"), 4 * MIB, "")
@@ -123,6 +126,7 @@ def lone_pool(ceph):
 
 
 @pytest.mark.real
+@pytest.mark.ceph
 def test_an_osd_that_has_not_heard_of_the_block_is_no_proof(site, ceph, lone_pool):
     """It would still take what the blocked node writes."""
     memory, its_osd = lone_pool
@@ -148,6 +152,7 @@ def test_an_osd_that_has_not_heard_of_the_block_is_no_proof(site, ceph, lone_poo
 
 
 @pytest.mark.real
+@pytest.mark.ceph
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -166,6 +171,7 @@ def test_what_cannot_be_the_lost_nodes_is_not_blocked(site, ceph, change, said):
 
 
 @pytest.mark.real
+@pytest.mark.ceph
 def test_an_address_that_another_node_has_too_is_not_blocked(site, ceph):
     driver = site.driver("node1")
     identity = site.driver("node3").node_identity()
@@ -178,6 +184,7 @@ def test_an_address_that_another_node_has_too_is_not_blocked(site, ceph):
 
 
 @pytest.mark.real
+@pytest.mark.ceph
 def test_the_block_of_a_later_loss_survives_an_opening_that_hung(site, ceph, monkeypatch):
     """The opening has been recorded, and is carried out after the next block."""
     from pvc_ceph.protocol import Open
@@ -204,6 +211,7 @@ def test_the_block_of_a_later_loss_survives_an_opening_that_hung(site, ceph, mon
 
 
 @pytest.mark.real
+@pytest.mark.ceph
 def test_a_block_that_hung_until_the_node_was_open_again_is_undone(site, ceph, monkeypatch):
     from pvc_ceph.protocol import Open
     from pvc_ceph.worker import clients, fences
@@ -230,6 +238,7 @@ def test_a_block_that_hung_until_the_node_was_open_again_is_undone(site, ceph, m
 
 
 @pytest.mark.real
+@pytest.mark.ceph
 def test_placement_groups_are_those_that_ceph_says(site, ceph):
     for name in ("x", "rbd_data.1", "rbd_header.10a6b8b4567", "twelve bytes", "a" * 40, "ü"):
         told = ceph.command("osd map", pool=site.pool.name, object=name)
@@ -243,6 +252,7 @@ def test_every_placement_group_has_an_object(groups):
 
 
 @pytest.mark.real
+@pytest.mark.ceph
 def test_a_node_that_is_kept_from_writing_is_let_in_by_force_only(site, ceph):
     driver = site.driver("node1")
     identity = site.driver("node3").node_identity()

@@ -16,7 +16,7 @@ PROGRAM = Path(__file__).with_name("lvm_program.py")
 GIB = 1 << 30
 BOUND_S = 900.0
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(BOUND_S + 60)]
+pytestmark = [pytest.mark.real, pytest.mark.ceph, pytest.mark.timeout(BOUND_S + 60)]
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from pvc_core.plugin import DriverError, NotReady, ObjectBusy, ObjectExists, ObjectMissing
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.ceph]
 
 MIB = 1 << 20
 

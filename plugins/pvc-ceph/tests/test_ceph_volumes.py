@@ -11,7 +11,7 @@ from pvc_ceph.workers import Workers
 from pvc_core.plugin import Cancelled, DriverError, ObjectBusy
 from pvc_core.testkit.lan import entered
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.real, pytest.mark.ceph, pytest.mark.timeout(180)]
 
 MIB = 1 << 20
 
