@@ -69,3 +69,8 @@ def test_other_copies_bring_the_warning_that_fits(parameters, said):
     found = warnings(pool_parameters(pool(**parameters)))
     assert len(found) == len(said)
     assert all(part in text for part, text in zip(said, found, strict=True))
+
+
+def test_the_check_of_the_operation_returns_the_warnings():
+    assert validate_pool(pool()) == []
+    assert len(validate_pool(pool(copies=2))) == 2

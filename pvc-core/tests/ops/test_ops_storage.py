@@ -58,6 +58,19 @@ def test_pool_is_added_to_a_node_that_has_the_driver(small):
     assert (view.ready, view.settled, view.usage.total_bytes) == (True, True, 5)
 
 
+def test_what_a_driver_warns_of_is_in_the_answer_to_a_change(small):
+    def check(spec):
+        return ["one copy is no copy"] if spec.parameters.get("copies") == 1 else []
+
+    ops = small.ops._replace(validators={"dir": check}.get)
+    assert pool_add(ops, PoolAdd(name="ssd", driver="dir", parameters={"copies": 1})).warnings == (
+        "one copy is no copy",
+    )
+    assert pool_info(ops, PoolQuery(pool="ssd")).warnings == ()
+    assert pool_modify(ops, PoolModify(pool="ssd", parameters={"copies": 2})).warnings == ()
+    assert pool_modify(ops, PoolModify(pool="ssd", parameters={"copies": 1})).warnings == ("one copy is no copy",)
+
+
 @pytest.mark.parametrize(
     ("request_", "error", "message"),
     [

@@ -75,9 +75,9 @@ def pool_parameters(pool: PoolSpec) -> PoolParameters:
     )
 
 
-def validate_pool(pool: PoolSpec) -> None:
-    """Check a pool's parameters; raises InvalidRequest."""
-    pool_parameters(pool)
+def validate_pool(pool: PoolSpec) -> list[str]:
+    """Check a pool's parameters; return what to warn of.  Raises InvalidRequest."""
+    return warnings(pool_parameters(pool))
 
 
 def warnings(pool: PoolParameters) -> list[str]:

@@ -3,7 +3,7 @@
 import secrets
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from pvc_core.model.fence import FenceDevice
@@ -12,8 +12,8 @@ from pvc_core.model.storage import PoolSpec
 from pvc_core.plan.placement import CORE_POLICY, Policy
 from pvc_core.store.api import Store
 
-Validator = Callable[[PoolSpec | NetworkSpec | FenceDevice], None]
-"""Pure check of the parameters of a pool, network or fence device; raises InvalidRequest."""
+Validator = Callable[[PoolSpec | NetworkSpec | FenceDevice], Iterable[str] | None]
+"""Pure check of the parameters of a pool, network or fence device: raises InvalidRequest, or returns warnings."""
 
 ValidatorLookup = Callable[[str], Validator | None]
 """Driver name -> its validator, or None when this machine knows none (the plugin is not installed here)."""

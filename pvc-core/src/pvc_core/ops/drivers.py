@@ -28,13 +28,16 @@ def check_driver(kind: Literal["storage", "network"], driver: str, nodes: Mappin
         )
 
 
-def check_parameters(ops: Ops, spec: PoolSpec | NetworkSpec | FenceDevice) -> None:
-    """Let the driver's own check see the parameters, where its plugin is installed; raises InvalidRequest."""
+def check_parameters(ops: Ops, spec: PoolSpec | NetworkSpec | FenceDevice) -> tuple[str, ...]:
+    """Let the driver's own check see the parameters, where its plugin is installed; return what it warns of.
+
+    Raises InvalidRequest.
+    """
     validate = ops.validators(spec.driver)
     if validate is None:
-        return
+        return ()
     try:
-        validate(spec)
+        return tuple(validate(spec) or ())
     except PvcError:
         raise
     except Exception as error:  # a plugin's: a broken check must not let unchecked parameters through

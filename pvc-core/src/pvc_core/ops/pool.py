@@ -46,6 +46,8 @@ class PoolView(View, frozen=True, kw_only=True):
     """Nodes alive whose driver for it works."""
     conditions: tuple[Condition, ...] = ()
     deleting: bool = False
+    warnings: tuple[str, ...] = ()
+    """What its driver warns of, in the answer to a change."""
 
 
 class PoolAdd(Request, frozen=True, kw_only=True):
@@ -86,8 +88,10 @@ def pool_add(ops: Ops, request: PoolAdd) -> PoolView:
     """
     check_name(request.name, "pool name")
     id_ = ops.new_id()
+    warnings: tuple[str, ...] = ()
 
     def once() -> PoolSpec:
+        nonlocal warnings
         nodes = read_nodes(ops.store)
         check_driver("storage", request.driver, nodes)
         spec = PoolSpec(
@@ -97,7 +101,7 @@ def pool_add(ops: Ops, request: PoolAdd) -> PoolView:
             description=request.description,
             parameters=request.parameters,
         )
-        check_parameters(ops, spec)
+        warnings = check_parameters(ops, spec)
         if ops.store.get(keys.name("pool", spec.name)) is not None:
             raise AlreadyExists(f"there is a storage pool named {spec.name!r} already")
         spec = replace(spec, node=choose_by_drivers(nodes, [spec.driver], f"set up pool {spec.name!r}"))
@@ -110,21 +114,23 @@ def pool_add(ops: Ops, request: PoolAdd) -> PoolView:
 
     spec = attempt(f"storage pool {request.name!r} could not be added", once)
     log.info("pool-added pool=%s name=%s driver=%s node=%s", spec.id, spec.name, spec.driver, spec.node)
-    return _views(ops, [spec])[0]
+    return replace(pool_view(ops, spec), warnings=warnings)
 
 
 def pool_modify(ops: Ops, request: PoolModify) -> PoolView:
     """Change a pool.  Raises NotFound, InvalidRequest."""
+    warnings: tuple[str, ...] = ()
 
     def next_(spec: PoolSpec) -> PoolSpec:
+        nonlocal warnings
         resolve.refuse_deleting("storage pool", spec.name, deleting=spec.deleting)
         new = merged(spec, request.parameters)
         if request.description is not UNSET:
             new = replace(new, description=request.description)
-        check_parameters(ops, new)
+        warnings = check_parameters(ops, new)
         return new
 
-    return _change(ops, request.pool, next_)
+    return replace(_change(ops, request.pool, next_), warnings=warnings)
 
 
 def pool_remove(ops: Ops, request: PoolQuery) -> PoolView:

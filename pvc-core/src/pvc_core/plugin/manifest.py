@@ -38,9 +38,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     config: str = ""
     """``package.module:Class`` of the msgspec struct for its section; empty: the section must be empty."""
     validators: dict[str, str] = {}
-    """Driver name -> ``package.module:function(spec) -> None``: pure check of the parameters of a pool, network or
+    """Driver name -> ``package.module:function(spec)``: pure check of the parameters of a pool, network or
     fence device (``PoolSpec``, ``NetworkSpec``, ``FenceDevice``).
 
-    Called where the operation runs, before anything is written.  Raises InvalidRequest.
+    Called where the operation runs, before anything is written.  Raises InvalidRequest; may return sentences that warn of what is
+    possible and risky (shown for pools).
     """
     commands: tuple[CommandSpec, ...] = ()

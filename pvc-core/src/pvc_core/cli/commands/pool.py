@@ -97,6 +97,8 @@ def _sheet(pool: PoolView) -> Sheet:
 
 
 def _finish(session: Session, view: PoolView, done: str, *, wait: bool, timeout: float) -> None:
+    for warning in view.warnings:
+        session.out.warn(f"pool {view.name}: {warning}")
     if wait:
         with watching(session, f"pool {view.name}", later=f"pvc storage pool info {view.name}") as report:
             view = wait_pool(session.client.ops, view.id, ObjectGoal.READY, timeout_s=timeout, report=report) or view
