@@ -30,6 +30,31 @@ def test_guest_on_ceph_counts_on_its_disk_and_moves_live(ceph_cluster, ceph_gues
     assert "DISK-ERROR" not in ceph_cluster.console(id_)
 
 
+def test_volume_grows_and_is_kept_and_another_is_plugged_in_under_a_running_guest(ceph_cluster, ceph_guests):
+    name = ceph_guests.linux(node="hv1")
+    id_, path = ceph_cluster.id(name), f"systemtest/{name}"
+    ceph_cluster.eventually("the guest counts", lambda: len(beats(ceph_cluster, id_)) >= 2)
+    ceph_cluster.pvc("storage", "volume", "resize", path, "8M")
+    told = ceph_cluster.sandbox.exec("hv1", ["virsh", "domblkinfo", id_, "vda"]).check().stdout
+    assert f"Capacity:       {8 * MIB}" in told
+    ceph_cluster.pvc("storage", "snapshot", "create", path, "s1")
+    copy, more = ceph_guests.name(), ceph_guests.with_volume(ceph_guests.name())
+    ceph_cluster.pvc("storage", "volume", "clone", path, copy, "--snapshot", "s1")
+    ceph_guests.with_volume(copy)
+    ceph_cluster.pvc("storage", "volume", "add", more, "4M")
+    ceph_cluster.pvc("vm", "disk", "add", name, more, "--bus", "scsi")
+    xml = ceph_cluster.sandbox.exec("hv1", ["virsh", "dumpxml", id_]).check().stdout
+    assert "model='virtio-scsi'" in xml
+    assert xml.count("discard='unmap'") == 2
+    ceph_cluster.pvc("vm", "move", name, "--node", "hv2")
+    ceph_cluster.pvc("vm", "disk", "remove", name, more)
+    xml = ceph_cluster.sandbox.exec("hv2", ["virsh", "dumpxml", id_]).check().stdout
+    assert xml.count("discard='unmap'") == 1
+    last = len(beats(ceph_cluster, id_))
+    ceph_cluster.eventually("it goes on counting", lambda: len(beats(ceph_cluster, id_)) >= last + 2)
+    assert "DISK-ERROR" not in ceph_cluster.console(id_)
+
+
 def test_guest_of_a_node_without_power_goes_on_elsewhere_at_once(ceph_cluster, ceph_guests):
     name = ceph_guests.linux(node="hv3")
     id_ = ceph_cluster.id(name)
