@@ -170,7 +170,7 @@ class CephDriver(StorageDriver):
             self._images.copy(path, format, target, _FORMAT, progress, existing=True)
             self._call(None, "image-finish", _QUICK_S, hidden=hidden, **where)
         except BaseException:
-            self._call(None, "image-drop", _QUICK_S, pool=where["pool"], hidden=hidden)
+            self._call(None, "image-drop", _QUICK_S, pool=where["pool"], name=hidden)
             raise
         return True
 

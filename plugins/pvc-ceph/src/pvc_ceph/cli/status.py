@@ -31,18 +31,19 @@ _POOLS = (
     Column("USED", lambda pool: _part(pool.stored_bytes, pool.stored_bytes + pool.free_bytes), right=True),
     Column("PVC", lambda pool: "yes" if pool.pvc else "-"),
 )
+_SPACE = (
+    Column("SIZE", lambda row: format_bytes(row.total_bytes), right=True),
+    Column("USED", lambda row: format_bytes(row.used_bytes), right=True),
+    Column("PART", lambda row: _part(row.used_bytes, row.total_bytes), right=True),
+)
 _HOSTS = (
     Column("HOST", lambda host: host.name),
     Column("OSDS", lambda host: f"{host.up}/{host.osds} up", right=True),
-    Column("SIZE", lambda host: format_bytes(host.total_bytes), right=True),
-    Column("USED", lambda host: format_bytes(host.used_bytes), right=True),
-    Column("PART", lambda host: _part(host.used_bytes, host.total_bytes), right=True),
+    *_SPACE,
 )
 _CLASSES = (
     Column("TIER", lambda tier: tier.name),
-    Column("SIZE", lambda tier: format_bytes(tier.total_bytes), right=True),
-    Column("USED", lambda tier: format_bytes(tier.used_bytes), right=True),
-    Column("PART", lambda tier: _part(tier.used_bytes, tier.total_bytes), right=True),
+    *_SPACE,
 )
 
 _node_option = click.option("--node", default="", help="Ask through this node [any one].")

@@ -48,7 +48,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "volume-clone": volumes.clone,
     "image-begin": images.begin,
     "image-finish": images.finish,
-    "image-drop": images.drop,
+    "image-drop": volumes.drop,
     "image-readable": images.readable,
     "diff-export": diffs.export,
     "diff-import": diffs.take_in,

@@ -56,7 +56,7 @@ def identity(cluster: Cluster) -> dict[str, str]:
             retryable=False,
         )
     _remember(cluster, cluster.settings.node, used)
-    shut = [host for host in map(clients.host, sorted(used)) if host in clients.blocked(cluster)]
+    shut = sorted(clients.blocked(cluster).intersection(map(clients.host, used)))
     if shut:
         raise NotReady(
             f"Ceph has blocked this node's address {', '.join(shut)}; PVC opens it when the node is back and clean; by "
@@ -103,7 +103,7 @@ def block(
 
 def unblock(cluster: Cluster, node: str, identity: dict[str, str], epoch: int) -> None:
     """Let a node write again, unless it was blocked since with a later epoch."""
-    addresses = tuple(sorted(filter(None, identity.get("addresses", "").split(","))))
+    addresses = _reported(identity)
     before = _recorded(cluster, node)
     if _record(cluster, node, Fence(epoch=epoch, open=True, addresses=addresses)):
         return
@@ -130,9 +130,10 @@ def listed(cluster: Cluster) -> list[Blocked]:
 def release(cluster: Cluster, node: str, force: bool) -> list[str]:
     """Let all clients of a node in again; return what was refused.  Raises DriverError while it is kept closed."""
     ensure_state_pool(cluster)
-    addresses = _nodes(cluster).get(node)
+    nodes = _nodes(cluster)
+    addresses = nodes.get(node)
     if addresses is None:
-        known = _listed(_nodes(cluster))
+        known = _listed(nodes)
         raise DriverError(
             f"no node {node!r} has ever reached this Ceph cluster; those that have: {known}", retryable=False
         )
@@ -188,7 +189,7 @@ def _addresses(cluster: Cluster, node: str, identity: dict[str, str]) -> tuple[s
             f"node {node} reported the Ceph cluster {identity.get('fsid') or 'none'}; this one is {fsid}",
             retryable=False,
         )
-    addresses = tuple(sorted(filter(None, identity.get("addresses", "").split(","))))
+    addresses = _reported(identity)
     if not addresses:
         raise DriverError(f"node {node} did not report under which address Ceph knows it", retryable=False)
     ours = clients.own_addresses(cluster) | _source_addresses(cluster)
@@ -202,6 +203,10 @@ def _addresses(cluster: Cluster, node: str, identity: dict[str, str]) -> tuple[s
                 retryable=False,
             )
     return addresses
+
+
+def _reported(identity: dict[str, str]) -> tuple[str, ...]:
+    return tuple(sorted(filter(None, identity.get("addresses", "").split(","))))
 
 
 def _nodes(cluster: Cluster) -> dict[str, frozenset[str]]:

@@ -3,7 +3,7 @@
 from pvc_ceph.worker import holdings, names
 from pvc_ceph.worker.ceph import FEATURES, RBD, Cluster, ceph_errors
 from pvc_ceph.worker.volumes import opened, what
-from pvc_core.plugin import DriverError, ObjectExists
+from pvc_core.plugin import ObjectExists
 from pvc_core.plugin.holding import check_unused
 
 
@@ -22,16 +22,6 @@ def finish(cluster: Cluster, pool: str, name: str, hidden: str) -> None:
     """Give a complete image the name of its volume."""
     with ceph_errors(what(pool, name)):
         names.rename(cluster, pool, hidden, name)
-
-
-def drop(cluster: Cluster, pool: str, hidden: str) -> None:
-    """Remove an image that will not be completed."""
-    try:
-        with ceph_errors(what(pool, hidden)):
-            names.remove(cluster, pool, hidden)
-    except DriverError:
-        # The program that was stopped is believed to use it for half a minute; it goes with other leftovers.
-        return
 
 
 def readable(cluster: Cluster, pool: str, name: str, snapshot: str) -> None:

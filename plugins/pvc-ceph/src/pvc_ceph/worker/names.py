@@ -68,6 +68,11 @@ def is_leftover(name: str) -> bool:
     return name.startswith((_NEW, _DOOMED))
 
 
+def volumes(cluster: Cluster, pool: str) -> list[str]:
+    """Return the names of a pool's volumes."""
+    return [name for name in RBD().list(cluster.pool(pool)) if not is_leftover(name)]
+
+
 def clear_leftovers(cluster: Cluster, pool: str) -> None:
     """Remove what calls that were killed have left.  What is in use is left for the next time."""
     ioctx = cluster.pool(pool)
@@ -90,20 +95,19 @@ def _is_abandoned(cluster: Cluster, pool: str, name: str) -> bool:
 def remove(cluster: Cluster, pool: str, name: str) -> None:
     """Remove an image with its snapshots, and the hidden snapshot that it rested on."""
     ioctx = cluster.pool(pool)
-    parent = None
+    hidden = None
     try:
         with ceph_errors(name), Image(ioctx, name) as image:
-            parent = hidden_parent(image)
+            hidden = hidden_parent(image)
             for snapshot in list(image.list_snaps()):
                 if image.is_protected_snap(snapshot["name"]):
                     image.unprotect_snap(snapshot["name"])
                 image.remove_snap(snapshot["name"])
     except ObjectMissing:
-        # Its creation was killed before there was more than its name.
-        parent = None
+        pass  # its creation was killed before there was more than its name
     RBD().remove(ioctx, name)
-    if parent is not None:
-        drop_hidden(cluster, pool, *parent)
+    if hidden is not None:
+        drop_hidden(cluster, pool, *hidden)
 
 
 def hidden_parent(image: Image) -> tuple[str, str] | None:

@@ -69,7 +69,7 @@ def delete(cluster: Cluster, pool: PoolParameters) -> None:
         return
     ioctx = cluster.pool(pool.pool)
     with ceph_errors(f"pool {pool.name}"):
-        volumes = [name for name in RBD().list(ioctx) if not names.is_leftover(name)]
+        volumes = names.volumes(cluster, pool.pool)
         trash = [image["name"] for image in RBD().trash_list(ioctx)]
     if volumes and not pool.adopt:
         raise ObjectBusy(f"pool {pool.name} holds {len(volumes)} volumes, such as {volumes[0]}")

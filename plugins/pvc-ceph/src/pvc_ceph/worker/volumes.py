@@ -7,7 +7,7 @@ from datetime import UTC
 from typing import Final
 
 from pvc_ceph.worker import holdings, names
-from pvc_ceph.worker.ceph import FEATURES, RBD, Cluster, Image, ImageExists, Ioctx, NoSpace, ceph_errors
+from pvc_ceph.worker.ceph import FEATURES, RBD, Cluster, Image, ImageExists, NoSpace, ceph_errors
 from pvc_core.model.storage import Snapshot
 from pvc_core.plugin import DriverError, ObjectBusy, ObjectExists, ObjectMissing, VolumeInfo
 from pvc_core.plugin.holding import check_unused
@@ -29,22 +29,12 @@ def opened(
 ) -> Iterator[Image]:
     """Open a volume; errors name it."""
     ioctx = cluster.pool(pool)
-    with ceph_errors(what(pool, name)), _image(ioctx, name, snapshot, read_only=read_only) as image:
+    with ceph_errors(what(pool, name)), Image(ioctx, name, snapshot, read_only=read_only) as image:
         yield image
-
-
-@contextmanager
-def _image(ioctx: Ioctx, name: str, snapshot: str | None, *, read_only: bool) -> Iterator[Image]:
-    image = Image(ioctx, name, snapshot, read_only=read_only)
-    try:
-        yield image
-    finally:
-        image.close()
 
 
 def all_of(cluster: Cluster, pool: str) -> list[VolumeInfo]:
     """Return all volumes of a pool: a handful of requests for each, many at the same time."""
-    ioctx = cluster.pool(pool)
 
     def look(name: str) -> VolumeInfo | None:
         try:
@@ -53,7 +43,7 @@ def all_of(cluster: Cluster, pool: str) -> list[VolumeInfo]:
             return None
 
     with ceph_errors(f"Ceph's pool {pool}"):
-        volumes = [name for name in RBD().list(ioctx) if not names.is_leftover(name)]
+        volumes = names.volumes(cluster, pool)
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         return [found for found in threads.map(look, volumes) if found is not None]
 
@@ -184,7 +174,7 @@ def clone(cluster: Cluster, pool: str, source: str, snapshot: str, target: str, 
                 image.metadata_set(_MADE_FROM, made_from)
             names.rename(cluster, pool, name, target)
     except DriverError as error:
-        _drop(cluster, pool, name)
+        drop(cluster, pool, name)
         if isinstance(error, ObjectExists) and _is_made_from(cluster, pool, target, made_from):
             return
         raise
@@ -215,12 +205,13 @@ def _share(cluster: Cluster, pool: str, source: str, snapshot: str, name: str) -
         raise
 
 
-def _drop(cluster: Cluster, pool: str, name: str) -> None:
+def drop(cluster: Cluster, pool: str, name: str) -> None:
+    """Remove an image that will not be completed."""
     try:
         with ceph_errors(what(pool, name)):
             names.remove(cluster, pool, name)
     except DriverError:
-        # It is invisible, and goes with the other leftovers.
+        # It is invisible, and goes with the other leftovers: a program that was stopped is believed to use it for half a minute.
         return
 
 
