@@ -9,7 +9,7 @@ from typing import Final
 
 from pvc_ceph.report import Check, Daemon, NodeReport, Severity, Status
 from pvc_core.model.base import Condition
-from pvc_core.plugin import DriverError
+from pvc_core.plugin import AuthFailed, DriverError
 
 _MOST_SAID: Final = 3
 
@@ -18,6 +18,8 @@ def conditions(ask: Callable[[], NodeReport], node: str, *, coordinator: bool, e
     """Return the conditions of a node."""
     try:
         report = ask()
+    except AuthFailed as error:
+        return [_bad("Ceph", "Refused", f"the key of this node has not the rights that it needs: {error}")]
     except DriverError as error:
         return [_bad("Ceph", "Unreachable", f"this node does not reach Ceph: {error}")]
     status = report.status

@@ -217,9 +217,8 @@ class Workers:
             value = worker.call(msgspec.structs.replace(call, dead=tuple(dead)), deadline, report)
         except (WorkerLost, ClientBlocked, _Late) as error:
             self._log.warning("worker-lost call=%s error=%r said=%r", call.name, error, worker.last_words())
-            worker.kill()
             with self._lock:
-                self._dead |= {worker.address} - {""}
+                self._bury(worker)
             if fresh or isinstance(error, _Late):
                 raise
             # It died while it was idle, or keeps a connection that is refused for ever since its node was blocked: a new
@@ -229,7 +228,8 @@ class Workers:
             self._put(worker)
             raise
         except BaseException:
-            worker.kill()
+            with self._lock:
+                self._bury(worker)
             raise
         with self._lock:
             self._dead -= dead
@@ -242,8 +242,12 @@ class Workers:
                 worker = self._idle.pop()
                 if worker.alive():
                     return worker, False
-                worker.kill()
+                self._bury(worker)
         return Worker(self._settings), True
+
+    def _bury(self, worker: Worker) -> None:
+        worker.kill()
+        self._dead |= {worker.address} - {""}
 
     def _put(self, worker: Worker) -> None:
         now = time.monotonic()

@@ -1,19 +1,13 @@
 """Volumes as disks of VMs: who holds them, and with which key QEMU opens them."""
 
 import configparser
-import time
-from typing import Final
 
-from pvc_ceph.worker import clients, holdings
+from pvc_ceph.worker import clients, holdings, watchers
 from pvc_ceph.worker.ceph import EXCLUSIVE, RBD, Cluster, Image, ceph_errors
 from pvc_ceph.worker.pools import marked
-from pvc_ceph.worker.volumes import opened, what
-from pvc_core.plugin import Attachment, AuthFailed, NotReady, ObjectMissing
+from pvc_ceph.worker.volumes import opened
+from pvc_core.plugin import Attachment, AuthFailed, ObjectMissing
 from pvc_core.plugin.holding import Holder, attached, detached, flushed
-
-_GONE_S: Final = 10.0
-"""OSDs drop the watch of a blocked client as soon as they have the new map: fractions of a second."""
-_PAUSE_S: Final = 0.05
 
 
 def attach(cluster: Cluster, pool: str, name: str, holder: Holder) -> None:
@@ -35,7 +29,9 @@ def detach(cluster: Cluster, pool: str, name: str, vm: str, node: str) -> None:
         with opened(cluster, pool, name, read_only=True) as image:
             held = holdings.change(cluster, pool, image.id(), lambda now: detached(now, vm, node))
             if not held.holders:
-                _end(cluster, pool, name, image, [each for each in _watchers(image) if clients.ip(each) in ours])
+                _end(
+                    cluster, pool, name, image, [each for each in watchers.addresses(image) if clients.ip(each) in ours]
+                )
     except ObjectMissing:
         return
 
@@ -44,7 +40,7 @@ def flush(cluster: Cluster, pool: str, name: str, vm: str, epoch: int) -> list[s
     """Break what still holds a volume for a VM that runs nowhere: its holders, its clients, its lock."""
     with opened(cluster, pool, name, read_only=True) as image:
         # Those that are there before the holders are taken away cannot be of a guest that is attached after it.
-        left = sorted(_watchers(image))
+        left = sorted(watchers.addresses(image))
         before = holdings.get(cluster, pool, image.id())
         holdings.change(cluster, pool, image.id(), lambda now: flushed(now, name, vm, epoch))
         _end(cluster, pool, name, image, left)
@@ -101,7 +97,13 @@ def _end_others(cluster: Cluster, pool: str, name: str, image: Image) -> None:
     write.  Each is blocked as the one client that it is, not as its whole host.
     """
     ours = clients.own_addresses(cluster)
-    _end(cluster, pool, name, image, [address for address in _watchers(image) if clients.ip(address) not in ours])
+    _end(
+        cluster,
+        pool,
+        name,
+        image,
+        [address for address in watchers.addresses(image) if clients.ip(address) not in ours],
+    )
 
 
 def _end(cluster: Cluster, pool: str, name: str, image: Image, addresses: list[str]) -> None:
@@ -111,11 +113,7 @@ def _end(cluster: Cluster, pool: str, name: str, image: Image, addresses: list[s
     clients.block(cluster, addresses, clients.INSTANCE_S)
     with opened(cluster, pool, name) as writable:
         break_locks(writable, set(addresses))
-    deadline = time.monotonic() + _GONE_S
-    while left := _watchers(image).intersection(addresses):
-        if time.monotonic() > deadline:
-            raise NotReady(f"{what(pool, name)} is still open by clients that were blocked: {', '.join(sorted(left))}")
-        time.sleep(_PAUSE_S)
+    watchers.forget(cluster, pool, image, set(addresses))
 
 
 def break_locks(image: Image, owners: set[str]) -> list[str]:
@@ -124,7 +122,3 @@ def break_locks(image: Image, owners: set[str]) -> list[str]:
     for owner in broken:
         image.lock_break(EXCLUSIVE, owner)
     return broken
-
-
-def _watchers(image: Image) -> set[str]:
-    return {watcher["addr"] for watcher in image.watchers_list()}

@@ -7,6 +7,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from pvc_ceph.worker import watchers
 from pvc_ceph.worker.ceph import RBD, Cluster, Image, ceph_errors, forget_name
 from pvc_core.plugin import DriverError, ObjectExists, ObjectMissing
 
@@ -99,6 +100,7 @@ def remove(cluster: Cluster, pool: str, name: str) -> None:
     try:
         with ceph_errors(name), Image(ioctx, name) as image:
             hidden = hidden_parent(image)
+            watchers.others(cluster, pool, image)  # gets rid of the dead; should one be alive, librbd refuses
             for snapshot in list(image.list_snaps()):
                 if image.is_protected_snap(snapshot["name"]):
                     image.unprotect_snap(snapshot["name"])

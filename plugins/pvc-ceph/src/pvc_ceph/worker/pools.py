@@ -52,7 +52,9 @@ def ensure(cluster: Cluster, pool: PoolParameters) -> None:
     _mark(cluster, pool, found)
     ioctx = cluster.pool(pool.pool)
     with ceph_errors(f"pool {pool.name}"):
-        RBD().pool_init(ioctx, force=False)
+        if not pool.adopt:
+            # It asks for rights to change pools, which an adopted one does not need: librbd makes up for it.
+            RBD().pool_init(ioctx, force=False)
         # librbd passes each image that is removed through its trash, whose object it could not make any more in a pool
         # that is full: nothing could ever be removed there.
         make_object(ioctx, _TRASH)

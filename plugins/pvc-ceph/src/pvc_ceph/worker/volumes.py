@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC
 from typing import Final
 
-from pvc_ceph.worker import holdings, names
+from pvc_ceph.worker import holdings, names, watchers
 from pvc_ceph.worker.ceph import FEATURES, RBD, Cluster, Image, ImageExists, NoSpace, ceph_errors
 from pvc_core.model.storage import Snapshot
 from pvc_core.plugin import DriverError, ObjectBusy, ObjectExists, ObjectMissing, VolumeInfo
@@ -111,7 +111,7 @@ def delete(cluster: Cluster, pool: str, name: str) -> None:
             id_ = image.id()
             check_unused(holdings.get(cluster, pool, id_), name, "delete it")
             _check_no_clones(cluster, pool, image, name)
-            _check_no_watchers(image, name)
+            _check_not_open(cluster, pool, image, name)
     except ObjectMissing:
         if name not in RBD().list(ioctx):
             return
@@ -252,8 +252,7 @@ def _check_no_clones(cluster: Cluster, pool: str, image: Image, name: str) -> No
             )
 
 
-def _check_no_watchers(image: Image, name: str) -> None:
-    # The first is ourselves.
-    others = [watcher["addr"] for watcher in image.watchers_list()]
-    if len(others) > 1:
-        raise ObjectBusy(f"volume {name!r} is open by a client at {', '.join(others)}, one of them ours")
+def _check_not_open(cluster: Cluster, pool: str, image: Image, name: str) -> None:
+    others = watchers.others(cluster, pool, image)
+    if others:
+        raise ObjectBusy(f"volume {name!r} is open by a client at {', '.join(others)}")
