@@ -6,7 +6,7 @@ that watch stays, and the image counts as open for ever.  The OSD finds it when 
 """
 
 import time
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from pvc_ceph.worker import clients
@@ -37,7 +37,7 @@ def others(cluster: Cluster, pool: str, image: Image) -> list[str]:
     return sorted(found - dead)
 
 
-def forget(cluster: Cluster, pool: str, image: Image, blocked: Set[str]) -> None:
+def forget(cluster: Cluster, pool: str, image: Image, blocked: AbstractSet[str]) -> None:
     """Return when the OSD has dropped the watches of blocked clients.  Raises NotReady when it does not."""
     if not blocked:
         return
@@ -58,7 +58,7 @@ def forget(cluster: Cluster, pool: str, image: Image, blocked: Set[str]) -> None
         )
 
 
-def _gone(image: Image, blocked: Set[str], seconds: float) -> bool:
+def _gone(image: Image, blocked: AbstractSet[str], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while addresses(image) & blocked:
         if time.monotonic() > deadline:
