@@ -124,6 +124,16 @@ def test_node_that_loses_power_takes_its_osd_along_and_brings_it_back(sandbox, p
     assert read(sandbox, "hv3", pool) == "meanwhile"
 
 
+def test_osd_of_a_node_that_was_switched_on_again_is_not_taken_for_the_one_before(sandbox, eventually):
+    def addresses():
+        return {each["osd"]: each["public_addr"] for each in ceph(sandbox, "osd", "dump")["osds"]}
+
+    before = addresses()
+    sandbox.power_cut("hv3")
+    sandbox.power_on("hv3")
+    eventually("its OSD is up", lambda: addresses()[2] != before[2] and osds_up(sandbox) == {0, 1, 2}, within_s=60)
+
+
 def test_node_without_a_link_takes_its_osd_along(sandbox, pool, eventually):
     write(sandbox, "hv1", pool, "before")
     sandbox.cut_link("hv1")

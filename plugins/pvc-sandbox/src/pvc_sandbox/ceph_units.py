@@ -8,6 +8,9 @@ from pvc_sandbox.control import Service
 from pvc_sandbox.errors import SandboxError
 
 _UNITS: Final = (re.compile(r"(ceph-mon|ceph-mgr)@([A-Za-z0-9_.-]+)"), re.compile(r"(ceph-osd)@(\d+)"))
+_NEW_IDENTITY: Final = "CEPH_USE_RANDOM_NONCE"
+"""Otherwise a daemon's PID tells it from the one before, and a node that is switched on again gives the same ones: monitors
+take an OSD for the one that is up already, which then waits until its heartbeats are missed."""
 
 
 def unit(state: Path, name: str) -> Service:
@@ -22,4 +25,6 @@ def unit(state: Path, name: str) -> Service:
             f"unit {name!r} is not known on a node of a sandbox; it knows ceph-mon@ID, ceph-mgr@ID and ceph-osd@NUMBER"
         )
     program, id_ = found.groups()
-    return Service(name=plain, argv=(program, "-f", "-i", id_), log=str(state / f"log/{plain}.log"))
+    return Service(
+        name=plain, argv=(program, "-f", "-i", id_), log=str(state / f"log/{plain}.log"), env={_NEW_IDENTITY: "1"}
+    )

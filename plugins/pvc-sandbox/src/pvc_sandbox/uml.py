@@ -35,7 +35,7 @@ mkdir /mnt/upper /mnt/work /mnt/new
 {overlay}
 mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work o /mnt/new || stop "no root file system"
 cd /mnt/new
-mount -t proc p proc && mount -t sysfs s sys && mount -t tmpfs r run && mount -t tmpfs t tmp || stop "no /proc, /sys, /run"
+mount -t proc p proc && mount -t sysfs s sys && mount -t tmpfs r run || stop "no /proc, /sys, /run"
 mount -t devtmpfs d dev || stop "no /dev"
 mkdir -p dev/shm dev/pts exchange run/lock
 mount -t tmpfs h dev/shm
@@ -44,7 +44,7 @@ mount -t hostfs -o {exchange} o exchange || stop "no way out"
 exec busybox chroot /mnt/new /bin/sh /exchange/inside
 """
 _INSIDE: Final = """\
-cd {directory}
+cd {directory} || exec busybox poweroff -f
 ip link set lo up
 {modules}
 /bin/sh /exchange/command </dev/null >/exchange/stdout 2>/exchange/stderr
