@@ -14,7 +14,7 @@ class CephBackend:
     def __init__(self, site):
         self._site = site
         self.pool = site.pool
-        self.secrets = ()
+        self.secrets = (site.ceph.command("auth get", entity="client.admin")[0]["key"],)
 
     def driver(self, node: str) -> StorageDriver:
         return self._site.driver(node)

@@ -91,21 +91,68 @@ def test_a_pool_that_is_to_be_adopted_must_exist(tmp_path, new_site):
             site.driver().pool_usage(site.pool)
 
 
-def test_a_pool_is_deleted_when_it_is_empty_and_the_monitors_stay_as_strict_as_they_were(site, ceph):
+def strictness(ceph):
+    """Return what is set, in the monitors' own configuration, of whether pools may be deleted."""
+    return [
+        each["value"]
+        for each in ceph.command("config dump")
+        if (each["section"], each["name"]) == ("mon", "mon_allow_pool_delete")
+    ]
+
+
+@pytest.mark.parametrize("before", [[], ["false"]])
+def test_a_pool_is_deleted_when_it_is_empty_and_the_monitors_stay_as_strict_as_they_were(site, ceph, before):
     driver = site.driver()
     driver.volume_create(site.ref("web1"), 4 * MIB, "")
     with pytest.raises(ObjectBusy, match="holds 1 volumes, such as web1"):
         driver.pool_delete(site.pool)
     driver.volume_delete(site.ref("web1"))
-    before = ceph.command("config get", who="mon", key="mon_allow_pool_delete")
-    ceph.command("config set", who="mon", name="mon_allow_pool_delete", value="false")
+    for value in before:
+        ceph.command("config set", who="mon", name="mon_allow_pool_delete", value=value)
     try:
         assert driver.pool_delete(site.pool)
         assert site.pool.name not in names(site)
-        dump = {each["name"] for each in ceph.command("config dump") if each["section"] == "mon"}
-        assert "mon_allow_pool_delete" not in dump or before is not True
+        assert strictness(ceph) == before
     finally:
         ceph.command("config rm", who="mon", name="mon_allow_pool_delete")
+
+
+def test_a_deletion_that_was_killed_leaves_no_pool_unprotected(site, ceph):
+    ceph.command("osd pool set", pool=site.pool.name, var="nodelete", val="false")
+    ceph.command("config-key set", key="pvc/mon_allow_pool_delete", val="[]")
+    ceph.command("config set", who="mon", name="mon_allow_pool_delete", value="true")
+    site.driver().pool_ensure(site.pool)
+    assert strictness(ceph) == []
+    assert "nodelete" in detail(site)["flags_names"]
+
+
+def test_placement_groups_their_scaling_and_the_tier_can_be_changed(site, ceph):
+    driver = site.driver()
+    site.pool = replace(site.pool, parameters={"pgs": 8, "autoscale": "warn", "tier": "hdd"})
+    driver.pool_ensure(site.pool)
+    now = detail(site)
+    assert (now["pg_num_target"], now["pg_autoscale_mode"]) == (8, "warn")
+    rules = {each["rule_id"]: each["rule_name"] for each in ceph.command("osd crush rule dump")}
+    assert rules[now["crush_rule"]] == "pvc-hdd"
+    site.pool = replace(site.pool, parameters={})
+    driver.pool_ensure(site.pool)
+    assert detail(site)["pg_autoscale_mode"] == "on"
+
+
+def test_a_rule_that_an_operator_made_stays(site, ceph):
+    ceph.command("osd crush rule create-replicated", name="mine", root="default", type="host")
+    ceph.command("osd pool set", pool=site.pool.name, var="crush_rule", val="mine")
+    before = detail(site)["crush_rule"]
+    site.driver().pool_ensure(site.pool)
+    assert detail(site)["crush_rule"] == before
+
+
+def test_a_pool_of_which_nothing_is_said_has_what_the_readme_says(tmp_path, new_site):
+    with contextlib.closing(new_site(tmp_path)) as site:
+        site.pool = replace(site.pool, parameters={})
+        site.driver().pool_ensure(site.pool)
+        now = detail(site)
+        assert (now["size"], now["min_size"], now["pg_num_target"], now["pg_autoscale_mode"]) == (3, 2, 32, "on")
 
 
 def test_what_killed_calls_have_left_goes_away(site):

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from pvc_ceph.parameters import PoolParameters
-from pvc_ceph.worker import names
+from pvc_ceph.worker import deletion, names
 from pvc_ceph.worker.ceph import RBD, Cluster, ceph_errors, make_object
 from pvc_core.model.storage import PoolUsage
 from pvc_core.plugin import DriverError, NotReady, ObjectBusy, ObjectExists, ObjectMissing
@@ -17,6 +17,8 @@ _MARK: Final = "pvc"
 _MEASURED_S: Final = 15.0
 _PAUSE_S: Final = 0.1
 _ROOT: Final = "default"
+_RULE: Final = "pvc-"
+"""Begins the names of CRUSH rules that are made here."""
 _FIRST_PGS: Final = 32
 """Ceph's own default; its autoscaler goes on from there."""
 
@@ -53,6 +55,8 @@ def ensure(cluster: Cluster, pool: PoolParameters) -> None:
     ioctx = cluster.pool(pool.pool)
     with ceph_errors(f"pool {pool.name}"):
         if not pool.adopt:
+            deletion.restore(cluster)
+            _adjust(cluster, pool)
             # It asks for rights to change pools, which an adopted one does not need: librbd makes up for it.
             RBD().pool_init(ioctx, force=False)
         # librbd passes each image that is removed through its trash, whose object it could not make any more in a pool
@@ -173,11 +177,30 @@ def _mark(cluster: Cluster, pool: PoolParameters, found: dict[str, Any] | None) 
         if pool.copies == 1:
             cluster.command("osd pool set", pool=pool.pool, var="size", val="1", yes_i_really_mean_it=True)
         cluster.command("osd pool set", pool=pool.pool, var="min_size", val=str(pool.mincopies))
-        # Nobody deletes it by mistake with Ceph's own tools.
-        cluster.command("osd pool set", pool=pool.pool, var="nodelete", val="true")
     if found is None or _APPLICATION not in found["application_metadata"]:
         cluster.command("osd pool application enable", pool=pool.pool, app=_APPLICATION)
     cluster.command("osd pool application set", pool=pool.pool, app=_APPLICATION, key=_MARK, value=pool.id)
+
+
+def _adjust(cluster: Cluster, pool: PoolParameters) -> None:
+    """Bring what can be changed in a pool of ours to its parameters."""
+    found = _find(cluster, pool.pool)
+    if found is None:
+        return  # deleted meanwhile
+    rules = {each["rule_id"]: each["rule_name"] for each in cluster.command("osd crush rule dump")}
+    rule = rules.get(found["crush_rule"], "")
+    changes: dict[str, tuple[object, object]] = {
+        # Nobody deletes it by mistake with Ceph's own tools.
+        "nodelete": ("nodelete" in found["flags_names"].split(","), True),
+        "pg_autoscale_mode": (found["pg_autoscale_mode"], pool.autoscale),
+    }
+    if pool.pgs and pool.autoscale != "on":
+        changes["pg_num"] = found["pg_num_target"], pool.pgs
+    if rule.startswith(_RULE) and rule != _rule_name(pool):  # one that an operator made stays
+        changes["crush_rule"] = rule, _rule(cluster, pool)
+    for name, (now, wanted) in changes.items():
+        if now != wanted:
+            cluster.command("osd pool set", pool=pool.pool, var=name, val=str(wanted).lower())
 
 
 def _unmark(cluster: Cluster, pool: PoolParameters) -> None:
@@ -191,21 +214,21 @@ def _rule(cluster: Cluster, pool: PoolParameters) -> str:
         if pool.tier not in classes:
             known = ", ".join(sorted(classes)) or "none"
             raise NotReady(f"pool {pool.name}: no OSD is of tier {pool.tier!r}; there are: {known}")
-    name = f"pvc-{pool.tier or 'all'}"
+    name = _rule_name(pool)
     device_class = {"class": pool.tier} if pool.tier else {}
     cluster.command("osd crush rule create-replicated", name=name, root=_ROOT, type="host", **device_class)
     return name
 
 
+def _rule_name(pool: PoolParameters) -> str:
+    return f"{_RULE}{pool.tier or 'all'}"
+
+
 def _delete(cluster: Cluster, pool: PoolParameters) -> None:
     """Delete it for good: Ceph wants to be told in four ways."""
     cluster.command("osd pool set", pool=pool.pool, var="nodelete", val="false")
-    allowed = cluster.command("config get", who="mon", key="mon_allow_pool_delete")
-    if allowed is not True:
-        cluster.command("config set", who="mon", name="mon_allow_pool_delete", value="true")
     try:
-        cluster.command("osd pool delete", pool=pool.pool, pool2=pool.pool, yes_i_really_really_mean_it=True)
+        with deletion.allowed(cluster):
+            cluster.command("osd pool delete", pool=pool.pool, pool2=pool.pool, yes_i_really_really_mean_it=True)
     finally:
-        if allowed is not True:
-            cluster.command("config rm", who="mon", name="mon_allow_pool_delete")
         cluster.forget_pool(pool.pool)
