@@ -132,6 +132,28 @@ class Cluster:
     def console(self, id_: str) -> str:
         return "\n".join(self.consoles(id_).values())
 
+    @contextmanager
+    def shell(self, node: str, id_: str) -> Iterator[Callable[[str, str], None]]:
+        """Give a function that types a command on a Linux guest's console, and waits for what it prints."""
+        import libvirt
+
+        connection = libvirt.open(self.sandbox.uri(node))
+        stream = connection.newStream(0)
+        connection.lookupByUUIDString(id_).openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE)
+
+        def type_(command: str, printed: str) -> None:
+            before = self.consoles(id_)[node].count(printed)
+            stream.send(f"{command}\n".encode())
+            self.eventually(
+                f"{printed!r} on the console", lambda: self.consoles(id_)[node].count(printed) > before, within_s=60
+            )
+
+        try:
+            yield type_
+        finally:
+            stream.abort()
+            connection.close()
+
     def ticks(self, id_: str) -> list[Tick]:
         """Return the beats of a Linux guest on all nodes, sorted."""
         return sorted(Tick(int(n), float(s)) for text in self.consoles(id_).values() for n, s in TICK.findall(text))

@@ -1,5 +1,6 @@
 """Real guests on Ceph: their disks, live migration, and what follows the loss of a node."""
 
+import json
 import signal
 import subprocess
 import time
@@ -9,6 +10,7 @@ import pytest
 pytestmark = [pytest.mark.real, pytest.mark.ceph, pytest.mark.timeout(240)]
 
 MIB = 1 << 20
+NODES = ("hv1", "hv2", "hv3")
 
 
 def beats(cluster, id_):
@@ -53,6 +55,61 @@ def test_volume_grows_and_is_kept_and_another_is_plugged_in_under_a_running_gues
     last = len(beats(ceph_cluster, id_))
     ceph_cluster.eventually("it goes on counting", lambda: len(beats(ceph_cluster, id_)) >= last + 2)
     assert "DISK-ERROR" not in ceph_cluster.console(id_)
+
+
+def test_what_is_set_of_a_disk_holds_in_the_guest(ceph_cluster, ceph_guests):
+    """Limits, the cache policy, the size after growing, and what the guest discards."""
+    name = ceph_guests.linux(node="hv1")
+    id_, data = ceph_cluster.id(name), ceph_guests.with_volume(ceph_guests.name())
+    ceph_cluster.eventually("the guest counts", lambda: len(beats(ceph_cluster, id_)) >= 1, within_s=90)
+    ceph_cluster.pvc("storage", "volume", "add", data, "8M")
+    ceph_cluster.pvc("vm", "disk", "add", name, data, "--write-iops", "500", "--cache", "writeback")
+    tune = ceph_cluster.sandbox.exec("hv1", ["virsh", "blkdeviotune", id_, "vdb"]).check().stdout
+    assert "write_iops_sec : 500" in tune
+    xml = ceph_cluster.sandbox.exec("hv1", ["virsh", "dumpxml", id_]).check().stdout
+    assert "cache='writeback'" in xml
+
+    def used():
+        info = ceph_cluster.sandbox.exec("hv1", ["rbd", "du", "--format", "json", data]).check()
+        return json.loads(info.stdout)["images"][0]["used_size"]
+
+    with ceph_cluster.shell("hv1", id_) as type_:
+        type_("echo SIZE-$(cat /sys/block/vdb/size)", f"SIZE-{8 * MIB // 512}")
+        type_("dd if=/dev/zero of=/dev/vdb bs=1M count=8 conv=fsync && echo WROTE-$?", "WROTE-0")
+        assert used() == 8 * MIB
+        type_("blkdiscard /dev/vdb && sync && echo TRIMMED-$?", "TRIMMED-0")
+        ceph_cluster.eventually("its space is free again", lambda: used() == 0)
+        ceph_cluster.pvc("storage", "volume", "resize", data, "12M")
+        type_("echo SIZE-$(cat /sys/block/vdb/size)", f"SIZE-{12 * MIB // 512}")
+
+
+def test_what_has_no_room_is_refused_with_the_figures(ceph_cluster, ceph_guests):
+    """There are 12 GiB of disks, of which three copies leave less than 4."""
+    refused = ceph_cluster.pvc.run("storage", "volume", "add", "systemtest/large", "3500M")
+    assert refused.returncode == 1
+    assert "more than 80 %" in refused.stderr
+    assert "use --force" in refused.stderr
+    assert "large" not in {row["name"] for row in ceph_cluster.pvc.json("storage", "volume", "list")}
+    path = ceph_guests.with_volume(ceph_guests.name())
+    ceph_cluster.pvc("storage", "volume", "add", path, "3500M", "--force")
+
+
+def test_ceph_is_shown_as_an_operator_looks_at_it(ceph_cluster):
+    status = ceph_cluster.pvc.json("storage", "status")
+    assert (status["osds"]["total"], status["osds"]["up"]) == (3, 3)
+    assert {each["host"] for each in status["monitors"]} == {each["host"] for each in status["managers"]} == {*NODES}
+    assert sorted(each["state"] for each in status["managers"]) == ["active", "standby", "standby"]
+    use = ceph_cluster.pvc.json("storage", "util")
+    assert [(each["name"], each["osds"], each["up"]) for each in use["hosts"]] == [(node, 1, 1) for node in NODES]
+    (pool,) = [each for each in use["pools"] if each["name"] == "systemtest"]
+    # Three copies on three hosts: what fits is what the smallest host has left.
+    assert 0 < pool["free_bytes"] < min(each["total_bytes"] - each["used_bytes"] for each in use["hosts"])
+    shown = ceph_cluster.pvc("storage", "status").stdout + ceph_cluster.pvc("storage", "util").stdout
+    assert all(word in shown for word in ("monitor", "manager", "hv2", "systemtest"))
+    assert ceph_cluster.pvc.json("storage", "blocked") == []
+    for node in NODES:
+        right = {each["type"] for each in ceph_cluster.node_info(node)["conditions"] if each["ok"]}
+        assert {"Ceph", "CephMonitor", "CephManager", "CephOsds"} <= right
 
 
 def test_guest_of_a_node_without_power_goes_on_elsewhere_at_once(ceph_cluster, ceph_guests):

@@ -1,6 +1,5 @@
 """Disks that come and go while real guests run: one that lets go of them, and one that does not."""
 
-import contextlib
 import json
 from pathlib import Path
 
@@ -9,29 +8,6 @@ import pytest
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 MARK = b"written-while-it-ran"
-
-
-@contextlib.contextmanager
-def shell(cluster, node, id_):
-    """Give a function that types a command on a Linux guest's console, and waits for what it prints."""
-    import libvirt
-
-    connection = libvirt.open(cluster.sandbox.uri(node))
-    stream = connection.newStream(0)
-    connection.lookupByUUIDString(id_).openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE)
-
-    def type_(command, printed):
-        before = cluster.consoles(id_)[node].count(printed)
-        stream.send(f"{command}\n".encode())
-        cluster.eventually(
-            f"{printed!r} on the console", lambda: cluster.consoles(id_)[node].count(printed) > before, within_s=60
-        )
-
-    try:
-        yield type_
-    finally:
-        stream.abort()
-        connection.close()
 
 
 def holders(cluster, name):
@@ -68,7 +44,7 @@ def test_a_disk_comes_and_goes_while_linux_runs_and_moves(cluster, guests):
     assert not added["restart_needed"]
     cluster.pvc("vm", "disk", "add", name, more, "--bus", "scsi")
     assert targets(cluster, "hv1", id_) == ["vda", "vdb", "sda"]
-    with shell(cluster, "hv1", id_) as type_:
+    with cluster.shell("hv1", id_) as type_:
         type_("echo SIZE-$(cat /sys/block/vdb/size)-$(cat /sys/block/sda/size)", "SIZE-8192-8192")
         type_(f"printf {MARK.decode()} | dd of=/dev/vdb conv=notrunc,fsync && echo WROTE-$?", "WROTE-0")
     tune = cluster.sandbox.exec("hv1", ["virsh", "blkdeviotune", id_, "vdb"]).check().stdout
@@ -83,7 +59,7 @@ def test_a_disk_comes_and_goes_while_linux_runs_and_moves(cluster, guests):
     assert cluster.info(name)["last_migration"]["method"] == "live"
     assert targets(cluster, "hv2", id_) == ["vda", "vdb", "sda"]
     assert conditions(cluster, name) == {}
-    with shell(cluster, "hv2", id_) as type_:
+    with cluster.shell("hv2", id_) as type_:
         type_(f"echo READ-$(dd if=/dev/vdb bs={len(MARK)} count=1 2>/dev/null)", f"READ-{MARK.decode()}")
 
     cluster.pvc("vm", "disk", "remove", name, data)
@@ -93,7 +69,7 @@ def test_a_disk_comes_and_goes_while_linux_runs_and_moves(cluster, guests):
     # Its place is free, the others keep theirs, and the guest goes on, also on the way back.
     cluster.pvc("vm", "move", name, "--node", "hv1")
     assert targets(cluster, "hv1", id_) == ["vda", "sda"]
-    with shell(cluster, "hv1", id_) as type_:
+    with cluster.shell("hv1", id_) as type_:
         type_("echo GONE-$(ls /sys/block | grep -c vdb)-$(cat /sys/block/sda/size)", "GONE-0-8192")
     assert cluster.console(id_).count("GUEST-UP") == 1
 

@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.real, pytest.mark.ceph, pytest.mark.timeout(180)]
 MIB = 1 << 20
 OSDS = "ceph-osd@"
 MONS = "ceph-mon@"
+MGRS = "ceph-mgr@"
 
 
 @contextlib.contextmanager
@@ -77,6 +78,13 @@ def test_one_monitor_of_three_is_not_missed(site, ceph):
         assert driver.volume_info(site.ref("web1")).size_bytes == 4 * MIB
         wait_until("its node says so", lambda: "CephMonitor" in _wrong(site.driver("hv2")), deadline_s=60)
         assert "CephMonitor" not in _wrong(site.driver("hv1"))
+
+
+def test_a_manager_that_works_no_more_is_told_by_its_node(site, ceph):
+    with stopped(ceph, MGRS, ["hv2"]):
+        wait_until("its node says so", lambda: "CephManager" in _wrong(site.driver("hv2")), deadline_s=60)
+        assert "CephManager" not in _wrong(site.driver("hv1"))
+    wait_until("it is back", lambda: "CephManager" not in _wrong(site.driver("hv2")), deadline_s=60)
 
 
 def test_without_a_quorum_nothing_waits_for_ever(site, ceph):
@@ -167,6 +175,8 @@ def test_key_that_ceph_refuses_is_named(site):
         site.driver("hv1", keyring=str(keyring)).storage_preflight()
     with pytest.raises(AuthFailed, match=r"client\.nobody"):
         site.driver("hv1", user="nobody").storage_preflight()
+    [told] = site.driver("hv1", keyring=str(keyring)).health_checks()
+    assert (told.type, told.ok, told.reason) == ("Ceph", False, "Refused")
 
 
 def test_worker_that_dies_while_it_is_idle_is_not_missed(site, monkeypatch):

@@ -138,7 +138,7 @@ LISTED = """{"3": [
 def test_osds_on_volumes_are_found_with_their_metadata():
     mine, old = parse_list(LISTED)
     assert (mine.id, mine.fsid, mine.cluster, mine.device) == (3, "aea7", "ours", "/dev/sdb")
-    assert (mine.db, mine.db_bytes) == ("/dev/pvc-db-1/osd-db-aea7", 256 << 20)
+    assert mine.db == "/dev/pvc-db-1/osd-db-aea7"
     assert (old.cluster, old.device, old.db) == ("theirs", "/dev/sdc", "")
     assert parse_list("{}") == []
 
@@ -154,6 +154,10 @@ VGS = """{"report": [{"vg": [
  {"vg_name":"pvc-db-1","vg_free":"10737418240","vg_extent_size":"4194304","lv_count":"0"},
  {"vg_name":"pvc-db-2","vg_free":"21474836480","vg_extent_size":"4194304","lv_count":"2"},
  {"vg_name":"system","vg_free":"99999999999","vg_extent_size":"4194304","lv_count":"2"}]}]}"""
+LVS = """{"report": [{"lv": [
+ {"vg_name":"pvc-db-1","lv_name":"osd-db-f","lv_tags":"ceph.osd_fsid=f,ceph.type=db","lv_size":"16106127360"},
+ {"vg_name":"pvc-db-1","lv_name":"osd-db-g","lv_tags":"ceph.osd_fsid=g,ceph.type=db","lv_size":"4294967296"},
+ {"vg_name":"system","lv_name":"root","lv_tags":"","lv_size":"4294967296"}]}]}"""
 
 
 @pytest.fixture
@@ -162,7 +166,9 @@ def lvm(tmp_path):
 
     class OnPaper(Tools):
         def __init__(self):
-            self.run = lambda argv, **_: Completed(argv=tuple(argv), returncode=0, stdout=VGS, stderr="")
+            self.run = lambda argv, **_: Completed(
+                argv=tuple(argv), returncode=0, stdout={"vgs": VGS, "lvs": LVS}[argv[0]], stderr=""
+            )
 
     return LvmLayout(OnPaper(), None, "/etc/ceph/ceph.conf", tmp_path, tmp_path / "keyring")
 
@@ -173,12 +179,10 @@ def test_metadata_goes_where_most_room_is(lvm):
 
 
 def test_metadata_of_the_osd_that_is_replaced_makes_room(lvm):
-    old = Found(
-        id=1, fsid="f", cluster="c", device="/dev/sdb", data="x", db="/dev/pvc-db-1/osd-db-f", db_bytes=15 * GIB
-    )
-    assert lvm.db_for("", 25 * GIB, 1, [old]) == "pvc-db-1"
+    """Also when its disk is gone, and nothing but that volume is left of it."""
+    assert lvm.db_for("", 25 * GIB, 1, {"f"}) == "pvc-db-1"
     with pytest.raises(InvalidRequest, match="pvc-db-1 has 25 GiB free"):
-        lvm.db_for("", 26 * GIB, 1, [old])
+        lvm.db_for("", 26 * GIB, 1, {"f"})
 
 
 @pytest.mark.parametrize(

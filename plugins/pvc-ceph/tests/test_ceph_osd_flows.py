@@ -105,7 +105,8 @@ class Monitors:
                 fsid="" if osd.state == DESTROYED else osd.fsid,
                 node=osd.node,
                 device_class=osd.device_class,
-                size_bytes=4 * GIB if osd.up else 0,
+                size_bytes=4 * GIB if osd.up and osd.inside else 0,
+                disk_bytes=4 * GIB,
                 up=osd.up,
                 inside=osd.inside,
                 pgs=osd.pgs,
@@ -419,11 +420,33 @@ def test_what_cannot_be_is_refused(node, request_, message):
     assert node.world.osds == {}
 
 
-def test_nothing_is_made_while_no_osd_could_come_up(node):
-    node.world.flags = ("noup",)
-    with pytest.raises(DriverError, match="while the flag noup is set"):
+@pytest.mark.parametrize("flag", ["noup", "noin"])
+def test_flag_that_keeps_osds_from_service_is_respected(node, flag):
+    node.world.flags = (flag,)
+    with pytest.raises(ObjectBusy, match=f"flag {flag} is set: pvc storage osd flag unset {flag}"):
         node.do(add, AddRequest(device="/dev/a"))
-    assert node.world.osds == {}
+    assert node.world.disks["/dev/a"] is None
+
+
+def test_nothing_is_let_run_while_no_osd_could_come_up(node):
+    node.filled("/dev/a")
+    node.world.flags = ("noup",)
+    with pytest.raises(ObjectBusy, match="flag noup is set"):
+        node.do(refresh, RefreshRequest())
+
+
+def test_addition_that_cannot_be_undone_is_named(node):
+    node.world.doom.after(5)
+    with pytest.raises(Died):
+        node.do(add, AddRequest(device="/dev/a"))
+    node.start()
+    wipe = node.site.layout.wipe
+    node.site.layout.wipe = lambda _: (_ for _ in ()).throw(DriverError("input/output error"))
+    with pytest.raises(DriverError, match=r"an earlier addition on /dev/a was cut off .*input/output error"):
+        node.do(refresh, RefreshRequest())
+    node.site.layout.wipe = wipe
+    node.do(refresh, RefreshRequest())
+    node.check_nothing_is_half_made()
 
 
 def test_osd_that_does_not_come_up_is_taken_back(node):
@@ -591,8 +614,11 @@ def test_osd_whose_disk_died_is_removed(node):
     node.world.disks["/dev/a"] = None
     node.world.osds[0].up = False
     node.world.running.clear()
+    wiped = []
+    node.site.layout.wipe = wiped.extend
     assert node.do(remove, RemoveRequest(osd=0))["wiped"] == ""
     assert node.world.osds == {}
+    assert [store.fsid for store in wiped] == ["fsid-0"], "its metadata may be on another disk"
 
 
 def test_osd_of_a_node_that_is_gone_is_forgotten_with_force_only(node):
@@ -667,6 +693,31 @@ def test_osd_gets_another_disk_and_keeps_its_id(node, device):
     assert osd.fsid != "fsid-0"
     assert node.world.disks[device].fsid == osd.fsid
     assert set(node.world.osds) == {0, 1}
+    node.check_nothing_is_half_made()
+
+
+def test_disk_that_was_used_while_the_osd_was_emptied_is_not_overwritten(node):
+    node.filled("/dev/a")
+    pause = node.site.pause
+
+    def meanwhile(seconds):
+        node.world.disks["/dev/b"] = "ext4"
+        pause(seconds)
+
+    node.site.pause = meanwhile
+    with pytest.raises(DriverError, match=r"OSD 0 is destroyed, and keeps its id, but .* has data on it: ext4"):
+        node.do(replace, ReplaceRequest(osd=0, device="/dev/b"))
+    assert node.world.disks["/dev/b"] == "ext4"
+    assert node.world.osds[0].state == DESTROYED
+
+
+def test_replacement_that_is_cancelled_after_the_destruction_says_so(node):
+    node.filled("/dev/a", pgs=0)
+    with pytest.raises(DriverError, match=r"OSD 0 is destroyed, and keeps its id, .*cancelled; repeat the command"):
+        node.do(replace, ReplaceRequest(osd=0, device="/dev/b"), stop_at=0.58)
+    assert node.world.disks["/dev/b"] is None
+    node.do(replace, ReplaceRequest(osd=0, device="/dev/b"))
+    assert node.world.osds[0].up
     node.check_nothing_is_half_made()
 
 

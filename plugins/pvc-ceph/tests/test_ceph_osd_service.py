@@ -76,5 +76,7 @@ def test_layout_without_lvm_says_what_it_cannot_have(service):
     with pytest.raises(Unsupported, match="a volume group needs LVM"):
         layout.make_db_group("/dev/sdb")
     with pytest.raises(Unsupported, match="name an empty device"):
-        layout.db_for("", 1, 1)
+        layout.db_for("", 0, 1)
+    with pytest.raises(Unsupported, match="takes a whole device; leave its size and ratio out"):
+        layout.db_for("/dev/sdc", 1, 1)
     assert layout.db_for("/dev/sdc", 0, 1) == "/dev/sdc"

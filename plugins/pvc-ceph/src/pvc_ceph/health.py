@@ -19,7 +19,7 @@ def conditions(ask: Callable[[], NodeReport], node: str, *, coordinator: bool, e
     try:
         report = ask()
     except AuthFailed as error:
-        return [_bad("Ceph", "Refused", f"the key of this node has not the rights that it needs: {error}")]
+        return [_bad("Ceph", "Refused", f"Ceph refuses this node's key, or lets it do too little: {error}")]
     except DriverError as error:
         return [_bad("Ceph", "Unreachable", f"this node does not reach Ceph: {error}")]
     status = report.status
@@ -33,7 +33,10 @@ def conditions(ask: Callable[[], NodeReport], node: str, *, coordinator: bool, e
 
 
 def _own(status: Status, down: tuple[str, ...], node: str) -> list[Condition]:
-    found = [_monitor(each) for each in status.monitors if node in (each.host, each.name)]
+    monitors = [each for each in status.monitors if node in (each.host, each.name)]
+    found = [_monitor(each) for each in monitors]
+    if monitors:
+        found.append(_manager(status.managers, node))
     if down:
         found.append(
             _bad("CephOsds", "Down", f"{', '.join(down)} of this node {'is' if len(down) == 1 else 'are'} down")
@@ -47,6 +50,13 @@ def _monitor(monitor: Daemon) -> Condition:
     if monitor.works:
         return Condition(type="CephMonitor", ok=True)
     return _bad("CephMonitor", "OutOfQuorum", f"monitor {monitor.name} of this node is not in the quorum")
+
+
+def _manager(managers: tuple[Daemon, ...], node: str) -> Condition:
+    """Ceph itself does not miss a manager as long as another one works."""
+    if any(node in (each.host, each.name) for each in managers):
+        return Condition(type="CephManager", ok=True)
+    return _bad("CephManager", "Missing", "no manager works on this node, which has a monitor")
 
 
 def _whole(status: Status) -> Condition:

@@ -30,7 +30,7 @@ _OSDS: Final = (
     Column("DEVICE", lambda row: row.device),
     Column("DB", lambda row: row.db),
     Column("CLASS", lambda row: row.device_class),
-    Column("SIZE", lambda row: format_bytes(row.size_bytes), right=True),
+    Column("SIZE", lambda row: format_bytes(row.size_bytes or row.disk_bytes), right=True),
     Column("USED", lambda row: f"{row.used_percent:.1f} %", right=True),
     Column("WEIGHT", lambda row: f"{row.weight:.5f}", right=True),
     Column("REWEIGHT", lambda row: f"{row.reweight:.2f}", right=True),

@@ -7,7 +7,7 @@ import click
 
 from pvc_ceph.cli.osd_ask import number
 from pvc_core.model.errors import InvalidRequest
-from pvc_core.model.units import parse_bytes
+from pvc_core.model.units import MIB, parse_bytes
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -39,6 +39,8 @@ def db_arguments(db: str | None, db_size: str | None, db_ratio: str | None) -> d
         arguments["db"] = db
     if db_size:
         arguments["db_bytes"] = parse_bytes(db_size, "--db-size")
+        if arguments["db_bytes"] < MIB:
+            raise InvalidRequest(f"--db-size {db_size} is less than 1 MiB; to have no metadata volume, leave it out")
     if db_ratio:
         arguments["db_percent"] = number(_percent(db_ratio))
     return arguments

@@ -32,7 +32,7 @@ def remove(osd: int, force: bool, yes: bool, wait: bool, timeout: float) -> None
     node, absent = _node(call.client, osds, row, force=force)
     for text in without(osds, [osd]):
         call.out.warn(text)
-    loss = f" at once; {row.pgs} placement groups may lose data" if force else ""
+    loss = _loss(osds, row) if force else ""
     call.confirm(f"remove OSD {osd} ({row.device or 'no disk'}) of node {row.node or 'unknown'}{loss}?", yes=yes)
     arguments = {"osd": osd, "force": force, "absent": absent}
     give("remove", node, f"OSD {osd}", arguments, _removed, wait=wait, timeout=timeout)
@@ -82,7 +82,7 @@ def replace(
     plan = preview(call.client, row.node, {**arguments, "device_class": row.device_class, "replaces": osd})
     for text in (*without(osds, [osd]), *filter(None, [plan.warning])):
         call.out.warn(text)
-    loss = f" at once; {row.pgs} placement groups may lose data" if force else ""
+    loss = _loss(osds, row) if force else ""
     call.confirm(f"destroy OSD {osd} ({row.device or 'no disk'}) and make it anew on {plan.device}{loss}?", yes=yes)
     give(
         "replace",
@@ -93,6 +93,12 @@ def replace(
         wait=wait,
         timeout=timeout,
     )
+
+
+def _loss(osds: OsdList, row: OsdRow) -> str:
+    if row.up and osds.measured:
+        return f" at once; {row.pgs} placement groups may lose data"
+    return " at once; what has no other copy is lost, and how much that is is not known"
 
 
 def _node(client: Client, osds: OsdList, row: OsdRow, *, force: bool) -> tuple[str, bool]:

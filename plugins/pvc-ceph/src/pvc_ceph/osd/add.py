@@ -134,17 +134,33 @@ def take_back(site: Site) -> None:
         if row is not None and row.state != NEW:
             site.log.info("osd-kept osd=%d device=%s", row.id, store.device)
             if store.fsid in found:
-                site.layout.activate(found[store.fsid])
+                _let_run(site, found[store.fsid])
             continue
-        if row is not None:
-            site.layout.deactivate(row.id, store.fsid)
-            _forget(site, row, addition)
-        site.layout.wipe([store])
+        try:
+            if row is not None:
+                site.layout.deactivate(row.id, store.fsid)
+                _forget(site, row, addition)
+            site.layout.wipe([store])
+        except DriverError as error:
+            raise DriverError(
+                f"an earlier addition on {store.device} was cut off and could not be undone: {error}; repeat the command, "
+                "and if that disk is dead, pull it first"
+            ) from error
         site.log.info("osd-taken-back osd=%s device=%s", row.id if row else "-", store.device)
     site.unfinished.end()
 
 
+def _let_run(site: Site, osd: Found) -> None:
+    try:
+        site.layout.activate(osd)
+    except DriverError as error:
+        # It is an OSD like any other, which refresh starts too: no reason to do nothing else on this node.
+        site.log.warning("osd-not-started osd=%d error=%s", osd.id, error)
+
+
 def _forget(site: Site, row: OsdRow, addition: Addition) -> None:
+    if row.up:
+        site.monitors.mark_down(row.id)
     if addition.replaces is None:
         site.monitors.purge_new(row.id)
     else:

@@ -52,9 +52,12 @@ def check_add(
     _check_request(request)
     if "noup" in listing.flags:
         raise ObjectBusy("no OSD can come up while the flag noup is set: pvc storage osd flag unset noup")
+    if "noin" in listing.flags:
+        raise ObjectBusy("no OSD gets data while the flag noin is set: pvc storage osd flag unset noin")
     found = site.layout.found()
     freed = [osd for osd in found if replaced is not None and is_of(osd, replaced, listing)]
     old = tuple(osd.fsid for osd in freed)
+    gone = (replaced.fsid,) if replaced is not None and replaced.fsid else ()
     block = site.disks.one(request.device)
     _check_free(site, block, listing, found, old)
     size = block.size_bytes // request.count
@@ -64,7 +67,7 @@ def check_add(
             f"{format_bytes(LEAST_DEVICE_BYTES)}"
         )
     db_bytes = _whole_mib(request.db_bytes or int(size * request.db_percent / 100))
-    db = site.layout.db_for(request.db, db_bytes, request.count, freed) if request.db or db_bytes else ""
+    db = site.layout.db_for(request.db, db_bytes, request.count, {*old, *gone}) if request.db or db_bytes else ""
     if db.startswith("/"):
         metadata = site.disks.one(db)
         if metadata.path == block.path:
@@ -123,12 +126,17 @@ def _check_request(request: AddRequest) -> None:
 
 def _check_free(site: Site, block: Block, listing: OsdList, found: Sequence[Found], old: Sequence[str]) -> None:
     """Raise ObjectBusy unless a disk is empty, or holds nothing but the OSDs ``old``."""
-    here = [osd for osd in found if block.name in (osd.device, osd.db) or block.path in (osd.device, osd.db)]
+    here = on_disk(block, found)
     if here and all(osd.fsid in old for osd in here):
         return
     reasons = refusals(site, block, listing, here)
     if reasons:
         raise ObjectBusy(verdict.advice(block.name, reasons))
+
+
+def on_disk(block: Block, found: Sequence[Found]) -> list[Found]:
+    """Return those of the OSDs that were found that have data or metadata on a disk."""
+    return [osd for osd in found if {block.name, block.path} & {osd.device, osd.db}]
 
 
 def refusals(site: Site, block: Block, listing: OsdList, here: Sequence[Found]) -> tuple[str, ...]:

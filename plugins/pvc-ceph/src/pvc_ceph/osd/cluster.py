@@ -6,7 +6,7 @@ import msgspec
 
 from pvc_ceph.osd import verdict
 from pvc_ceph.osd.add import Result, take_back, weight_of
-from pvc_ceph.osd.check import refusals
+from pvc_ceph.osd.check import on_disk, refusals
 from pvc_ceph.osd.flags import CLUSTER_FLAGS, OSD_FLAGS
 from pvc_ceph.osd.monitors import known
 from pvc_ceph.osd.site import Course, Site
@@ -44,8 +44,8 @@ def put_in(site: Site, request: OsdsRequest, course: Course) -> Result:
     rows = _known(site, request.osds)
     course.safe(0.0)
     for row in rows:
-        if not row.weight and row.size_bytes:
-            site.monitors.reweight(row.id, weight_of(row.size_bytes))
+        if not row.weight and row.disk_bytes:
+            site.monitors.reweight(row.id, weight_of(row.disk_bytes))
     site.monitors.take_in(request.osds)
     return {"osds": _ids(request.osds)}
 
@@ -77,7 +77,7 @@ def create_db_group(site: Site, request: GroupRequest, course: Course) -> Result
         take_back(site)
         block = site.disks.one(request.device)
         listing = site.monitors.osds()
-        here = [osd for osd in site.layout.found() if block.name in (osd.device, osd.db)]
+        here = on_disk(block, site.layout.found())
         reasons = refusals(site, block, listing, here)
         if reasons:
             raise ObjectBusy(verdict.advice(block.name, reasons))

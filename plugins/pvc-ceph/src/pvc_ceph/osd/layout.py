@@ -5,6 +5,7 @@ else is idempotent.  Nothing here judges: whether a disk is free, and whether an
 """
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 import msgspec
@@ -27,10 +28,10 @@ class Layout(Protocol):
     def objection(self, stores: Sequence[Store]) -> str:
         """Return why this layout cannot have such stores, empty when it can."""
 
-    def db_for(self, wanted: str, size_bytes: int, count: int, freed: Sequence[Found] = ()) -> str:
+    def db_for(self, wanted: str, size_bytes: int, count: int, freed: AbstractSet[str] = frozenset()) -> str:
         """Return what is to hold the metadata of ``count`` OSDs, ``size_bytes`` each; ``wanted``: what was asked for.
 
-        ``freed``: OSDs that make room first.
+        ``freed``: UUIDs of OSDs that make room first.
         Raises DriverError when there is none with enough room.
         """
 

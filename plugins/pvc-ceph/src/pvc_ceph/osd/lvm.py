@@ -6,6 +6,7 @@ names before it has.  Source: Ceph documentation, ceph-volume(8); lvm(8), ``--re
 """
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -25,6 +26,7 @@ DB_GROUP: Final = "pvc-db-"
 _DATA: Final = Path("/var/lib/ceph/osd")
 _BOOTSTRAP: Final = Path("/var/lib/ceph/bootstrap-osd/ceph.keyring")
 _DEFAULT_CONF: Final = "/etc/ceph/ceph.conf"
+_DATA_TAG: Final = "ceph.type=block"
 _START_S: Final = 300.0
 
 
@@ -56,7 +58,7 @@ class LvmLayout:
             )
         return ""
 
-    def db_for(self, wanted: str, size_bytes: int, count: int, freed: Sequence[Found] = ()) -> str:
+    def db_for(self, wanted: str, size_bytes: int, count: int, freed: AbstractSet[str] = frozenset()) -> str:
         if wanted.startswith("/"):
             raise InvalidRequest(
                 f"--db {wanted}: osd_layout is lvm on this node, and metadata is on a volume group; make one of the device: "
@@ -72,8 +74,10 @@ class LvmLayout:
             raise ObjectMissing(
                 f"this node has no {what}; make one on an empty fast disk: pvc storage osd create-db-vg NODE DEVICE"
             )
+        coming = [volume for volume in self._volumes() if freed & volume_fsids(volume)] if freed else []
         room = {
-            group: group.free_bytes + sum(osd.db_bytes for osd in freed if osd.db.startswith(f"/dev/{group.name}/"))
+            group: group.free_bytes
+            + sum(_number(volume["lv_size"]) for volume in coming if volume["vg_name"] == group.name)
             for group in groups
         }
         best = max(groups, key=lambda group: room[group])
@@ -130,13 +134,20 @@ class LvmLayout:
 
     def wipe(self, stores: Sequence[Store]) -> None:
         fsids = {store.fsid for store in stores}
+        left = set()
         for volume in self._volumes():
             if fsids & volume_fsids(volume):
+                if _DATA_TAG in volume["lv_tags"].split(","):
+                    left.add(volume["vg_name"])
                 name = f"{volume['vg_name']}/{volume['lv_name']}"
                 self._tools.write(*self._ceph_volume, "lvm", "zap", name)
                 self._tools.write("lvremove", "--yes", name)
         # Groups of disks that hold no OSD any more, be it from a wiping that was cut off.
-        empty = {group.name for group in self._groups() if group.name.startswith(DATA_GROUP) and not group.volumes}
+        empty = {
+            group.name
+            for group in self._groups()
+            if not group.volumes and (group.name.startswith(DATA_GROUP) or group.name in left)
+        }
         for group, device in self._members():
             if group in empty:
                 # In one step, unlike vgremove and pvremove: the group goes with its only disk.
@@ -197,7 +208,7 @@ class LvmLayout:
         return [(row["vg_name"], row["pv_name"]) for row in self._report("pvs", "pv", "vg_name,pv_name")]
 
     def _volumes(self) -> list[dict[str, str]]:
-        return self._report("lvs", "lv", "vg_name,lv_name,lv_tags")
+        return self._report("lvs", "lv", "vg_name,lv_name,lv_tags,lv_size")
 
     def _report(self, program: str, kind: str, columns: str) -> list[dict[str, str]]:
         options = ("--reportformat", "json", "--units", "b", "--nosuffix", "--options", columns)
@@ -228,7 +239,6 @@ def parse_list(text: str) -> list[Found]:
                     device=",".join(volume["devices"]),
                     data=volume["lv_path"],
                     db=db.get("lv_path", ""),
-                    db_bytes=_number(db.get("lv_size", "0")),
                 )
             )
     return found

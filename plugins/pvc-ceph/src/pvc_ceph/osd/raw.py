@@ -14,6 +14,7 @@ import shutil
 import struct
 import time
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Final
 
@@ -66,12 +67,14 @@ class RawLayout:
     def objection(self, stores: Sequence[Store]) -> str:
         if any(store.parts > 1 for store in stores):
             return "several OSDs on a device need LVM, and osd_layout is raw on this node"
-        if any(store.db_bytes for store in stores):
-            return "osd_layout is raw on this node: an OSD's metadata takes a whole device; name it with --db DEVICE"
         return ""
 
-    def db_for(self, wanted: str, size_bytes: int, count: int, freed: Sequence[Found] = ()) -> str:
-        del size_bytes, count, freed
+    def db_for(self, wanted: str, size_bytes: int, count: int, freed: AbstractSet[str] = frozenset()) -> str:
+        del count, freed
+        if size_bytes:
+            raise Unsupported(
+                "osd_layout is raw on this node: an OSD's metadata takes a whole device; leave its size and ratio out"
+            )
         if not wanted.startswith("/"):
             raise Unsupported("osd_layout is raw on this node: name an empty device for the metadata: --db DEVICE")
         return wanted
@@ -99,7 +102,6 @@ class RawLayout:
                 device=block.name,
                 data=block.name,
                 db=databases[fsid].name if fsid in databases else "",
-                db_bytes=databases[fsid].size_bytes if fsid in databases else 0,
             )
             for fsid, (block, label) in mains.items()
         ]

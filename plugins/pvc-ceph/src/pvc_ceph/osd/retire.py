@@ -20,13 +20,13 @@ from typing import Final
 import msgspec
 
 from pvc_ceph.osd.add import Result, bring_up, result, take_back, weight_of
-from pvc_ceph.osd.check import AddRequest, check_add, is_of
+from pvc_ceph.osd.check import AddRequest, Checked, check_add, is_of
 from pvc_ceph.osd.monitors import known
 from pvc_ceph.osd.site import POLL_S, Course, Site
 from pvc_ceph.osd.unfinished import Addition
 from pvc_ceph.osd.values import DESTROYED, NEW, OsdList, OsdRow, Store
 from pvc_core.model.errors import InvalidRequest
-from pvc_core.plugin import Cancelled, DriverError
+from pvc_core.plugin import Cancelled, DriverError, ObjectBusy
 
 _DOWN_S: Final = 60.0
 
@@ -84,16 +84,25 @@ def replace(site: Site, request: ReplaceRequest, course: Course) -> Result:
         checked = check_add(site, wanted, listing, [str(uuid.uuid4())], replaced=osd)
         retired = RemoveRequest(osd=osd.id, force=request.force)
         _retire(site, listing, osd, retired, course, 0.6, for_good=False)
-        weight = weight_of(checked.preview.size_bytes) if request.weight is None else request.weight
-        # CRUSH's map still has the class, and would take no other.
         try:
+            _check_again(site, wanted, checked, osd)
+            weight = weight_of(checked.preview.size_bytes) if request.weight is None else request.weight
+            # CRUSH's map still has the class, and would take no other.
             ids = bring_up(site, Addition(stores=checked.stores, weight=weight, replaces=osd.id), course, 0.6)
-        except DriverError as error:
+        except (DriverError, InvalidRequest, Cancelled) as error:
             raise DriverError(
                 f"OSD {osd.id} is destroyed, and keeps its id, but could not be made anew: {error}; repeat the command, with "
                 "another disk if need be"
             ) from error
     return result(checked, ids)
+
+
+def _check_again(site: Site, wanted: AddRequest, before: Checked, osd: OsdRow) -> None:
+    """Raise unless the new disk is as it was before its predecessor was emptied, which may have been days ago."""
+    fsids = [store.fsid for store in before.stores]
+    now = check_add(site, wanted, site.monitors.osds(), fsids, replaced=osd)
+    if (now.preview.device, now.preview.size_bytes) != (before.preview.device, before.preview.size_bytes):
+        raise ObjectBusy(f"{wanted.device} is another disk than when the command was given")
 
 
 def _retire(
@@ -108,8 +117,8 @@ def _retire(
     if osd.state != DESTROYED:
         if not request.force and osd.state != NEW:
             _drain(site, osd, course, end * 0.9, for_good=for_good)
-        _stop(site, osd, request, course.without_return(), end * 0.9)
         try:
+            _stop(site, osd, request, course.without_return(), end * 0.9)
             site.monitors.destroy(osd.id, force=request.force or osd.state == NEW)
         except DriverError:
             if not request.absent:
@@ -120,7 +129,11 @@ def _retire(
     if not request.absent:
         # Of one whose disk was not found: there may be a directory, and a unit that is enabled.
         site.layout.deactivate(osd.id, osd.fsid)
-    site.layout.wipe([Store(fsid=found.fsid, device=found.data, db=found.db) for found in mine])
+    stores = [Store(fsid=found.fsid, device=found.data, db=found.db) for found in mine]
+    if osd.fsid and not mine and not request.absent:
+        # Its disk is dead or gone; what holds its metadata may be there.
+        stores.append(Store(fsid=osd.fsid, device="", db=osd.db))
+    site.layout.wipe(stores)
     return ", ".join(found.device for found in mine)
 
 
@@ -141,12 +154,15 @@ def _drain(site: Site, osd: OsdRow, course: Course, end: float, *, for_good: boo
         if for_good and osd.weight:
             site.monitors.reweight(osd.id, 0.0)
         most, part = 1, 0.0
+        said = _Said(site, osd.id)
         while not (safety := site.ask(lambda: site.monitors.safety(osd.id), course, part)).safe:
+            said.why(safety.why)
             most = max(most, safety.pgs)
             part = end * (1.0 - safety.pgs / most)
             course.safe(part)
             site.pause(POLL_S)
-        while site.ask(lambda: site.monitors.why_not_stop(osd.id), course, end):
+        while why := site.ask(lambda: site.monitors.why_not_stop(osd.id), course, end):
+            said.why(why)
             course.safe(end)
             site.pause(POLL_S)
     except Cancelled:
@@ -155,6 +171,21 @@ def _drain(site: Site, osd: OsdRow, course: Course, end: float, *, for_good: boo
         if osd.inside:
             site.monitors.take_in([osd.id])
         raise
+
+
+class _Said:
+    """Why a wait goes on, for the node's log: once for each reason."""
+
+    def __init__(self, site: Site, osd: int) -> None:
+        self._site: Final = site
+        self._osd: Final = osd
+        self._last = ""
+
+    def why(self, reason: str) -> None:
+        """Tell it, unless it was told."""
+        if reason != self._last:
+            self._site.log.info("osd-waits osd=%d for=%r", self._osd, reason)
+            self._last = reason
 
 
 def _stop(site: Site, osd: OsdRow, request: RemoveRequest, course: Course, part: float) -> None:

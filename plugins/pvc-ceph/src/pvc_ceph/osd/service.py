@@ -9,7 +9,7 @@ import msgspec
 from pvc_ceph.config import CephConfig
 from pvc_ceph.osd import cluster
 from pvc_ceph.osd.add import Result, add
-from pvc_ceph.osd.check import AddRequest, check_add, refusals
+from pvc_ceph.osd.check import AddRequest, check_add, on_disk, refusals
 from pvc_ceph.osd.layout import Layout
 from pvc_ceph.osd.lvm import LvmLayout
 from pvc_ceph.osd.monitors import CephMonitors, known
@@ -93,7 +93,7 @@ class OsdService:
         return sorted(rows, key=lambda row: (not row.free, row.device))
 
     def _device(self, block: Block, listing: OsdList, found: list[Found]) -> DeviceRow:
-        here = [osd for osd in found if {block.name, block.path} & {osd.device, osd.db}]
+        here = on_disk(block, found)
         reasons = refusals(self._site, block, listing, here)
         return DeviceRow(
             device=block.name,

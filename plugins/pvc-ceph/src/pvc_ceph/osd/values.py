@@ -65,7 +65,6 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """What holds the data: the disk, or a logical volume."""
     db: str = ""
     """What holds the metadata, if that is something else."""
-    db_bytes: int = 0
 
 
 class OsdRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +80,9 @@ class OsdRow(msgspec.Struct, frozen=True, kw_only=True):
     """The disk with its metadata, if that is another one."""
     device_class: str = ""
     size_bytes: int = 0
+    """As the manager counts it; 0 while it is out, or not measured yet."""
+    disk_bytes: int = 0
+    """Of the disk, as its daemon reported it last."""
     used_bytes: int = 0
     used_percent: float = 0.0
     weight: float = 0.0

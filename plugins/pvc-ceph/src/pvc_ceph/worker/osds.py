@@ -157,6 +157,7 @@ def _row(osd: dict[str, Any], figures: dict[str, Any], place: dict[str, Any], ho
         db=_paths(db),
         device_class=figures.get("device_class", ""),
         size_bytes=figures.get("kb", 0) * _KIB,
+        disk_bytes=int(place.get("bluestore_bdev_size", 0)),
         used_bytes=figures.get("kb_used", 0) * _KIB,
         used_percent=round(figures.get("utilization", 0.0), 2),
         weight=round(figures.get("crush_weight", 0.0), 5),
