@@ -125,8 +125,6 @@ _MON: Final = {
     # One witness: in a cluster of two nodes there is no other.
     "mon osd min down reporters": "1",
     "mon osd adjust heartbeat grace": "false",
-    # An OSD whose last beacon is older counts as down: several of ``osd beacon report interval``.
-    "mon osd report timeout": "30",
 }
 _MGR: Final = {
     "mgr initial modules": "",
@@ -135,7 +133,6 @@ _MGR: Final = {
 }
 _OSD: Final = {
     "osd heartbeat interval": "1",
-    "osd beacon report interval": "5",
     "osd mon report interval": "1",
     # At SIGTERM it waits so long for the monitors' word that it is down.
     "osd mon shutdown timeout": "1",
