@@ -104,7 +104,7 @@ def test_ceph_is_shown_as_an_operator_looks_at_it(ceph_cluster):
     (pool,) = [each for each in use["pools"] if each["name"] == "systemtest"]
     # Three copies on three hosts: what fits is what the smallest host has left.
     assert 0 < pool["free_bytes"] < min(each["total_bytes"] - each["used_bytes"] for each in use["hosts"])
-    shown = ceph_cluster.pvc("storage", "status").stdout + ceph_cluster.pvc("storage", "util").stdout
+    shown = ceph_cluster.pvc("storage", "status") + ceph_cluster.pvc("storage", "util")
     assert all(word in shown for word in ("monitor", "manager", "hv2", "systemtest"))
     assert ceph_cluster.pvc.json("storage", "blocked") == []
     for node in NODES:

@@ -357,6 +357,25 @@ def test_a_renaming_that_nobody_finishes_is_finished_by_the_primary(site):
     assert site.kept() == each("s2")
 
 
+@pytest.mark.parametrize("ask", [lambda site: site.delete(), lambda site: rename(site, "s1", "s2")])
+def test_what_was_cancelled_before_it_began_is_not_done_by_the_primary_later(site, ask):
+    assert task_cancel(site.ops, TaskQuery(task=ask(site).id)).state is TaskState.CANCELLED
+    site.until(lambda: site.snapshots()[0].state == "complete", 1000.0)
+    assert [view.name for view in site.snapshots()] == ["s1"]
+    assert site.kept() == each("s1")
+    site.done(site.create("s2"))
+
+
+@pytest.mark.parametrize("ask", [lambda site: site.delete(), lambda site: rename(site, "s1", "s2")])
+def test_what_was_cancelled_before_it_began_is_in_nobodys_way(site, ask):
+    task_cancel(site.ops, TaskQuery(task=ask(site).id))
+    site.done(site.roll_back())
+    assert site.contents() == [b"one", b"one"]
+    task_cancel(site.ops, TaskQuery(task=ask(site).id))
+    site.done(rename(site, "s1", "s3"))
+    assert site.kept() == each("s3")
+
+
 # --- parts, volumes, the VM -------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ from pvc_core.hypervisor.api import DomainState
 from pvc_core.model.errors import Conflict, PvcError
 from pvc_core.model.task import TaskState
 from pvc_core.model.vm import MigrationPhase, MigrationRecord, VmClaim
+from pvc_core.node.reconcile import vm_snapshot_create
 from pvc_core.node.reconcile.exclusive import Exclusive
 from pvc_core.node.reconcile.standstill import STILL_S, Standstill, let_go_left
 from pvc_core.node.reconcile.vm import VmReconciler
@@ -352,6 +353,27 @@ def test_a_snapshot_is_made_whenever_the_daemon_dies():
         assert site.documents() == []
 
     assert every_death(make, begin, check) > 30
+
+
+def test_what_a_dead_daemon_had_made_is_not_forgotten_while_no_driver_is_ready(monkeypatch):
+    def not_ready(*_):
+        raise NotReady("the driver is not ready yet")
+
+    for count in range(100):
+        site = VmSite()
+        site.doom.after(count)
+        try:
+            site.end(site.create())
+        except Died:
+            if any(site.kept().values()) and site.documents():
+                break
+    with monkeypatch.context() as patch:
+        patch.setattr(vm_snapshot_create, "find_members", not_ready)
+        site.revive()
+        site.until(lambda: site.snapshots()[0].state == "failed")
+    assert site.documents(), "they say what has to go"
+    site.until(lambda: site.documents() == [], 1500.0)
+    assert not any(site.kept().values())
 
 
 def test_a_snapshot_of_a_stopped_vm_is_made_whenever_the_daemon_dies():

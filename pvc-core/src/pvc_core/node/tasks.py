@@ -38,7 +38,7 @@ _PROGRESS_S: Final = 1.0
 """Least pause between two writes of a task's progress."""
 
 _STOP_S: Final = 60.0
-"""A task that was told to stop and does not is given up after this."""
+"""A task that was told to stop and does not is given up after this, unless its kind is repeated: others rely on its end."""
 
 
 def spawn_thread(name: str, function: Callable[[], None]) -> None:
@@ -229,7 +229,8 @@ class TaskEngine:
             self._tell(job, "it was cancelled", TaskState.CANCELLED)
         if now - job.started > task.time_limit_s:
             self._tell_limit(job)
-        if job.stop_since is not None and now - job.stop_since > _STOP_S:
+        late = job.stop_since is not None and now - job.stop_since > _STOP_S
+        if late and task.kind not in self._repeated:
             error = f"{job.stop}; its runner did not stop within {_STOP_S:g} s"
             self._end(entry, TaskState.FAILED, error)
             self._drop(job)

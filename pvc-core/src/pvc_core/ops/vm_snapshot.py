@@ -26,6 +26,7 @@ from pvc_core.ops.vm_snapshot_documents import (
     reference_operations,
     require_no_rollback,
     require_rest,
+    take_back,
 )
 from pvc_core.ops.vm_snapshot_places import Members, choose_node, disks_of
 from pvc_core.ops.vm_write import VmDocuments, read_vm, with_documents
@@ -132,7 +133,7 @@ def vm_snapshot_rename(ops: Ops, request: VmSnapshotRename) -> Task:
             if name in names_of(ops.store, vm.spec.id):
                 raise AlreadyExists(f"VM {vm.spec.name!r} has a snapshot {name!r} already")
         members = Members(ops, old.disks)
-        task = _task(ops, RENAME, vm, members, old.id, old.name)
+        task = _task(ops, RENAME, vm, members, old.id, old.name, new=name)
         if old.state is VmSnapshotState.RENAMING:
             new = replace(old, name=name, task=task.id)
             index: list[Operation] = []
@@ -176,17 +177,20 @@ def begin_deletion(ops: Ops, vm: VmDocuments, entry: Entry[VmSnapshot], *guard: 
 def finish(ops: Ops, snapshot: VmSnapshot, *guard: Operation) -> Task | None:
     """Begin a task for a snapshot whose own did not come to its end; None when there is nothing to do.
 
-    Called by the primary.  What was not completed is deleted, what was being renamed is.  Raises TransactionFailed when
-    something changed meanwhile, NoNodeFits.
+    Called by the primary.  What was not completed is deleted, what was being renamed is; a deletion or renaming that had
+    not begun, as when it was cancelled before, is taken back.  Raises TransactionFailed when something changed meanwhile,
+    NoNodeFits.
     """
     entry = read(ops.store, keys.vm_snapshot(snapshot.id))
     owner = read(ops.store, keys.vm_spec(snapshot.vm))
     if entry is None or entry.value != snapshot or owner is None or owner.value.deleting:
         return None
+    if take_back(ops, entry, *guard) is not entry:
+        return None
     vm = with_documents(ops, owner)
     if snapshot.state is not VmSnapshotState.RENAMING:
         return begin_deletion(ops, vm, entry, *guard)
-    task = _task(ops, RENAME, vm, Members(ops, snapshot.disks), snapshot.id, snapshot.name)
+    task = _task(ops, RENAME, vm, Members(ops, snapshot.disks), snapshot.id, snapshot.name, new=snapshot.name)
     ops.store.commit(
         create(keys.task(task.id), task), entry.put(replace(snapshot, task=task.id)), _unchanged(vm), *guard
     )
@@ -198,6 +202,7 @@ def _read(ops: Ops, name: str, snapshot: str) -> tuple[VmDocuments, Entry[VmSnap
     vm = with_documents(ops, resolve.vm(ops, name))
     entry = find(ops, vm.spec, snapshot)
     require_rest(ops, entry.value)
+    entry = take_back(ops, entry)
     if vm.spec.rollback is not None and vm.spec.rollback.snapshot == entry.value.id:
         require_no_rollback(ops, vm.spec)
     return vm, entry

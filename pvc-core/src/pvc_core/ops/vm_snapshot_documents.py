@@ -1,17 +1,22 @@
 """What operations on snapshots of VMs begin with: the documents, and who works on them."""
 
+import logging
 from collections.abc import Sequence
+
+from msgspec.structs import replace
 
 from pvc_core.model.errors import Conflict, InUse
 from pvc_core.model.names import not_found
 from pvc_core.model.task import FINAL
 from pvc_core.model.vm import VmSpec
-from pvc_core.model.vm_snapshot import VmSnapshot
+from pvc_core.model.vm_snapshot import VmSnapshot, VmSnapshotState
 from pvc_core.ops.context import Ops
 from pvc_core.ops.resolve import is_plain
 from pvc_core.store import keys
 from pvc_core.store.api import Create, Delete, Operation, Store
 from pvc_core.store.documents import Entry, read, read_many
+
+log = logging.getLogger(__name__)
 
 
 def names_of(store: Store, vm: str) -> dict[str, str]:
@@ -126,6 +131,27 @@ def removal_operations(store: Store, entries: Sequence[Entry[VmSnapshot]]) -> li
         *(Delete(keys.vm_snapshot_name(vm, name)) for name, id_ in names_of(store, vm).items() if id_ in ids),
         *(Delete(path) for path, node in zip(members, found, strict=True) if node is not None),
     ]
+
+
+def take_back(ops: Ops, entry: Entry[VmSnapshot], *guard: Operation) -> Entry[VmSnapshot]:
+    """Return a snapshot as it was before it was asked for to be deleted or renamed, when that ended before it began.
+
+    Else as it is.  Raises TransactionFailed when something changed meanwhile.
+    """
+    snapshot = entry.value
+    asked = snapshot.state in (VmSnapshotState.DELETING, VmSnapshotState.RENAMING)
+    if not asked or snapshot.begun or in_work(ops.store, snapshot.task):
+        return entry
+    old = as_before(snapshot)
+    ops.store.commit(entry.put(old), *other_names(ops.store, old), *guard)
+    log.info("vm-snapshot-taken-back snapshot=%s was=%s task=%s", old.id, snapshot.state.value, old.task)
+    return read(ops.store, keys.vm_snapshot(old.id)) or entry
+
+
+def as_before(snapshot: VmSnapshot) -> VmSnapshot:
+    """Return a snapshot as it was before it was asked for to be deleted or renamed."""
+    name = snapshot.names[-1] if snapshot.state is VmSnapshotState.RENAMING else snapshot.name
+    return replace(snapshot, state=VmSnapshotState.COMPLETE, name=name)
 
 
 def other_names(store: Store, snapshot: VmSnapshot) -> list[Operation]:

@@ -23,7 +23,7 @@ from pvc_core.ops.transaction import attempt
 from pvc_core.ops.vm_checks import check_spec
 from pvc_core.ops.vm_resources import check_resources, read_resources, reference_operations, vm_name
 from pvc_core.ops.vm_snapshot import require_complete
-from pvc_core.ops.vm_snapshot_documents import find, in_work, require_no_rollback, require_rest
+from pvc_core.ops.vm_snapshot_documents import find, in_work, require_no_rollback, require_rest, take_back
 from pvc_core.ops.vm_snapshot_places import Members, choose_node, require_present
 from pvc_core.ops.vm_views import VmQuery, VmView, read_view
 from pvc_core.ops.vm_write import VmDocuments, changed, read_vm, with_documents
@@ -55,8 +55,9 @@ def vm_snapshot_rollback(ops: Ops, request: VmSnapshotRollback) -> Task:
     def once() -> Task:
         vm = read_vm(ops, request.vm)
         entry = find(ops, vm.spec, request.snapshot)
+        require_rest(ops, entry.value)
+        entry = take_back(ops, entry)
         snapshot = entry.value
-        require_rest(ops, snapshot)
         require_complete(snapshot)
         if vm.spec.rollback is not None and in_work(ops.store, vm.spec.rollback.task):
             require_no_rollback(ops, vm.spec)

@@ -128,7 +128,8 @@ def create(
 
 def _made(done: Task, vm: str) -> str:
     consistency = str(done.result.get("consistency", ""))
-    return f"snapshot {done.result.get('snapshot', '')} of VM {vm} is made ({_WAYS.get(consistency, consistency)})"
+    why = f": {done.result['not_frozen']}" if done.result.get("not_frozen") else ""
+    return f"snapshot {done.result.get('snapshot', '')} of VM {vm} is made ({_WAYS.get(consistency, consistency)}{why})"
 
 
 @click.command("rollback")

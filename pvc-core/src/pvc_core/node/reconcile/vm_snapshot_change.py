@@ -28,7 +28,7 @@ from pvc_core.node.reconcile.vm_snapshot_members import (
 )
 from pvc_core.ops.context import Ops
 from pvc_core.ops.transaction import attempt
-from pvc_core.ops.vm_snapshot_documents import other_names, removal_operations
+from pvc_core.ops.vm_snapshot_documents import as_before, other_names, removal_operations
 from pvc_core.ops.vm_snapshot_rollback import rollback_begin, rollback_end
 from pvc_core.plugin.errors import DriverError, ObjectBusy, ObjectMissing
 from pvc_core.plugin.specs.storage import Cancelled, Progress
@@ -53,10 +53,12 @@ class ChangeVmSnapshots:
         if read(self._c.store, keys.vm_snapshot(str(task.arguments.get("snapshot", "")))) is None:
             return {}  # the daemon died after it had removed it
         snapshot = snapshot_of(self._c, task).value
+        if snapshot.state is VmSnapshotState.COMPLETE:
+            raise Conflict("the deletion was taken back when the daemon was stopped: repeat it")
         with alone(self._exclusive, [disk.volume for disk in snapshot.disks], progress):
             members, gone = find_members(self._c, snapshot.disks)
             if not snapshot.begun:
-                self._or_take_back(task, lambda: self._check_deletable(snapshot, members, progress), _as_complete)
+                self._or_take_back(task, lambda: self._check_deletable(snapshot, members, progress))
                 snapshot = begin(self._c, task)
             missing = len(gone)
             for index, member in enumerate(members):
@@ -104,13 +106,15 @@ class ChangeVmSnapshots:
     def rename(self, task: Task, progress: Progress) -> Result:
         """Give the snapshots of all volumes the name that the document has."""
         snapshot = snapshot_of(self._c, task).value
-        if snapshot.state is VmSnapshotState.COMPLETE:
-            return {"snapshot": snapshot.name}  # the daemon died after it had said so
         new = snapshot.name
+        if snapshot.state is VmSnapshotState.COMPLETE:
+            if new == task.arguments.get("new"):
+                return {"snapshot": new}  # the daemon died after it had said so
+            raise Conflict("the renaming was taken back when the daemon was stopped: repeat it")
         with alone(self._exclusive, [disk.volume for disk in snapshot.disks], progress):
             members, gone = find_members(self._c, snapshot.disks)
             if not snapshot.begun:
-                self._or_take_back(task, lambda: self._check_renamable(new, members, progress), _with_old_name)
+                self._or_take_back(task, lambda: self._check_renamable(new, members, progress))
                 snapshot = begin(self._c, task, new)
             missing = len(gone)
             for index, member in enumerate(members):
@@ -196,9 +200,7 @@ class ChangeVmSnapshots:
 
     # --- common -------------------------------------------------------------------------------------
 
-    def _or_take_back(
-        self, task: Task, check: Callable[[], None], as_before: Callable[[VmSnapshot], VmSnapshot]
-    ) -> None:
+    def _or_take_back(self, task: Task, check: Callable[[], None]) -> None:
         """Make a check; when it fails, let the snapshot be as before it was asked for, and raise."""
         try:
             check()
@@ -209,14 +211,6 @@ class ChangeVmSnapshots:
 
 def _rolled_back(snapshot: VmSnapshot) -> Result:
     return {"snapshot": snapshot.name, "disks": len(snapshot.disks)}
-
-
-def _as_complete(snapshot: VmSnapshot) -> VmSnapshot:
-    return replace(snapshot, state=VmSnapshotState.COMPLETE)
-
-
-def _with_old_name(snapshot: VmSnapshot) -> VmSnapshot:
-    return replace(snapshot, state=VmSnapshotState.COMPLETE, name=snapshot.names[-1])
 
 
 def _clones(member: Member, pool: PoolSpec) -> dict[str, str]:

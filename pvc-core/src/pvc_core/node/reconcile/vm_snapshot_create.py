@@ -73,13 +73,12 @@ class CreateVmSnapshot:
         if snapshot.state is VmSnapshotState.COMPLETE:
             return _result(snapshot)  # the daemon died after it had said so
         with alone(self._exclusive, [disk.volume for disk in snapshot.disks], progress):
-            members: list[Member] = []
             try:
                 members = self._members(snapshot)
                 snapshot = self._prepare(task, snapshot, members, progress)
                 instant = self._take(task, snapshot, members, str(freeze), progress)
             except (PvcError, Cancelled) as error:
-                left = self._undo(task, members)
+                left = self._undo(task)
                 if not left or isinstance(error, Cancelled):
                     raise
                 raise DriverError(f"{error}; what had been made of it is still to be removed ({left})") from error
@@ -203,13 +202,14 @@ class CreateVmSnapshot:
 
     # --- after a failure ----------------------------------------------------------------------------
 
-    def _undo(self, task: Task, members: list[Member]) -> str:
+    def _undo(self, task: Task) -> str:
         """Remove what was made, then the document; return why that could not be, or an empty string."""
         try:
             snapshot = snapshot_of(self._c, task).value
             if snapshot.begun:
                 # Nobody else works on it: a task that another node has by now must not lose its snapshots to us.
                 self._c.catch_up()
+                members, _ = find_members(self._c, snapshot.disks)
                 _delete(members, snapshot)
                 tell(self._c, members)
             attempt("the document of the snapshot could not be removed", lambda: self._forget(task))
