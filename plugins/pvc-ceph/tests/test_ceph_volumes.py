@@ -1,11 +1,13 @@
 """Volumes on a real Ceph, beyond what the contract asks: images of other hypervisors, streams, calls that are killed."""
 
+import contextlib
 import random
 import subprocess
 import threading
 import time
 
 import pytest
+from rbd import RBD
 
 from pvc_ceph.workers import Workers
 from pvc_core.plugin import Cancelled, DriverError, ObjectBusy
@@ -14,6 +16,7 @@ from pvc_core.testkit.lan import entered
 pytestmark = [pytest.mark.real, pytest.mark.ceph, pytest.mark.timeout(180)]
 
 MIB = 1 << 20
+VM = "6d0f1c52-3a0c-4a0e-9a53-0d3b1f5b7a01"
 
 
 def never(_done):
@@ -151,6 +154,36 @@ def test_a_volume_that_a_stranger_has_open_is_not_deleted(site):
         with pytest.raises(ObjectBusy, match="is open by a client at"):
             driver.volume_delete(site.ref("web1"))
     assert driver.volume_delete(site.ref("web1"))
+
+
+def test_a_volume_that_is_half_rolled_back_is_given_to_nobody(site, ceph):
+    driver = site.driver()
+    driver.volume_create(site.ref("web1"), 4 * MIB, "")
+    driver.snapshot_create(site.ref("web1"), "s1")
+    with site.image("web1") as image:
+        image.metadata_set("pvc.rolling_back", "s1")  # as a roll-back that was killed leaves it
+    with pytest.raises(ObjectBusy, match=r"rolled back to snapshot 's1', or was, but not to its end: .*repeat it"):
+        driver.disk_attach(site.ref("web1"), VM, 1, incoming=False)
+    assert driver.disk_attachments() == []
+    driver.snapshot_rollback(site.ref("web1"), "s1", never)
+    assert driver.disk_attach(site.ref("web1"), VM, 1, incoming=False)
+    with pytest.raises(ObjectBusy):
+        driver.snapshot_rollback(site.ref("web1"), "s1", never)
+    assert driver.disk_attach(site.ref("web1"), VM, 1, incoming=False), "a refused roll-back leaves no mark"
+    assert driver.disk_detach(site.ref("web1"), VM)
+
+
+@pytest.mark.parametrize("leftover", [".pvc-doomed.x", ".pvc-new.copy"])
+def test_a_snapshot_is_deleted_though_a_leftover_rests_on_it(site, ceph, leftover):
+    driver = site.driver()
+    driver.volume_create(site.ref("web1"), 4 * MIB, "")
+    driver.snapshot_create(site.ref("web1"), "s1")
+    ioctx = ceph.cluster.open_ioctx(site.pool.name)
+    with contextlib.closing(ioctx):
+        ceph.cluster.conf_set("rbd_default_clone_format", "2")  # as in the driver
+        RBD().clone(ioctx, "web1", "s1", ioctx, leftover)
+        assert driver.snapshot_delete(site.ref("web1"), "s1")
+        assert RBD().list(ioctx) == ["web1"]
 
 
 class Killer:

@@ -1,5 +1,6 @@
 """The storage driver ``ceph-rbd``."""
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -170,7 +171,9 @@ class CephDriver(StorageDriver):
             self._images.copy(path, format, target, _FORMAT, progress, existing=True)
             self._call(None, "image-finish", _QUICK_S, hidden=hidden, **where)
         except BaseException:
-            self._call(None, "image-drop", _QUICK_S, pool=where["pool"], name=hidden)
+            # What is left of it goes later; what went wrong is told.
+            with contextlib.suppress(DriverError):
+                self._call(None, "image-drop", _QUICK_S, pool=where["pool"], name=hidden)
             raise
         return True
 

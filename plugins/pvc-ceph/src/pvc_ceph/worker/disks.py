@@ -2,20 +2,34 @@
 
 import configparser
 
-from pvc_ceph.worker import clients, holdings, watchers
+from pvc_ceph.worker import clients, holdings, snapshots, watchers
 from pvc_ceph.worker.ceph import EXCLUSIVE, RBD, Cluster, Image, ceph_errors
 from pvc_ceph.worker.pools import marked
-from pvc_ceph.worker.volumes import opened
-from pvc_core.plugin import Attachment, AuthFailed, ObjectMissing
+from pvc_ceph.worker.volumes import opened, what
+from pvc_core.plugin import Attachment, AuthFailed, ObjectBusy, ObjectMissing
 from pvc_core.plugin.holding import Holder, attached, detached, flushed
 
 
 def attach(cluster: Cluster, pool: str, name: str, holder: Holder) -> None:
     """Note who holds a volume; end what other nodes' clients still have of it, unless they are to have it."""
     with opened(cluster, pool, name, read_only=True) as image:
+        before = holdings.get(cluster, pool, image.id())
         held = holdings.change(cluster, pool, image.id(), lambda now: attached(now, name, holder))
+        if holder not in before.holders:
+            _check_whole(cluster, pool, name, image, holder)
         if held.holders == (holder,) and not holder.incoming:
             _end_others(cluster, pool, name, image)
+
+
+def _check_whole(cluster: Cluster, pool: str, name: str, image: Image, holder: Holder) -> None:
+    """Take a holder back, and raise ObjectBusy, when the contents of the volume are half those of a snapshot."""
+    snapshot = snapshots.rolled_back_to(image)
+    if snapshot:
+        holdings.change(cluster, pool, image.id(), lambda now: detached(now, holder.vm, holder.node))
+        raise ObjectBusy(
+            f"{what(pool, name)} is being rolled back to snapshot {snapshot!r}, or was, but not to its end: wait for that, or "
+            "repeat it"
+        )
 
 
 def detach(cluster: Cluster, pool: str, name: str, vm: str, node: str) -> None:

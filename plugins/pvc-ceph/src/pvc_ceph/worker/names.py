@@ -143,6 +143,17 @@ def clones(image: Image, snapshot: str) -> list[str]:
         image.set_snap(None)
 
 
+def living_clones(cluster: Cluster, pool: str, image: Image, snapshot: str) -> list[str]:
+    """Return the volumes that rest on a snapshot that is to be deleted; leftovers that do are removed.
+
+    Nobody will complete those: what they are made from is to go, or they are half deleted themselves.
+    """
+    found = clones(image, snapshot)
+    for child in filter(is_leftover, found):
+        remove(cluster, pool, child)
+    return [child for child in found if not is_leftover(child)]
+
+
 def _remove_unless_used(image: Image, snapshot: str) -> None:
     if not clones(image, snapshot):
         image.remove_snap(snapshot)

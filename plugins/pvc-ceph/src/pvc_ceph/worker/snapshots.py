@@ -1,10 +1,15 @@
 """Snapshots of volumes."""
 
+from typing import Final
+
 from pvc_ceph.worker import holdings, names
 from pvc_ceph.worker.ceph import Cluster, Image
 from pvc_ceph.worker.volumes import opened, what
 from pvc_core.plugin import ObjectBusy, ObjectExists, ObjectMissing
 from pvc_core.plugin.holding import check_unused
+
+_ROLLING_BACK: Final = "pvc.rolling_back"
+"""Metadata of a volume: the snapshot whose contents it is being given."""
 
 
 def create(cluster: Cluster, pool: str, name: str, snapshot: str) -> None:
@@ -31,7 +36,7 @@ def delete(cluster: Cluster, pool: str, name: str, snapshot: str) -> None:
     with opened(cluster, pool, name) as image:
         if snapshot not in _names(image):
             return
-        children = names.clones(image, snapshot)
+        children = names.living_clones(cluster, pool, image, snapshot)
         if children:
             raise ObjectBusy(
                 f"snapshot {snapshot!r} of volume {name!r} is shared by {', '.join(children)}; delete that first"
@@ -67,12 +72,29 @@ def protect(cluster: Cluster, pool: str, name: str, snapshot: str, protected: bo
 
 
 def roll_back(cluster: Cluster, pool: str, name: str, snapshot: str) -> None:
-    """Give an unused volume the contents of a snapshot, its size included."""
+    """Give an unused volume the contents of a snapshot, its size included; nobody gets it before that is done."""
     with opened(cluster, pool, name) as image:
-        check_unused(holdings.get(cluster, pool, image.id()), name, "roll it back")
         if snapshot not in _names(image):
             raise _missing(pool, name, snapshot)
+        unfinished = rolled_back_to(image)
+        # Before it is asked who holds it: who takes it from now on sees the mark.
+        image.metadata_set(_ROLLING_BACK, snapshot)
+        try:
+            check_unused(holdings.get(cluster, pool, image.id()), name, "roll it back")
+        except ObjectBusy:
+            if not unfinished:
+                image.metadata_remove(_ROLLING_BACK)
+            raise
         image.rollback_to_snap(snapshot)
+        image.metadata_remove(_ROLLING_BACK)
+
+
+def rolled_back_to(image: Image) -> str:
+    """Return the snapshot to which a volume is being rolled back, or was, but not to its end; empty: none."""
+    try:
+        return str(image.metadata_get(_ROLLING_BACK))
+    except KeyError:
+        return ""
 
 
 def _names(image: Image) -> set[str]:

@@ -237,13 +237,7 @@ def _size(cluster: Cluster, pool: str, name: str) -> int:
 
 def _check_no_clones(cluster: Cluster, pool: str, image: Image, name: str) -> None:
     for found in list(image.list_snaps()):
-        children = []
-        for child in names.clones(image, found["name"]):
-            if names.is_leftover(child):
-                # Nobody will complete it: what it is made from is to be deleted, or it is half deleted itself.
-                names.remove(cluster, pool, child)
-            else:
-                children.append(child)
+        children = names.living_clones(cluster, pool, image, found["name"])
         if children:
             raise ObjectBusy(
                 f"volume {name!r}: {children[0]!r} shares its blocks"
