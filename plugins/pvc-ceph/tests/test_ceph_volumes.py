@@ -156,6 +156,27 @@ def test_a_volume_that_a_stranger_has_open_is_not_deleted(site):
     assert driver.volume_delete(site.ref("web1"))
 
 
+def test_what_takes_long_is_of_one_instant(site, monkeypatch):
+    """A full copy and an export of a volume itself, whose VM is started in their midst."""
+    driver = site.driver()
+    driver.volume_create(site.ref("web1"), 4 * MIB, "")
+    site.write("web1", b"before")
+    copy = driver._driver._images.copy
+
+    def write_first(*args, **kwargs):
+        site.write("web1", b"after!")
+        return copy(*args, **kwargs)
+
+    monkeypatch.setattr(driver._driver._images, "copy", write_first)
+    out = site.directory / "out"
+    driver.volume_export(site.ref("web1"), "", str(out), "raw", never)
+    assert out.read_bytes()[:6] == b"before"
+    driver.volume_clone(site.ref("web1"), "", site.ref("web2"), True)
+    assert site.read("web2", 0, 6) == b"after!"
+    with site.image("web1") as image:
+        assert list(image.list_snaps()) == []
+
+
 def test_a_volume_that_is_half_rolled_back_is_given_to_nobody(site, ceph):
     driver = site.driver()
     driver.volume_create(site.ref("web1"), 4 * MIB, "")

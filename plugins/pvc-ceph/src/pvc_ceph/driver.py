@@ -180,10 +180,15 @@ class CephDriver(StorageDriver):
     def volume_export(self, volume: VolumeRef, snapshot: str, path: str, format: str, progress: Progress) -> bool:
         check_format(format)
         where = _names(volume)
-        self._call(None, "image-readable", _QUICK_S, snapshot=snapshot, **where)
-        with new_file(path) as partial:
-            source = qemu_url(self._config, where["pool"], where["name"], snapshot)
-            self._images.copy(source, _FORMAT, str(partial), format, progress)
+        kept = self._call(str, "image-readable", _QUICK_S, snapshot=snapshot, **where)
+        try:
+            with new_file(path) as partial:
+                source = qemu_url(self._config, where["pool"], where["name"], kept)
+                self._images.copy(source, _FORMAT, str(partial), format, progress)
+        finally:
+            # Should that fail, it goes with the next one that is an hour younger.
+            with contextlib.suppress(DriverError):
+                self._call(None, "image-release", _QUICK_S, snapshot=kept, **where)
         return True
 
     def volume_diff_export(self, volume: VolumeRef, base: str, snapshot: str, path: str, progress: Progress) -> bool:

@@ -2,7 +2,7 @@
 
 from pvc_ceph.worker import holdings, names
 from pvc_ceph.worker.ceph import FEATURES, RBD, Cluster, ceph_errors
-from pvc_ceph.worker.volumes import opened, what
+from pvc_ceph.worker.volumes import keep_instant, opened, what
 from pvc_core.plugin import ObjectExists
 from pvc_core.plugin.holding import check_unused
 
@@ -24,8 +24,16 @@ def finish(cluster: Cluster, pool: str, name: str, hidden: str) -> None:
         names.rename(cluster, pool, hidden, name)
 
 
-def readable(cluster: Cluster, pool: str, name: str, snapshot: str) -> None:
-    """Raise unless a volume, or its snapshot, can be read without being written meanwhile."""
+def readable(cluster: Cluster, pool: str, name: str, snapshot: str) -> str:
+    """Return the snapshot to read, of an unused volume itself a hidden one; ``release`` it then.  Raises ObjectBusy."""
     with opened(cluster, pool, name, snapshot=snapshot or None, read_only=True) as image:
         if not snapshot:
             check_unused(holdings.get(cluster, pool, image.id()), name, "export it, or export a snapshot of it")
+    return snapshot or keep_instant(cluster, pool, name)
+
+
+def release(cluster: Cluster, pool: str, name: str, snapshot: str) -> None:
+    """Let go of what ``readable`` returned."""
+    if snapshot.startswith(names.HIDDEN_SNAPSHOT):
+        with ceph_errors(what(pool, name)):
+            names.drop_hidden(cluster, pool, name, snapshot)

@@ -181,8 +181,13 @@ def clone(cluster: Cluster, pool: str, source: str, snapshot: str, target: str, 
 
 
 def _copy(cluster: Cluster, pool: str, source: str, snapshot: str, name: str) -> None:
-    with opened(cluster, pool, source, snapshot=snapshot or None, read_only=True) as image:
-        image.copy(cluster.pool(pool), name, features=FEATURES)
+    base = snapshot or keep_instant(cluster, pool, source)
+    try:
+        with opened(cluster, pool, source, snapshot=base, read_only=True) as image:
+            image.copy(cluster.pool(pool), name, features=FEATURES)
+    finally:
+        if not snapshot:
+            names.drop_hidden(cluster, pool, source, base)
     with Image(cluster.pool(pool), name) as image:
         for key, _ in list(image.metadata_list()):
             # What the source was made from is not true of the copy.
@@ -192,17 +197,21 @@ def _copy(cluster: Cluster, pool: str, source: str, snapshot: str, name: str) ->
 
 def _share(cluster: Cluster, pool: str, source: str, snapshot: str, name: str) -> None:
     ioctx = cluster.pool(pool)
-    base = snapshot
-    if not snapshot:
-        with opened(cluster, pool, source) as image:
-            base = names.new_hidden_snapshot(image)
-            image.create_snap(base)
+    base = snapshot or keep_instant(cluster, pool, source)
     try:
         RBD().clone(ioctx, source, base, ioctx, name, features=FEATURES)
     except BaseException:
         if not snapshot:
             names.drop_hidden(cluster, pool, source, base)
         raise
+
+
+def keep_instant(cluster: Cluster, pool: str, name: str) -> str:
+    """Return a hidden snapshot of a volume as it is now, for what takes longer than an instant; see ``drop_hidden``."""
+    with opened(cluster, pool, name) as image:
+        snapshot = names.new_hidden_snapshot(image)
+        image.create_snap(snapshot)
+    return snapshot
 
 
 def drop(cluster: Cluster, pool: str, name: str) -> None:
