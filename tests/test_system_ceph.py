@@ -106,7 +106,8 @@ def test_ceph_is_shown_as_an_operator_looks_at_it(ceph_cluster):
     assert 0 < pool["free_bytes"] < min(each["total_bytes"] - each["used_bytes"] for each in use["hosts"])
     shown = ceph_cluster.pvc("storage", "status") + ceph_cluster.pvc("storage", "util")
     assert all(word in shown for word in ("monitor", "manager", "hv2", "systemtest"))
-    assert ceph_cluster.pvc.json("storage", "blocked") == []
+    # Single clients that died may be; no node is.
+    assert [each for each in ceph_cluster.pvc.json("storage", "blocked") if each["lease"]] == []
     for node in NODES:
         right = {each["type"] for each in ceph_cluster.node_info(node)["conditions"] if each["ok"]}
         assert {"Ceph", "CephMonitor", "CephManager", "CephOsds"} <= right
