@@ -50,8 +50,7 @@ def check_add(
     Raises InvalidRequest, ObjectBusy (the disk is not empty), DriverError.
     """
     _check_request(request)
-    if "noup" in listing.flags:
-        raise ObjectBusy("no OSD can come up while the flag noup is set: pvc storage osd flag unset noup")
+    check_can_come_up(listing)
     if "noin" in listing.flags:
         raise ObjectBusy("no OSD gets data while the flag noin is set: pvc storage osd flag unset noin")
     found = site.layout.found()
@@ -99,6 +98,12 @@ def check_add(
         warning=_uneven(site.node, size * request.count, device_class, listing, replaced),
     )
     return Checked(preview=preview, stores=stores)
+
+
+def check_can_come_up(listing: OsdList) -> None:
+    """Raise ObjectBusy while the monitors let no OSD come up."""
+    if "noup" in listing.flags:
+        raise ObjectBusy("no OSD can come up while the flag noup is set: pvc storage osd flag unset noup")
 
 
 def _whole_mib(size: int) -> int:

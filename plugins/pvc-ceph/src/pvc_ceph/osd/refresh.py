@@ -3,9 +3,10 @@
 import msgspec
 
 from pvc_ceph.osd.add import Result, take_back, wait_for
+from pvc_ceph.osd.check import check_can_come_up
 from pvc_ceph.osd.site import Course, Site
 from pvc_ceph.osd.values import Found, OsdList
-from pvc_core.plugin import DriverError, ObjectBusy
+from pvc_core.plugin import DriverError
 
 
 class RefreshRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,8 +25,7 @@ def refresh(site: Site, request: RefreshRequest, course: Course) -> Result:
     with site.turn(course):
         take_back(site)
         listing = site.monitors.osds()
-        if "noup" in listing.flags:
-            raise ObjectBusy("no OSD can come up while the flag noup is set: pvc storage osd flag unset noup")
+        check_can_come_up(listing)
         found = sorted(site.layout.found(), key=lambda osd: osd.id)
         refused = {osd.fsid: text for osd in found if (text := objection(osd, listing, site.node, moved=request.moved))}
         mine = [osd for osd in found if osd.fsid not in refused]

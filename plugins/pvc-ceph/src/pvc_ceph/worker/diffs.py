@@ -11,7 +11,7 @@ from typing import IO, Final, NamedTuple
 
 from pvc_ceph.worker import holdings
 from pvc_ceph.worker.ceph import Cluster, Image
-from pvc_ceph.worker.volumes import opened, what
+from pvc_ceph.worker.volumes import metadata, opened, what
 from pvc_core.plugin import Cancelled, DriverError, ObjectMissing, Progress
 from pvc_core.plugin.holding import check_unused
 from pvc_core.plugin.qemu_img import check_source, new_file
@@ -156,11 +156,7 @@ def _exactly(file: IO[bytes], length: int, path: str) -> bytes:
 
 
 def _applying(image: Image) -> bool:
-    try:
-        image.metadata_get(_APPLYING)
-    except KeyError:
-        return False
-    return True
+    return metadata(image, _APPLYING) is not None
 
 
 def _has_changed(cluster: Cluster, pool: str, name: str, image: Image, base: str) -> bool:

@@ -4,7 +4,7 @@ from typing import Final
 
 from pvc_ceph.worker import holdings, names
 from pvc_ceph.worker.ceph import Cluster, Image
-from pvc_ceph.worker.volumes import opened, what
+from pvc_ceph.worker.volumes import metadata, opened, what
 from pvc_core.plugin import ObjectBusy, ObjectExists, ObjectMissing
 from pvc_core.plugin.holding import check_unused
 
@@ -91,10 +91,7 @@ def roll_back(cluster: Cluster, pool: str, name: str, snapshot: str) -> None:
 
 def rolled_back_to(image: Image) -> str:
     """Return the snapshot to which a volume is being rolled back, or was, but not to its end; empty: none."""
-    try:
-        return str(image.metadata_get(_ROLLING_BACK))
-    except KeyError:
-        return ""
+    return metadata(image, _ROLLING_BACK) or ""
 
 
 def _names(image: Image) -> set[str]:

@@ -33,6 +33,14 @@ def opened(
         yield image
 
 
+def metadata(image: Image, key: str) -> str | None:
+    """Return what is noted under a key with a volume, None when nothing is."""
+    try:
+        return str(image.metadata_get(key))
+    except KeyError:
+        return None
+
+
 def all_of(cluster: Cluster, pool: str) -> list[VolumeInfo]:
     """Return all volumes of a pool: a handful of requests for each, many at the same time."""
 
@@ -228,10 +236,7 @@ def _is_made_from(cluster: Cluster, pool: str, name: str, made_from: str) -> boo
     """Return whether the volume is such a clone, False when it does not exist; raise ObjectExists when it is another."""
     try:
         with opened(cluster, pool, name, read_only=True) as image:
-            try:
-                found = image.metadata_get(_MADE_FROM)
-            except KeyError:
-                found = ""
+            found = metadata(image, _MADE_FROM) or ""
     except ObjectMissing:
         return False
     if found != made_from:
