@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import struct
 import subprocess
 import threading
 import time
@@ -205,6 +206,58 @@ def test_a_snapshot_is_deleted_though_a_leftover_rests_on_it(site, ceph, leftove
         RBD().clone(ioctx, "web1", "s1", ioctx, leftover)
         assert driver.snapshot_delete(site.ref("web1"), "s1")
         assert RBD().list(ioctx) == ["web1"]
+
+
+def begin_removal(ceph, site, name, snapshot):
+    """Leave a snapshot as a call leaves it that is killed after the first step of its removal."""
+    with site.image(name) as image:
+        (found,) = [each for each in image.list_snaps() if each["name"] == snapshot]
+        header = f"rbd_header.{image.id()}"
+    with contextlib.closing(ceph.cluster.open_ioctx(site.pool.name)) as ioctx:
+        ioctx.execute(header, "rbd", "snapshot_trash_add", struct.pack("<Q", found["id"]))
+
+
+def all_snapshots(site, name):
+    with site.image(name) as image:
+        return [each["name"] for each in image.list_snaps()]
+
+
+@pytest.mark.parametrize("call", ["create", "delete", "clone", "remove"])
+def test_a_snapshot_whose_removal_was_killed_is_none_and_does_not_stay(site, ceph, call):
+    driver, web = site.driver(), site.ref("web1")
+    driver.volume_create(web, 4 * MIB, "")
+    for snapshot in ("s1", "s2"):
+        driver.snapshot_create(web, snapshot)
+    begin_removal(ceph, site, "web1", "s1")
+    assert len(all_snapshots(site, "web1")) == 2
+    assert [[kept.name for kept in info.snapshots] for info in driver.volume_list(site.pool)] == [["s2"]]
+    if call == "create":
+        assert driver.snapshot_create(web, "s1")
+        assert all_snapshots(site, "web1") == ["s2", "s1"]
+    elif call == "delete":
+        assert driver.snapshot_delete(web, "s1")
+        assert all_snapshots(site, "web1") == ["s2"]
+    elif call == "clone":
+        assert driver.volume_clone(web, "", site.ref("web2"), True)
+        assert all_snapshots(site, "web1") == ["s2"]
+    else:
+        assert driver.volume_delete(web)
+        assert driver.volume_list(site.pool) == []
+
+
+def test_a_removed_snapshot_on_which_a_clone_rests_keeps_its_volume(site, ceph):
+    driver, web = site.driver(), site.ref("web1")
+    driver.volume_create(web, 4 * MIB, "")
+    driver.snapshot_create(web, "s1")
+    driver.volume_clone(web, "s1", site.ref("web2"), False)
+    rbd(site, "snap", "rm", f"{site.pool.name}/web1@s1")  # an operator's tool may
+    assert [(info.name, info.snapshots) for info in driver.volume_list(site.pool)] == [("web1", ()), ("web2", ())]
+    with pytest.raises(ObjectBusy, match="'web2' shares its blocks"):
+        driver.volume_delete(web)
+    assert driver.snapshot_create(web, "s1")
+    assert [kept.name for kept in driver.volume_info(web).snapshots] == ["s1"]
+    assert driver.volume_delete(site.ref("web2"))
+    assert driver.volume_delete(web)
 
 
 class Killer:

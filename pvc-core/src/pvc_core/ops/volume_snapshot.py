@@ -134,7 +134,8 @@ def snapshot_rollback(ops: Ops, request: SnapshotQuery) -> Task:
 def snapshot_list(ops: Ops, request: SnapshotList) -> list[Snapshot]:
     """List a volume's snapshots, oldest first.  Raises NotFound."""
     volume = read_volume(ops, request.volume, deleting=True)
-    return sorted(volume.status.snapshots, key=lambda snapshot: (snapshot.created, snapshot.name))
+    # Backends have them in the order of their making, and some of them the time in whole seconds only.
+    return sorted(volume.status.snapshots, key=lambda snapshot: snapshot.created)
 
 
 def _begin(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
-from pvc_ceph.worker import holdings
+from pvc_ceph.worker import holdings, kept
 from pvc_ceph.worker.ceph import Cluster, Image
 from pvc_ceph.worker.volumes import metadata, opened, what
 from pvc_core.plugin import Cancelled, DriverError, ObjectMissing, Progress
@@ -45,7 +45,7 @@ class _Stream(NamedTuple):
 def export(cluster: Cluster, pool: str, name: str, base: str, snapshot: str, path: str, progress: Progress) -> None:
     """Write what changed from snapshot ``base`` (empty: all) to ``snapshot`` into a new file."""
     with opened(cluster, pool, name, snapshot=snapshot, read_only=True) as image:
-        if base and base not in {found["name"] for found in image.list_snaps()}:
+        if base and kept.find(image, base) is None:
             raise ObjectMissing(f"{what(pool, name)} has no snapshot {base!r}")
         extents: list[_Extent] = []
         image.diff_iterate(
@@ -64,7 +64,7 @@ def take_in(cluster: Cluster, pool: str, name: str, path: str, progress: Progres
     with Path(path).open("rb") as file, opened(cluster, pool, name) as image:
         stream = _read_head(file, path)
         check_unused(holdings.get(cluster, pool, image.id()), name, "apply a stream to it")
-        snapshots = {found["name"]: found["size"] for found in image.list_snaps()}
+        snapshots = {found.name: found.size_bytes for found in kept.named(image)}
         if stream.snapshot in snapshots:
             progress(1.0)
             return

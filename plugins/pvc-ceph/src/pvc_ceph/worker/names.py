@@ -7,7 +7,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from pvc_ceph.worker import watchers
+from pvc_ceph.worker import kept, watchers
 from pvc_ceph.worker.ceph import RBD, Cluster, Image, ceph_errors, forget_name
 from pvc_core.plugin import DriverError, ObjectExists, ObjectMissing
 
@@ -33,10 +33,10 @@ def new(cluster: Cluster, pool: str, volume: str) -> str:
 
 def new_hidden_snapshot(image: Image) -> str:
     """Return a name for a hidden snapshot; those that nothing came to rest on for an hour are removed."""
-    for snapshot in list(image.list_snaps()):
-        made = image.get_snap_timestamp(snapshot["id"]).replace(tzinfo=UTC)
-        if snapshot["name"].startswith(HIDDEN_SNAPSHOT) and datetime.now(UTC) - made > _LONGEST_PAUSE:
-            _remove_unless_used(image, snapshot["name"])
+    kept.finish_removals(image)
+    for snapshot in kept.named(image):
+        if snapshot.name.startswith(HIDDEN_SNAPSHOT) and datetime.now(UTC) - snapshot.created(image) > _LONGEST_PAUSE:
+            kept.remove_unless_used(image, snapshot)
     return f"{HIDDEN_SNAPSHOT}{uuid.uuid4().hex}"
 
 
@@ -101,10 +101,11 @@ def remove(cluster: Cluster, pool: str, name: str) -> None:
         with ceph_errors(name), Image(ioctx, name) as image:
             hidden = hidden_parent(image)
             watchers.others(cluster, pool, image)  # gets rid of the dead; should one be alive, librbd refuses
-            for snapshot in list(image.list_snaps()):
-                if image.is_protected_snap(snapshot["name"]):
-                    image.unprotect_snap(snapshot["name"])
-                image.remove_snap(snapshot["name"])
+            for snapshot in kept.named(image):
+                if image.is_protected_snap(snapshot.name):
+                    image.unprotect_snap(snapshot.name)
+                image.remove_snap(snapshot.name)
+            kept.finish_removals(image)
     except ObjectMissing:
         pass  # its creation was killed before there was more than its name
     RBD().remove(ioctx, name)
@@ -131,29 +132,17 @@ def parent(image: Image) -> tuple[str, str] | None:
 def drop_hidden(cluster: Cluster, pool: str, volume: str, snapshot: str) -> None:
     """Remove a hidden snapshot when nothing rests on it any more."""
     with Image(cluster.pool(pool), volume) as image:
-        _remove_unless_used(image, snapshot)
+        found = kept.find(image, snapshot)
+        if found is not None:
+            kept.remove_unless_used(image, found)
 
 
-def clones(image: Image, snapshot: str) -> list[str]:
-    """Return the names of the images that rest on a snapshot."""
-    image.set_snap(snapshot)
-    try:
-        return [child["image"] for child in image.list_children2()]
-    finally:
-        image.set_snap(None)
-
-
-def living_clones(cluster: Cluster, pool: str, image: Image, snapshot: str) -> list[str]:
+def living_clones(cluster: Cluster, pool: str, image: Image, snapshot: kept.Kept) -> list[str]:
     """Return the volumes that rest on a snapshot that is to be deleted; leftovers that do are removed.
 
     Nobody will complete those: what they are made from is to go, or they are half deleted themselves.
     """
-    found = clones(image, snapshot)
+    found = kept.clones(image, snapshot)
     for child in filter(is_leftover, found):
         remove(cluster, pool, child)
     return [child for child in found if not is_leftover(child)]
-
-
-def _remove_unless_used(image: Image, snapshot: str) -> None:
-    if not clones(image, snapshot):
-        image.remove_snap(snapshot)

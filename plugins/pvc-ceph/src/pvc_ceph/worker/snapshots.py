@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from pvc_ceph.worker import holdings, names
+from pvc_ceph.worker import holdings, kept, names
 from pvc_ceph.worker.ceph import Cluster, Image
 from pvc_ceph.worker.volumes import metadata, opened, what
 from pvc_core.plugin import ObjectBusy, ObjectExists, ObjectMissing
@@ -15,7 +15,8 @@ _ROLLING_BACK: Final = "pvc.rolling_back"
 def create(cluster: Cluster, pool: str, name: str, snapshot: str) -> None:
     """Keep the contents of this instant; there already is success.  A running guest's QEMU makes it for us."""
     with opened(cluster, pool, name) as image:
-        if snapshot in _names(image):
+        kept.finish_removals(image)
+        if kept.find(image, snapshot) is not None:
             if _is_whole(cluster, pool, name, snapshot):
                 return
             image.remove_snap(snapshot)
@@ -34,9 +35,11 @@ def _is_whole(cluster: Cluster, pool: str, name: str, snapshot: str) -> bool:
 def delete(cluster: Cluster, pool: str, name: str, snapshot: str) -> None:
     """Delete a snapshot; absent is success."""
     with opened(cluster, pool, name) as image:
-        if snapshot not in _names(image):
+        kept.finish_removals(image)
+        found = kept.find(image, snapshot)
+        if found is None:
             return
-        children = names.living_clones(cluster, pool, image, snapshot)
+        children = names.living_clones(cluster, pool, image, found)
         if children:
             raise ObjectBusy(
                 f"snapshot {snapshot!r} of volume {name!r} is shared by {', '.join(children)}; delete that first"
@@ -49,12 +52,12 @@ def delete(cluster: Cluster, pool: str, name: str, snapshot: str) -> None:
 def rename(cluster: Cluster, pool: str, name: str, snapshot: str, new_name: str) -> None:
     """Rename a snapshot; done already is success."""
     with opened(cluster, pool, name) as image:
-        there = _names(image)
-        if snapshot not in there:
-            if new_name in there:
+        there = kept.find(image, new_name) is not None
+        if kept.find(image, snapshot) is None:
+            if there:
                 return
             raise _missing(pool, name, snapshot)
-        if new_name in there:
+        if there:
             raise ObjectExists(f"volume {name!r} has a snapshot {new_name!r} already")
         image.rename_snap(snapshot, new_name)
 
@@ -62,7 +65,7 @@ def rename(cluster: Cluster, pool: str, name: str, snapshot: str, new_name: str)
 def protect(cluster: Cluster, pool: str, name: str, snapshot: str, protected: bool) -> None:
     """Forbid or allow deleting a snapshot."""
     with opened(cluster, pool, name) as image:
-        if snapshot not in _names(image):
+        if kept.find(image, snapshot) is None:
             raise _missing(pool, name, snapshot)
         if image.is_protected_snap(snapshot) != protected:
             if protected:
@@ -74,7 +77,7 @@ def protect(cluster: Cluster, pool: str, name: str, snapshot: str, protected: bo
 def roll_back(cluster: Cluster, pool: str, name: str, snapshot: str) -> None:
     """Give an unused volume the contents of a snapshot, its size included; nobody gets it before that is done."""
     with opened(cluster, pool, name) as image:
-        if snapshot not in _names(image):
+        if kept.find(image, snapshot) is None:
             raise _missing(pool, name, snapshot)
         unfinished = rolled_back_to(image)
         # Before it is asked who holds it: who takes it from now on sees the mark.
@@ -92,10 +95,6 @@ def roll_back(cluster: Cluster, pool: str, name: str, snapshot: str) -> None:
 def rolled_back_to(image: Image) -> str:
     """Return the snapshot to which a volume is being rolled back, or was, but not to its end; empty: none."""
     return metadata(image, _ROLLING_BACK) or ""
-
-
-def _names(image: Image) -> set[str]:
-    return {found["name"] for found in image.list_snaps()}
 
 
 def _missing(pool: str, name: str, snapshot: str) -> ObjectMissing:

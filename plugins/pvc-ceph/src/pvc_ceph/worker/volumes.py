@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC
 from typing import Final
 
-from pvc_ceph.worker import holdings, names, watchers
+from pvc_ceph.worker import holdings, kept, names, watchers
 from pvc_ceph.worker.ceph import FEATURES, RBD, Cluster, Image, ImageExists, NoSpace, ceph_errors
 from pvc_core.model.storage import Snapshot
 from pvc_core.plugin import DriverError, ObjectBusy, ObjectExists, ObjectMissing, VolumeInfo
@@ -47,8 +46,10 @@ def all_of(cluster: Cluster, pool: str) -> list[VolumeInfo]:
     def look(name: str) -> VolumeInfo | None:
         try:
             return info(cluster, pool, name)
-        except ObjectMissing:  # deleted meanwhile
-            return None
+        except ObjectMissing:
+            if _exists(cluster, pool, name):
+                raise
+            return None  # deleted meanwhile, or half made
 
     with ceph_errors(f"Ceph's pool {pool}"):
         volumes = names.volumes(cluster, pool)
@@ -79,13 +80,13 @@ def info(cluster: Cluster, pool: str, name: str) -> VolumeInfo:
 
 
 def _snapshots(image: Image) -> Iterator[Snapshot]:
-    for found in image.list_snaps():
-        if not found["name"].startswith(names.HIDDEN_SNAPSHOT):
+    for found in kept.named(image):
+        if not found.name.startswith(names.HIDDEN_SNAPSHOT):
             yield Snapshot(
-                name=found["name"],
-                protected=image.is_protected_snap(found["name"]),
-                size_bytes=found["size"],
-                created=image.get_snap_timestamp(found["id"]).replace(tzinfo=UTC).timestamp(),
+                name=found.name,
+                protected=image.is_protected_snap(found.name),
+                size_bytes=found.size_bytes,
+                created=found.created(image).timestamp(),
             )
 
 
@@ -244,14 +245,22 @@ def _is_made_from(cluster: Cluster, pool: str, name: str, made_from: str) -> boo
     return True
 
 
+def _exists(cluster: Cluster, pool: str, name: str) -> bool:
+    try:
+        with opened(cluster, pool, name, read_only=True):
+            return True
+    except ObjectMissing:
+        return False
+
+
 def _size(cluster: Cluster, pool: str, name: str) -> int:
     with opened(cluster, pool, name, read_only=True) as image:
         return image.size()
 
 
 def _check_no_clones(cluster: Cluster, pool: str, image: Image, name: str) -> None:
-    for found in list(image.list_snaps()):
-        children = names.living_clones(cluster, pool, image, found["name"])
+    for found in kept.all_of(image):
+        children = names.living_clones(cluster, pool, image, found)
         if children:
             raise ObjectBusy(
                 f"volume {name!r}: {children[0]!r} shares its blocks"

@@ -57,6 +57,7 @@ class VolumeInfo(msgspec.Struct, frozen=True, kw_only=True):
     used_bytes: int = 0
     format: str = "raw"
     snapshots: tuple[Snapshot, ...] = ()
+    """In the order in which they were made."""
     parent: str = ""
     """``name@snapshot`` or ``name`` when it shares blocks with another."""
 

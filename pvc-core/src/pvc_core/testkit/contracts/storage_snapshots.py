@@ -30,11 +30,11 @@ class SnapshotRules(StorageSuite):
         if not bench.capabilities.snapshots:
             return
         volume = bench.make("web1")
-        assert bench.first.snapshot_create(volume, "s1")
-        assert bench.first.snapshot_create(volume, "s1")
         assert bench.first.snapshot_create(volume, "s2")
+        assert bench.first.snapshot_create(volume, "s2")
+        assert bench.first.snapshot_create(volume, "s1")
         snapshots = bench.info(volume).snapshots
-        assert sorted(s.name for s in snapshots) == ["s1", "s2"]
+        assert [s.name for s in snapshots] == ["s2", "s1"], "in the order of their making"
         assert {s.size_bytes for s in snapshots} == {4 * MIB}
         assert not any(s.protected for s in snapshots)
         assert bench.first.volume_list(bench.pool) == [bench.first.volume_info(volume)]
