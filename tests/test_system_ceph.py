@@ -1,6 +1,8 @@
 """Real guests on Ceph: their disks, live migration, and what follows the loss of a node."""
 
+import filecmp
 import json
+import os
 import signal
 import subprocess
 import time
@@ -55,6 +57,42 @@ def test_volume_grows_and_is_kept_and_another_is_plugged_in_under_a_running_gues
     last = len(beats(ceph_cluster, id_))
     ceph_cluster.eventually("it goes on counting", lambda: len(beats(ceph_cluster, id_)) >= last + 2)
     assert "DISK-ERROR" not in ceph_cluster.console(id_)
+
+
+@pytest.mark.parametrize("format_", ["raw", "qcow2", "vmdk", "vdi", "vpc"])
+def test_image_of_any_format_is_uploaded(ceph_cluster, ceph_guests, tmp_path, format_):
+    raw, image, back = tmp_path / "raw", tmp_path / f"disk.{format_}", tmp_path / "back"
+    with raw.open("wb") as file:
+        for place in (0, 20, 63):
+            file.seek(place * MIB)
+            file.write(os.urandom(MIB))
+    options = ["-o", "force_size=on"] if format_ == "vpc" else []
+    subprocess.run(["qemu-img", "convert", "-O", format_, *options, raw, image], check=True)
+    path = ceph_guests.with_volume(ceph_guests.name())
+    ceph_cluster.pvc("storage", "volume", "upload", path, str(image))
+    found = ceph_cluster.pvc.json("storage", "volume", "info", path)
+    assert (found["state"], found["size_bytes"]) == ("ready", 64 * MIB)
+    ceph_cluster.pvc("storage", "volume", "export", path, str(back))
+    assert filecmp.cmp(raw, back, shallow=False)
+    assert spooled(ceph_cluster) == []
+
+
+def test_uploaded_image_that_refers_to_a_file_of_the_node_is_refused(ceph_cluster, ceph_guests, tmp_path):
+    image = tmp_path / "evil.qcow2"
+    subprocess.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", "/etc/shadow", "-u", image, "1M"], check=True
+    )
+    path = ceph_guests.with_volume(ceph_guests.name())
+    done = ceph_cluster.pvc.run("storage", "volume", "upload", path, str(image), deadline_s=60)
+    assert (done.returncode, "-evil.qcow2 refers to other files (/etc/shadow)" in done.stderr) == (1, True)
+    assert spooled(ceph_cluster) == []
+    assert ceph_cluster.pvc.json("storage", "volume", "info", path)["state"] == "failed"
+
+
+def spooled(cluster):
+    """Return the files that were sent to nodes and are there still."""
+    places = [cluster.sandbox.layout.node_state(number) / "upload" for number in (1, 2, 3)]
+    return [path for place in places for path in place.iterdir()]
 
 
 def test_what_is_set_of_a_disk_holds_in_the_guest(ceph_cluster, ceph_guests):

@@ -1,6 +1,10 @@
 """Volumes of pvc-dir under real guests."""
 
+import filecmp
 import json
+import os
+import signal
+import subprocess
 
 import pytest
 
@@ -49,6 +53,34 @@ def test_imported_qcow2_boots_grows_and_is_cloned(cluster, guests):
         size = cluster.sandbox.exec(node, ["virsh", "domblkinfo", cluster.id(vm), "vda"]).check().stdout
         assert f"Capacity:       {8 * MIB}" in size
         assert volume(cluster, f"systemtest/{vm}")["vm"] == vm
+
+
+def test_uploaded_image_boots_though_the_daemon_of_its_node_is_restarted_meanwhile(cluster, guests, tmp_path):
+    name = guests.name()
+    image = tmp_path / "disk.img"
+    image.write_bytes((cluster.sandbox.shared / "heeding.raw").read_bytes() + os.urandom(255 * MIB))
+    spool = cluster.sandbox.layout.node_state(2) / "upload"
+    command = cluster.start_command(
+        "storage",
+        "volume",
+        "upload",
+        guests.with_volume(name),
+        str(image),
+        "--node",
+        "hv2",
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    cluster.eventually("some of it is sent", lambda: any(path.stat().st_blocks for path in spool.iterdir()))
+    cluster.signal("hv2", signal.SIGKILL)
+    assert command.communicate(timeout=120)[1].count("100 %") == 1
+    assert command.returncode == 0
+    exported = tmp_path / "back.raw"
+    cluster.pvc("storage", "volume", "export", f"systemtest/{name}", str(exported))
+    assert filecmp.cmp(image, exported, shallow=False)
+    assert list(spool.iterdir()) == []
+    guests.define(name, node="hv1", disks=[{"pool": "systemtest", "volume": name}])
+    booted(cluster, cluster.id(name), 1)
 
 
 def test_rolled_back_volume_has_what_the_snapshot_had(cluster, guests):

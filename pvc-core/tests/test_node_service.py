@@ -4,6 +4,7 @@ import http.client
 import json
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from pvc_core.model.errors import InvalidRequest, NotFound, Unavailable
 from pvc_core.node.console_log import MAX_BYTES, read_from, read_tail
 from pvc_core.node.service import NodeService, ServiceError, ServiceParts, read_token
 from pvc_core.node.state import NodeState
+from pvc_core.node.uploads import MAX_PART_BYTES, Uploads
 from pvc_core.plugin.errors import DriverError, NotReady
 from pvc_core.testkit.simulator.clock import VirtualClock
 
@@ -84,6 +86,7 @@ def site(tmp_path):
     token = tmp_path / "token"
     token.write_text("secret\n")
     token.chmod(0o600)
+    (tmp_path / "upload").mkdir()
     parts = ServiceParts(
         node="hv1",
         hypervisor=FakeHypervisor(),
@@ -91,6 +94,7 @@ def site(tmp_path):
         state=NodeState(VirtualClock(), lambda: None),
         console_directory=tmp_path,
         token_file=token,
+        uploads=Uploads(tmp_path / "upload"),
         queries={"acme.echo": lambda arguments: {"got": arguments}, "acme.late": _late, "acme.full": _full},
     )
     service = NodeService(parts, "127.0.0.1", 0, poll_s=0.01)
@@ -133,6 +137,52 @@ def test_arguments_that_are_no_small_object_are_refused(site, body):
 def test_a_query_needs_the_token(site):
     assert post(site[0], "/v1/query/acme.echo", b"{}", token="wrong")[0] == 401
     assert post(site[0], "/v1/elsewhere", b"{}")[0] == 404
+
+
+def put(service, path, body, headers=(), token="secret"):
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
+    try:
+        connection.request("PUT", path, body=body, headers={"Authorization": f"Bearer {token}", **dict(headers)})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+def test_a_file_arrives_in_parts_in_any_order_and_can_be_given_up(client):
+    path = Path(client.upload_begin("disk.img", 40, 20))
+    client.upload_part(path.name, 30, b"z" * 10)
+    client.upload_part(path.name, 0, b"a" * 10)
+    client.upload_part(path.name, 0, b"b" * 10)
+    assert path.read_bytes() == b"b" * 10 + bytes(20) + b"z" * 10
+    client.upload_end(path.name)
+    assert not path.exists()
+    with pytest.raises(NotFound, match="node hv1: there is no upload"):
+        client.upload_part(path.name, 0, b"late")
+
+
+def test_a_large_part_that_is_refused_is_answered_and_not_cut_off(site, client):
+    name = client.upload_begin("disk.img", MAX_PART_BYTES, 0).rpartition("/")[2]
+    body = bytes(MAX_PART_BYTES)
+    status, answer = put(site[0], f"/v1/upload/{name}?offset=1", body)
+    assert (status, "do not lie within" in answer["error"]) == (400, True)
+    status, answer = put(site[0], f"/v1/upload/{name}", body, {"X-SHA256": "0" * 64})
+    assert (status, "did not arrive as they were sent" in answer["error"]) == (409, True)
+    status, answer = put(site[0], "/v1/upload/other", body)
+    assert (status, "there is no upload 'other'" in answer["error"]) == (404, True)
+
+
+@pytest.mark.parametrize("body", [b'{"name": "a"}', b'{"name": "a", "size_bytes": 0, "data_bytes": 0}', b"[]"])
+def test_a_new_file_needs_a_name_and_sizes(site, body):
+    status, answer = post(site[0], "/v1/upload", body)
+    assert (status, "arguments do not fit" in answer["error"]) == (400, True)
+
+
+def test_files_need_the_token_and_a_known_address(site, client):
+    name = client.upload_begin("disk.img", 4, 4).rpartition("/")[2]
+    assert put(site[0], f"/v1/upload/{name}", b"data", token="wrong")[0] == 401
+    assert put(site[0], "/v1/elsewhere", b"data")[0] == 404
+    assert put(site[0], f"/v1/upload/{name}", b"data", {"Content-Length": "99999999999"})[0] == 400
 
 
 @pytest.fixture

@@ -112,6 +112,14 @@ def test_a_failed_import_fails_its_volume_which_can_be_removed(site):
     site.until(lambda: site.volume(volume) is None)
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_who_keeps_the_file_is_told_when_an_import_has_ended(site, tmp_path, there):
+    path = site.image(tmp_path, b"an image") if there else "/no/such/file"
+    ended = _end(site, volume_import(site.ops, VolumeImport(pool="ssd", name="web1", path=path)))
+    assert (ended.state is TaskState.DONE) == there
+    assert site.imported == [path]
+
+
 def test_a_cancelled_import_leaves_no_volume_behind(site, tmp_path):
     image = site.image(tmp_path, b"an image")
     site.faults["hv1"].fail("volume_import", Cancelled("stopped"))

@@ -211,6 +211,7 @@ def _node_yaml(layout: Layout, plan: ClusterPlan, number: int) -> str:
             "state_directory": str(layout.node_state(number) / "pvc"),
             # The same path on every node, as it must be: a guest that moves takes it along.
             "console_directory": libvirtd.CONSOLES,
+            "upload_directory": str(layout.node_state(number) / "upload"),
         },
         "service": _service_section(layout),
         "plugins": {

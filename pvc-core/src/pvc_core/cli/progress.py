@@ -1,4 +1,4 @@
-"""Showing how far the cluster is with what was asked, while a command waits for it.
+"""Showing how far the cluster is with what was asked, while a command waits for it, or how far the command is itself.
 
 What is waited for goes on by itself on the nodes.  So Ctrl-C and a time-out end the waiting only, and say so.
 """
@@ -18,7 +18,7 @@ class NotFinished(PvcError):
 
 
 class Interrupted(PvcError):
-    """The person pressed Ctrl-C while waiting."""
+    """The person pressed Ctrl-C."""
 
     exit_status = 130
 
@@ -65,6 +65,18 @@ def _display(session: Session, what: str) -> _Display:
 
         return LiveDisplay(what)
     return _Lines(session, what)
+
+
+@contextlib.contextmanager
+def working(session: Session, what: str, *, stopped: str) -> Iterator[Report]:
+    """Show the progress of what this command does itself.  Raises Interrupted after Ctrl-C, saying ``stopped``."""
+    display = _display(session, what)
+    try:
+        yield display.show
+    except KeyboardInterrupt:
+        raise Interrupted(f"{what}: {stopped}") from None
+    finally:
+        display.close()
 
 
 @contextlib.contextmanager

@@ -164,6 +164,7 @@ CORE: Final = (
                     ("remove", "Remove a volume and everything on it."),
                 ),
                 volume_files=(
+                    ("upload", "Make a new volume from an image file on this machine."),
                     ("import", "Make a new volume from an image file on a node."),
                     ("export", "Write a volume to an image file on a node."),
                 ),

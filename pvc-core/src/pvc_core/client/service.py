@@ -1,6 +1,7 @@
-"""The service of a node, over HTTP: the logs of its guests' consoles, and the consoles themselves."""
+"""The service of a node, over HTTP: its guests' consoles and their logs, what its plugins answer, files sent to it."""
 
 import contextlib
+import hashlib
 import http.client
 import re
 import socket
@@ -38,8 +39,7 @@ class ServiceClient:
     def __init__(self, node: str, address: str, port: int, token_file: str) -> None:
         if not token_file:
             raise InvalidRequest(
-                "this is read through the nodes' service, which is off here: "
-                "set service.token_file in the configuration"
+                "this goes through the nodes' service, which is off here: set service.token_file in the configuration"
             )
         self.node = node
         self._address = address
@@ -48,15 +48,34 @@ class ServiceClient:
 
     def query(self, name: str, arguments: Mapping[str, Any]) -> Any:
         """Return what a plugin of the node answers.  Raises NotFound (no such query), ServiceRefused, Unavailable."""
+        return self._json("POST", f"/v1/query/{name}", msgspec.json.encode(arguments))
+
+    def upload_begin(self, name: str, size_bytes: int, data_bytes: int) -> str:
+        """Have a file of this size made, ``data_bytes`` of which are no holes; return its path on the node.
+
+        The part after the last slash names it in the other calls.  Raises ServiceRefused (no room), Unavailable.
+        """
+        wanted = {"name": name, "size_bytes": size_bytes, "data_bytes": data_bytes}
+        return str(self._json("POST", "/v1/upload", msgspec.json.encode(wanted))["path"])
+
+    def upload_part(self, id_: str, offset: int, data: bytes) -> None:
+        """Send a part of at most 16 MiB; again after a failure is fine.  Raises NotFound, ServiceRefused, Unavailable."""
+        checksum = {"X-SHA256": hashlib.sha256(data).hexdigest()}
+        self._json("PUT", f"/v1/upload/{id_}?offset={offset}", data, checksum)
+
+    def upload_end(self, id_: str) -> None:
+        """Have a file removed that will not be used.  Raises Unavailable."""
+        self._json("DELETE", f"/v1/upload/{id_}", b"")
+
+    def _json(self, method: str, target: str, body: bytes, headers: Mapping[str, str] | None = None) -> Any:
         connection = http.client.HTTPConnection(self._address, self._port, timeout=_QUERY_S)
         with contextlib.closing(connection), self._reaching():
-            headers = {**self._headers(), "Content-Type": "application/json"}
-            connection.request("POST", f"/v1/query/{name}", body=msgspec.json.encode(arguments), headers=headers)
+            connection.request(method, target, body=body, headers={**self._headers(), **(headers or {})})
             answer = connection.getresponse()
-            body = answer.read()
+            said = answer.read()
             if answer.status != http.client.OK:
-                raise self._refusal(answer.status, body)
-            return msgspec.json.decode(body)
+                raise self._refusal(answer.status, said)
+            return msgspec.json.decode(said)
 
     def console_log(self, vm: str, *, offset: int = 0, limit: int = 1 << 20) -> LogPart:
         """Return up to ``limit`` bytes of the log from ``offset`` on; no bytes at its end."""

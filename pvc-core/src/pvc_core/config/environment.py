@@ -15,6 +15,7 @@ DIRECTORIES: Final = {
     "PVC_STATE_DIRECTORY": "state_directory",
     "PVC_RUN_DIRECTORY": "run_directory",
     "PVC_CONSOLE_DIRECTORY": "console_directory",
+    "PVC_UPLOAD_DIRECTORY": "upload_directory",
 }
 """Variable -> key of the section ``node`` that it overrides."""
 
@@ -25,6 +26,7 @@ VARIABLES: Final = {
     "PVC_STATE_DIRECTORY": "Overrides `node.state_directory`.",
     "PVC_RUN_DIRECTORY": "Overrides `node.run_directory`.",
     "PVC_CONSOLE_DIRECTORY": "Overrides `node.console_directory`.",
+    "PVC_UPLOAD_DIRECTORY": "Overrides `node.upload_directory`.",
     "PVC_COLOUR": "Colours in the output of `pvc`, as the option `--colour`.",
     "PVC_DEBUG": "`1`: `pvc` shows everything, tracebacks too, as the option `--debug`.",
     "PVC_QUIET": "`1`: `pvc` prints results and errors only, as the option `--quiet`.",

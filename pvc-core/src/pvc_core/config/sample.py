@@ -44,13 +44,15 @@ node:
   #state_directory: /var/lib/pvc
   #run_directory: /run/pvc
   #console_directory: /var/log/pvc/console
+  # As large as the images that are uploaded at the same time.
+  #upload_directory: /var/lib/pvc/upload
 
 hypervisor:
   #uri: qemu:///system
   # How another node's libvirt is reached for a live migration; {address} is that node's.
   #migration_uri: qemu+tcp://{address}/system
 
-# Consoles and logs are read from the node they are on, through this service.
+# Consoles and logs are read from the node they are on, and images are uploaded, through this service.
 service:
   #port: 7372
   # The token is the same on all nodes; without a file the service is off.  Mode: 0600.

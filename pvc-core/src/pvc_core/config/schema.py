@@ -75,6 +75,9 @@ class NodeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     state_directory: Annotated[str, Meta(description="Lasting files of the daemon.")] = "/var/lib/pvc"
     run_directory: Annotated[str, Meta(description="Files that must not survive a reboot: below `/run`.")] = "/run/pvc"
     console_directory: Annotated[str, Meta(description="Logs of the guests' serial consoles.")] = "/var/log/pvc/console"
+    upload_directory: Annotated[
+        str, Meta(description="Image files that `pvc storage volume upload` sends here, until they are volumes.")
+    ] = "/var/lib/pvc/upload"
 
 
 class Hypervisor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,7 +90,7 @@ class Hypervisor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Service(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """This node's own service: consoles and logs are read through it."""
+    """This node's own service: consoles and logs are read through it, and image files are sent."""
 
     port: Annotated[int, Meta(ge=1, le=65535, description="TCP port on the node's address.")] = 7372
     token_file: Annotated[

@@ -19,9 +19,11 @@ from pvc_core.node.host import LinuxHost
 from pvc_core.node.notify import ServiceManager
 from pvc_core.node.policy import policy_of
 from pvc_core.node.publish import MemoryLimits
+from pvc_core.node.reconcile.upload import UploadSweeper
 from pvc_core.node.reconcilers import core
 from pvc_core.node.rundir import RunDirectory, Succession
 from pvc_core.node.service import NodeService, ServiceParts
+from pvc_core.node.uploads import Uploads
 from pvc_core.node.watchdog import Watchdog, WatchdogThreads
 from pvc_core.node.watchdog_device import open_device
 from pvc_core.node.workers import PLACES, Workers
@@ -92,7 +94,8 @@ class Daemon:
         self._watchdog = self._make_watchdog()
         context = self.agent.context
         ops = Ops(outside.store, policy=policy_of(drivers))
-        own = core(context, ops)
+        self._uploads = Uploads(Path(config.node.upload_directory))
+        own = core(context, ops, imported=self._uploads.used)
         self.parts: Parts = assemble(
             self.agent,
             ops=ops,
@@ -107,6 +110,8 @@ class Daemon:
             service_port=config.service.port if config.service.token_file else 0,
             emulation_is_bad=config.node.accelerator != "tcg",
         )
+        self.agent.register({"upload": UploadSweeper(context, self._uploads)})
+        self.agent.on_lease(lambda _: queue.add("upload", ""))
         self.agent.on_lease(lambda _: outside.run_directory.settle(outside.succession.holder))
         self._workers = Workers(queue, self.agent.work)
         self._service: NodeService | None = None
@@ -136,6 +141,7 @@ class Daemon:
             state=self.parts.state,
             console_directory=Path(config.node.console_directory),
             token_file=Path(config.service.token_file),
+            uploads=self._uploads,
             queries=self._queries,
         )
         try:

@@ -122,7 +122,12 @@ def _run(path: str, config: NodeConfig, signals: Signals) -> int:
 
 def _make_directories(config: NodeConfig) -> None:
     node = config.node
-    for key, mode in (("state_directory", 0o755), ("run_directory", 0o755), ("console_directory", 0o711)):
+    for key, mode in (
+        ("state_directory", 0o755),
+        ("run_directory", 0o755),
+        ("console_directory", 0o711),
+        ("upload_directory", 0o700),
+    ):
         path = Path(getattr(node, key))
         try:
             # Consoles' logs: QEMU's user must get through, nobody needs to list them.

@@ -27,8 +27,14 @@ class Core(NamedTuple):
     """Kinds of tasks that are begun again after the daemon died."""
 
 
-def core(context: NodeContext, ops: Ops, *, together: Together = Threads) -> Core:
-    """Return core's reconcilers by kind, and its task runners by kind; ``together`` makes calls at the same time."""
+def core(
+    context: NodeContext, ops: Ops, *, together: Together = Threads, imported: Callable[[str], None] = lambda _: None
+) -> Core:
+    """Return core's reconcilers by kind, and its task runners by kind.
+
+    ``together`` makes calls at the same time; ``imported`` is told the path of a file when the task that had to make a
+    volume of it has ended.
+    """
     exclusive = Exclusive()
 
     def reconcilers(node: NodeReconciler) -> Mapping[str, Reconciler]:
@@ -40,7 +46,7 @@ def core(context: NodeContext, ops: Ops, *, together: Together = Threads) -> Cor
         }
 
     runners = (
-        storage_runners(context, exclusive)
+        storage_runners(context, exclusive, imported)
         | lock_runners(context)
         | vm_snapshot_runners(context, ops, exclusive, together)
     )

@@ -1,4 +1,4 @@
-"""The node's own service: consoles and their logs, read where they are.
+"""The node's own service: consoles and their logs, read where they are, and image files that are sent here.
 
 HTTP/1.1, one request per connection:
 
@@ -8,6 +8,10 @@ HTTP/1.1, one request per connection:
 ``GET /v1/vm/<id>/console`` (Upgrade: pvc-console)     101, then the serial console's bytes both ways
 
 ``POST /v1/query/<name>``                              what a plugin answers to a JSON object of arguments
+
+``POST /v1/upload``                                    a new file of ``name``, ``size_bytes``, ``data_bytes``: its ``path``
+``PUT /v1/upload/<id>?offset=N``                       a part of it; header ``X-SHA256``
+``DELETE /v1/upload/<id>``                             the file will not be used
 
 All but the first need ``Authorization: Bearer <token>``; the token is the content of a file that only its owner
 can read, looked at with each request, so that it can be changed while the daemon runs.
@@ -22,19 +26,21 @@ import socket
 import sys
 import threading
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
 from pvc_core.hypervisor.api import Console, Hypervisor, HypervisorError, HypervisorUnavailable
-from pvc_core.model.errors import PvcError
+from pvc_core.model.errors import NotFound, PvcError
 from pvc_core.node.console_log import MAX_BYTES, LogPart, read_from, read_tail
 from pvc_core.node.lease import NodeLease
 from pvc_core.node.state import NodeState
+from pvc_core.node.uploads import MAX_PART_BYTES, NoRoom, Uploads
 from pvc_core.plugin.errors import CircuitOpen, DeadlineExceeded, NotReady
 from pvc_core.plugin.specs.lifecycle import Query
 
@@ -46,6 +52,8 @@ _REQUEST_S: Final = 15.0
 _CONNECTIONS: Final = 64
 _MAX_ARGUMENTS: Final = 64 * 1024
 _DEFAULT_LIMIT: Final = 64 * 1024
+_PIECE_BYTES: Final = 1 << 20
+_Arguments = TypeVar("_Arguments")
 
 
 class ServiceError(PvcError):
@@ -61,6 +69,7 @@ class ServiceParts(NamedTuple):
     state: NodeState
     console_directory: Path
     token_file: Path
+    uploads: Uploads
     queries: Mapping[str, Query] = {}
 
 
@@ -76,6 +85,31 @@ def read_token(path: Path) -> str:
     if not token:
         raise ServiceError(f"service.token_file: {path} is empty: put a long random word into it")
     return token
+
+
+class _NewUpload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    size_bytes: Annotated[int, msgspec.Meta(ge=1, le=1 << 60)]
+    data_bytes: Annotated[int, msgspec.Meta(ge=0, le=1 << 60)]
+
+
+class _Body:
+    """What is left of a request's body."""
+
+    def __init__(self, source: BufferedIOBase, length: int) -> None:
+        self._source: Final = source
+        self.left = length
+
+    def read(self, size: int) -> bytes:
+        """Return up to ``size`` bytes, none at the end, or when the client is gone."""
+        data = self._source.read(min(size, self.left))
+        self.left -= len(data)
+        return data
+
+    def drain(self) -> None:
+        """Read the rest, and forget it."""
+        while self.left and self.read(_PIECE_BYTES):
+            pass
 
 
 class NodeService:
@@ -191,8 +225,31 @@ class _Request(BaseHTTPRequestHandler):
         match target.path.strip("/").split("/"):
             case ["v1", "query", name]:
                 self._query(name)
+            case ["v1", "upload"]:
+                self._try(self._begin_upload)
             case _:
                 self._error(HTTPStatus.NOT_FOUND, f"there is nothing at {target.path}")
+
+    def do_PUT(self) -> None:
+        self.close_connection = True
+        if not self._authorized():
+            return
+        target = urllib.parse.urlsplit(self.path)
+        match target.path.strip("/").split("/"):
+            case ["v1", "upload", id_]:
+                self._try(lambda: self._write_part(id_, urllib.parse.parse_qs(target.query)))
+            case _:
+                self._error(HTTPStatus.NOT_FOUND, f"there is nothing at {target.path}")
+
+    def do_DELETE(self) -> None:
+        self.close_connection = True
+        if not self._authorized():
+            return
+        match urllib.parse.urlsplit(self.path).path.strip("/").split("/"):
+            case ["v1", "upload", id_]:
+                self._try(lambda: self.server.parts.uploads.remove(id_))
+            case _:
+                self._error(HTTPStatus.NOT_FOUND, f"there is nothing at {self.path}")
 
     def log_message(self, format: str, *args: Any) -> None:
         log.debug("service-request client=%s said=%r", self.client_address[0], format % args)
@@ -254,10 +311,18 @@ class _Request(BaseHTTPRequestHandler):
             known = ", ".join(sorted(self.server.parts.queries)) or "none"
             self._error(HTTPStatus.NOT_FOUND, f"no plugin of this node answers {name!r}; known: {known}")
             return
+        self._try(lambda: query(self._arguments(dict[str, Any])))
+
+    def _try(self, act: Callable[[], Any]) -> None:
+        """Answer with what comes of it, as JSON."""
         try:
-            body = msgspec.json.encode(query(self._arguments()))
+            body = msgspec.json.encode(act())
         except ValueError as error:
             self._error(HTTPStatus.BAD_REQUEST, str(error))
+        except NotFound as error:
+            self._error(HTTPStatus.NOT_FOUND, str(error))
+        except NoRoom as error:
+            self._error(HTTPStatus.INSUFFICIENT_STORAGE, str(error))
         except (NotReady, DeadlineExceeded, CircuitOpen) as error:
             self._error(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
         except PvcError as error:
@@ -265,12 +330,31 @@ class _Request(BaseHTTPRequestHandler):
         else:
             self._answer(HTTPStatus.OK, body, "application/json")
 
-    def _arguments(self) -> dict[str, Any]:
-        length = self.headers.get("Content-Length", "0")
-        if not length.isascii() or not length.isdigit() or int(length) > _MAX_ARGUMENTS:
-            raise ValueError(f"arguments are an object of up to {_MAX_ARGUMENTS} bytes, with a Content-Length")
+    def _begin_upload(self) -> dict[str, str]:
+        wanted = self._arguments(_NewUpload)
+        return {"path": str(self.server.parts.uploads.begin(wanted.name, wanted.size_bytes, wanted.data_bytes))}
+
+    def _write_part(self, id_: str, query: dict[str, list[str]]) -> None:
+        body = _Body(self.rfile, self._length(MAX_PART_BYTES, "a part has"))
         try:
-            return msgspec.json.decode(self.rfile.read(int(length)) or b"{}", type=dict[str, Any])
+            offset = _number(query, "offset", 0)
+            self.server.parts.uploads.write(id_, offset, body, body.left, self.headers.get("X-SHA256", ""))
+        finally:
+            # Else who sends it finds a broken connection in place of the answer.
+            body.drain()
+
+    def _length(self, most: int, what: str) -> int:
+        length = self.headers.get("Content-Length", "0")
+        if not length.isascii() or not length.isdigit() or len(length) > 18 or int(length) > most:
+            raise ValueError(f"{what} up to {most} bytes, and a Content-Length")
+        return int(length)
+
+    def _arguments(self, type_: type[_Arguments]) -> _Arguments:
+        length = self._length(_MAX_ARGUMENTS, "arguments are an object that has")
+        try:
+            return msgspec.json.decode(self.rfile.read(length) or b"{}", type=type_)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"the arguments do not fit: {error}") from error
         except msgspec.MsgspecError as error:
             raise ValueError(f"the arguments are no JSON object: {error}") from error
 

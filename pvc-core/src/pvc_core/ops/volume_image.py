@@ -7,7 +7,6 @@ Tasks and their arguments, for those who carry them out (``volume`` is always th
 """
 
 from pvc_core.model.errors import InvalidRequest
-from pvc_core.model.names import check_name
 from pvc_core.model.storage import VolumeSpec
 from pvc_core.model.task import Task
 from pvc_core.ops import resolve
@@ -20,6 +19,7 @@ from pvc_core.ops.transaction import attempt
 from pvc_core.ops.volume_documents import VolumeDocuments, choose_volume_node, new_volume, read_volume
 from pvc_core.plan.pool_space import Wanted
 from pvc_core.store import keys
+from pvc_core.store.api import Operation
 from pvc_core.store.documents import create
 
 
@@ -57,38 +57,51 @@ def volume_import(ops: Ops, request: VolumeImport) -> Task:
     image is, so here only a pool that is at its limit already refuses.  Raises NotFound, AlreadyExists, InvalidRequest,
     NoNodeFits, NoSpace.
     """
-    check_name(request.name, "volume name")
     _check_path(request.path)
     id_ = ops.new_id()
 
     def once() -> Task:
-        pool = resolve.pool(ops, request.pool)
-        node = _node(ops, request.node, pool.value.driver)
-        task = new_task(
-            ops,
-            TaskCreate(
-                kind="volume.import",
-                node=node,
-                arguments={"volume": id_, "path": request.path, "format": request.format, "force": request.force},
-                subject=f"volume {pool.value.name}/{request.name}",
-            ),
-        )
-        spec = VolumeSpec(
-            id=id_,
-            name=request.name,
-            pool=pool.value.id,
-            size_bytes=0,
-            task=task.id,
-            description=request.description,
-            node=node,
-        )
-        documents = new_volume(ops, pool, spec)
-        wanted = Wanted(f"volume {pool.value.name}/{request.name}", 1, 1)
-        room = require_space(ops.store, pool.value, wanted, force=request.force)
-        ops.store.commit(create(keys.task(task.id), task), *documents, *room)
+        task, operations = _new_import(ops, request, id_, 1)
+        ops.store.commit(*operations)
         return task
 
     return attempt(f"volume {request.pool}/{request.name} could not be imported", once)
+
+
+def volume_import_node(ops: Ops, request: VolumeImport, size_bytes: int) -> str:
+    """Return the node to which a file of this size is to be sent for an import; its path is not known yet.
+
+    Raises what the import would raise now.
+    """
+    return _new_import(ops, request, ops.new_id(), size_bytes)[0].node
+
+
+def _new_import(ops: Ops, request: VolumeImport, id_: str, size_bytes: int) -> tuple[Task, list[Operation]]:
+    """Return a task that imports at least so many bytes, and what brings it and its volume about."""
+    pool = resolve.pool(ops, request.pool)
+    node = _node(ops, request.node, pool.value.driver)
+    task = new_task(
+        ops,
+        TaskCreate(
+            kind="volume.import",
+            node=node,
+            arguments={"volume": id_, "path": request.path, "format": request.format, "force": request.force},
+            subject=f"volume {pool.value.name}/{request.name}",
+        ),
+    )
+    spec = VolumeSpec(
+        id=id_,
+        name=request.name,
+        pool=pool.value.id,
+        size_bytes=0,
+        task=task.id,
+        description=request.description,
+        node=node,
+    )
+    documents = new_volume(ops, pool, spec)
+    wanted = Wanted(f"volume {pool.value.name}/{request.name}", size_bytes, size_bytes)
+    room = require_space(ops.store, pool.value, wanted, force=request.force)
+    return task, [create(keys.task(task.id), task), *documents, *room]
 
 
 def volume_export(ops: Ops, request: VolumeExport) -> Task:

@@ -51,6 +51,8 @@ class StorageSite:
         self.kernels: dict[str, FakeNetwork] = {}
         self.drivers: dict[str, DirectDrivers] = {}
         self.nodes: dict[str, SteppedNode] = {}
+        self.imported: list[str] = []
+        """Paths of files whose import has ended."""
         for name in names or ("hv1",):
             self._add(name, capabilities)
         self.cluster.settle()
@@ -67,7 +69,7 @@ class StorageSite:
 
         def reconcilers(context: NodeContext, node: NodeReconciler) -> Mapping[str, Reconciler]:
             ops = Ops(context.store, context.clock.wall, context.clock.monotonic)
-            current["core"] = core(context, ops, together=partial(InTurn, context.clock))
+            current["core"] = core(context, ops, together=partial(InTurn, context.clock), imported=self.imported.append)
             return current["core"].reconcilers(node)
 
         def runner(kind: str) -> TaskRunner:

@@ -54,8 +54,13 @@ class _Job(NamedTuple):
     """Keep room in the pool free for what the task is about to make; raises NoSpace."""
 
 
-def storage_runners(context: NodeContext, exclusive: Exclusive) -> dict[str, TaskRunner]:
-    """Return the runners by kind: ``volume.import``, ``volume.export``, ``snapshot.*``."""
+def storage_runners(
+    context: NodeContext, exclusive: Exclusive, imported: Callable[[str], None]
+) -> dict[str, TaskRunner]:
+    """Return the runners by kind: ``volume.import``, ``volume.export``, ``snapshot.*``.
+
+    ``imported`` is told the path of an import's file, whether that succeeded or not.
+    """
     actions: dict[str, Callable[[_Job], Result]] = {
         "volume.import": _import,
         "volume.export": _export,
@@ -65,7 +70,18 @@ def storage_runners(context: NodeContext, exclusive: Exclusive) -> dict[str, Tas
         "snapshot.protect": _protect_snapshot,
         "snapshot.rollback": _roll_back,
     }
-    return {kind: _runner(context, exclusive, action) for kind, action in actions.items()}
+    runners = {kind: _runner(context, exclusive, action) for kind, action in actions.items()}
+    return {**runners, _MAKES: _telling(runners[_MAKES], imported)}
+
+
+def _telling(runner: TaskRunner, imported: Callable[[str], None]) -> TaskRunner:
+    def run(task: Task, progress: Progress) -> Result:
+        try:
+            return runner(task, progress)
+        finally:
+            imported(_text(task, "path"))
+
+    return run
 
 
 def _runner(context: NodeContext, exclusive: Exclusive, action: Callable[[_Job], Result]) -> TaskRunner:

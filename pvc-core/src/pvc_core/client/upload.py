@@ -1,0 +1,76 @@
+"""An image file of this machine becomes a volume: it is sent to a node, whose task takes it in."""
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Final
+
+from msgspec.structs import replace
+
+from pvc_core.client.image_file import ImageFile
+from pvc_core.client.local import Client
+from pvc_core.client.service import ServiceClient
+from pvc_core.model.errors import PvcError, Unavailable
+from pvc_core.model.task import Task
+from pvc_core.model.units import format_bytes
+from pvc_core.ops.volume_image import VolumeImport, volume_import, volume_import_node
+from pvc_core.ops.waiting import Progress, Report
+
+PATIENCE_S: Final = 60.0
+"""A node that does not answer is asked again for so long: its daemon may be restarted."""
+_PAUSE_S: Final = 1.0
+
+
+def upload(
+    client: Client,
+    file: Path,
+    request: VolumeImport,
+    report: Report = lambda _: None,
+    *,
+    image_format: str | None = None,
+) -> Task:
+    """Send a file to a node and begin the import of it; ``request`` needs no path, and its format is ``image_format``.
+
+    All that can be is checked before anything is sent.  When it ends before the import began, for whatever reason, what was
+    sent is removed.  Raises InvalidRequest (the file), what ``volume_import`` raises, ServiceRefused, Unavailable.
+    """
+    with contextlib.closing(ImageFile(file)) as image:
+        request = replace(request, format=image.format(image_format))
+        data_bytes = image.data_bytes()
+        node = volume_import_node(client.ops, request, max(data_bytes, 1))
+        service = client.service(node)
+        path = service.upload_begin(file.name, image.size_bytes, data_bytes)
+        id_ = path.rpartition("/")[2]
+        try:
+            _send(service, id_, image, data_bytes, report)
+            return volume_import(client.ops, replace(request, path=path, node=node))
+        except BaseException:
+            with contextlib.suppress(PvcError):  # else the node does it itself, later
+                service.upload_end(id_)
+            raise
+
+
+def _send(service: ServiceClient, id_: str, image: ImageFile, data_bytes: int, report: Report) -> None:
+    done = 0
+    what = f"sending {format_bytes(image.size_bytes)} to node {service.node}"
+    report(Progress(f"{what}: 0 %", 0.0))
+    for part in image.parts():
+        if part.data:
+            _send_part(service, id_, part.offset, part.data)
+        done += part.length
+        fraction = done / data_bytes
+        report(Progress(f"{what}: {int(fraction * 10) * 10} %", fraction))
+
+
+def _send_part(service: ServiceClient, id_: str, offset: int, data: bytes) -> None:
+    waited = 0.0
+    while True:
+        try:
+            service.upload_part(id_, offset, data)
+        except Unavailable:
+            if waited >= PATIENCE_S:
+                raise
+            time.sleep(_PAUSE_S)
+            waited += _PAUSE_S
+        else:
+            return
