@@ -452,6 +452,27 @@ def test_a_scsi_disk_is_plugged_into_a_guest_that_had_no_controller_and_goes_whe
     assert [disk.volume for disk in bench.there.domain(vm).disks][1:] == ["p/s"]
 
 
+def test_all_scsi_disks_are_on_the_one_controller_however_many(bench, vm):
+    image = bench.image("s.raw")
+    copies = [image.with_name(f"s{number}.raw") for number in range(19)]
+    for copy in copies:
+        copy.write_bytes(bytes(1 << 20))
+    plan = bench.plan(vm, "web")
+    disks = tuple(Disk(pool="p", volume=f"s{number}", bus="scsi") for number in range(17))
+    sources = tuple(DiskSource(type="file", source_xml=f"<source file='{copy}'/>") for copy in copies[:17])
+    spec = msgspec.structs.replace(plan.vm, disks=(*plan.vm.disks, *disks))
+    bench.here.start(msgspec.structs.replace(plan, vm=spec, disks=(*plan.disks, *sources)))
+    bench.booted(vm)
+    for target, copy in zip(("sdr", "sds"), copies[17:], strict=True):
+        bench.here.attach_device(vm, _disk_xml(copy, target, f"p/{target}", "scsi"))
+    xml = ET.fromstring(_virsh(bench.hosts[0], "dumpxml", vm))
+    assert [c.get("model") for c in xml.iterfind("devices/controller[@type='scsi']")] == ["virtio-scsi"]
+    assert len(bench.here.domain(vm).disks) == 1 + 19
+    bench.here.migrate(vm, bench.to(vm, unsafe=True))
+    bench.until(lambda: bench.here.domain(vm) is None, "the guest to leave")
+    assert len(bench.there.domain(vm).disks) == 1 + 19
+
+
 def test_a_guest_starts_with_the_limits_of_its_disk(bench, vm):
     plan = bench.plan(vm, "web")
     limits = DiskLimits(iops=100, iops_burst=500, write_bandwidth=1 << 20)

@@ -284,6 +284,15 @@ def test_only_so_many_run_at_once_and_the_others_follow():
     assert {site.task(f"t{number}").state for number in range(AT_ONCE + 2)} == {TaskState.DONE}
 
 
+def test_tasks_of_one_family_keep_none_of_another_waiting():
+    site = Site(x_wait=copy, y_copy=copy)
+    for number in range(AT_ONCE + 1):
+        site.add(f"t{number}", kind="x.wait")
+    site.add("other", kind="y.copy")
+    assert site.task(f"t{AT_ONCE}").state is TaskState.QUEUED
+    assert site.task("other").state is TaskState.RUNNING
+
+
 def test_a_task_that_was_deleted_is_told_to_stop():
     site = Site(x_copy=copy)
     site.add()

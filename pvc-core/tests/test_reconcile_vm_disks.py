@@ -240,6 +240,18 @@ def test_a_removal_is_taken_back(pair):
     assert [disk.removing for disk in pair.spec().disks] == [False, False]
 
 
+def test_a_disk_whose_removal_is_taken_back_is_as_it_was(pair):
+    vm_disk_modify(pair.ops, VmDiskModify(vm="web", volume="ssd/data", limits={"iops": 100}))
+    pair.until(pair.quiet)
+    before = pair.spec().disks
+    pair.keeps_devices()
+    pair.remove("data")
+    pair.until(lambda: pair.conditions() == {"Disks": "GuestKeepsDisk"})
+    pair.add("data")
+    assert pair.spec().disks == before
+    assert before[1].limits == DiskLimits(iops=100)
+
+
 def test_a_guest_that_lets_go_after_the_removal_was_taken_back_gets_the_disk_again(pair):
     pair.cluster.world.pace.unplug_s = 5.0
     pair.remove("data")

@@ -260,6 +260,21 @@ def test_a_removed_snapshot_on_which_a_clone_rests_keeps_its_volume(site, ceph):
     assert driver.volume_delete(web)
 
 
+def test_a_clone_that_was_killed_while_it_got_its_name_is_a_volume_when_it_is_done(site, ceph):
+    driver, web, copy = site.driver(), site.ref("web1"), site.ref("copy")
+    driver.volume_create(web, 4 * MIB, "")
+    driver.snapshot_create(web, "s1")
+    driver.volume_clone(web, "s1", copy, False)
+    with contextlib.closing(ceph.cluster.open_ioctx(site.pool.name)) as ioctx:
+        RBD().rename(ioctx, "copy", ".pvc-new.copy")
+        ioctx.write_full("rbd_id.copy", ioctx.read("rbd_id..pvc-new.copy"))  # the first of librbd's three steps
+    assert [info.name for info in driver.volume_list(site.pool)] == ["web1"]
+    assert driver.volume_clone(web, "s1", copy, False)
+    assert [info.name for info in driver.volume_list(site.pool)] == ["copy", "web1"]
+    assert driver.volume_delete(copy)
+    assert driver.volume_list(site.pool) == [driver.volume_info(web)]
+
+
 class Killer:
     """Kills the worker that is given the next call, a random while after it was."""
 

@@ -20,8 +20,8 @@ from pvc_dir.state import KeptSnapshot, Layer, VolumeState
 
 log = logging.getLogger(__name__)
 
-_MERGE_S = 500.0
-"""Bound of one merge; deleting a snapshot has 600 s."""
+_MERGE_S = 12 * 3600.0
+"""Bound of one merge; deleting a snapshot has a day."""
 
 
 def create(pool: Pool, images: Images, name: str, snapshot: str, now: float) -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from pvc_core.hypervisor.api import DomainPlan, HypervisorError
 from pvc_core.hypervisor.overlay import NAMESPACE, lay_over
-from pvc_core.model.disk import Disk, DiskLimits, bus_of, disk_targets, is_q35
+from pvc_core.model.disk import Disk, DiskLimits, bus_of, disk_index, disk_targets, is_q35
 from pvc_core.model.vm import Nic, VmSpec
 from pvc_core.plugin.specs.network import NicSource
 from pvc_core.plugin.specs.storage import DiskSource
@@ -226,6 +226,10 @@ def render_disk(disk: Disk, source: DiskSource, target: str, bus: str) -> ET.Ele
     element.append(fragment(source.source_xml, f"the source of volume {disk.path}"))
     ET.SubElement(element, "target", dev=target, bus=bus)
     ET.SubElement(element, "alias", name=disk_alias(disk.path))
+    if bus == "scsi":
+        # Left alone libvirt puts 15 on a controller, and brings more controllers, of a kind of its own choice.
+        number = str(disk_index(target))
+        ET.SubElement(element, "address", type="drive", controller="0", bus="0", target=number, unit="0")
     if disk.read_only:
         ET.SubElement(element, "readonly")
     rates = limit_parameters(disk.limits)

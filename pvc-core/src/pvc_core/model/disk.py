@@ -95,6 +95,14 @@ def disk_target(bus: str, taken: Collection[str]) -> str:
     return name
 
 
+def disk_index(target: str) -> int:
+    """Return the number that a name in libvirt stands for: 0 for sda, 26 for sdaa."""
+    index = 0
+    for letter in target[2:]:
+        index = index * 26 + ord(letter) - ord("a") + 1
+    return index - 1
+
+
 def disk_targets(disks: Collection[Disk], machine: str) -> list[str]:
     """Return the names that disks get in libvirt when a guest is started with them, in order."""
     names: list[str] = []

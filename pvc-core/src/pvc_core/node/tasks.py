@@ -32,7 +32,9 @@ Spawn = Callable[[str, Callable[[], None]], None]
 """``spawn(name, function)``: run a function; in a thread of its own, or at once in the simulator."""
 
 AT_ONCE: Final = 4
-"""Tasks of one node that run at the same time."""
+"""Tasks of one node and one family that run at the same time.
+
+A family is what a kind has before its first dot: jobs of a plugin that wait for hours keep no volume waiting."""
 
 _PROGRESS_S: Final = 1.0
 """Least pause between two writes of a task's progress."""
@@ -44,6 +46,10 @@ _STOP_S: Final = 60.0
 def spawn_thread(name: str, function: Callable[[], None]) -> None:
     """Run a function in a daemon thread: one that never ends does not keep the process."""
     threading.Thread(target=function, name=name, daemon=True).start()
+
+
+def _family(task: Task) -> str:
+    return task.kind.partition(".")[0]
 
 
 class _Job:
@@ -155,7 +161,7 @@ class TaskEngine:
         if lease is None:
             return None
         with self._lock:
-            if len(self._jobs) >= self._at_once:
+            if sum(_family(job.task) == _family(task) for job in self._jobs.values()) >= self._at_once:
                 if task.id not in self._waiting:
                     self._waiting.append(task.id)
                 return None

@@ -61,7 +61,7 @@ def change_vm(
         old = vm.spec
         wanted = next_(replace(old, disks=kept_disks(old)))
         if vm.holder:
-            wanted = replace(wanted, disks=_with_removed(old.disks, wanted.disks))
+            wanted = replace(wanted, disks=_with_removed(old.disks, _taken_back(old.disks, wanted.disks)))
         changes = differences(old, wanted)
         if not changes:
             return VmModified(vm=read_view(ops, old), changes=(), restart_needed=False, written=False)
@@ -92,6 +92,14 @@ def differences(old: VmSpec, new: VmSpec) -> tuple[FieldChange, ...]:
         FieldChange(field=field, old=before[field], new=after[field])
         for field in after
         if before[field] != after[field]
+    )
+
+
+def _taken_back(old: tuple[Disk, ...], wanted: tuple[Disk, ...]) -> tuple[Disk, ...]:
+    """Return the wanted disks; one that was being removed, and of which only the name is said, is as it was."""
+    removing = {disk.path: replace(disk, removing=False) for disk in old if disk.removing}
+    return tuple(
+        removing.get(disk.path, disk) if disk == Disk(pool=disk.pool, volume=disk.volume) else disk for disk in wanted
     )
 
 

@@ -40,6 +40,9 @@ DRIVER_SPECS: Final[dict[str, type]] = {
 
 OTHER_SPECS: Final[dict[type, Kind]] = {CollectHooks: "collect", SchedulingHooks: "collect", EventHooks: "event"}
 
+_DATA_S: Final = 86400.0
+"""Of calls that take as long as there is data: begun again they would begin from the start."""
+
 DEADLINES: Final[dict[str, float]] = {
     "storage_capabilities": 5,
     "storage_preflight": 30,
@@ -50,16 +53,16 @@ DEADLINES: Final[dict[str, float]] = {
     "volume_list": 60,
     "volume_info": 10,
     "volume_create": 60,
-    "volume_delete": 600,
+    "volume_delete": _DATA_S,
     "volume_resize": 60,
     "volume_rename": 60,
-    "volume_clone": 3600,
+    "volume_clone": _DATA_S,
     "volume_import": TASK_S,
     "volume_export": TASK_S,
     "volume_diff_export": TASK_S,
     "volume_diff_import": TASK_S,
     "snapshot_create": 60,
-    "snapshot_delete": 600,
+    "snapshot_delete": _DATA_S,
     "snapshot_rename": 60,
     "snapshot_protect": 60,
     "snapshot_rollback": TASK_S,

@@ -178,17 +178,22 @@ def write_omap(
         make_object(ioctx, name)
 
 
-def forget_name(ioctx: Ioctx, name: str, image_id: str) -> None:
-    """Remove what says that a name is that of an image with this id, if anything says so.
+def noted_id(ioctx: Ioctx, name: str) -> str:
+    """Return the id of the image that is opened by this name, whatever the pool's directory says; empty: none.
 
     https://docs.ceph.com/en/pacific/dev/rbd-layering/ and librbd's ``rbd_id.<name>`` objects: a string with its length.
     """
-    object_ = f"rbd_id.{name}"
     try:
-        if ioctx.read(object_)[4:].decode() == image_id:
-            ioctx.remove_object(object_)
+        return ioctx.read(f"rbd_id.{name}")[4:].decode()
     except rados.ObjectNotFound:
-        return
+        return ""
+
+
+def forget_name(ioctx: Ioctx, name: str, image_id: str) -> None:
+    """Remove what says that a name is that of an image with this id, if anything says so."""
+    if noted_id(ioctx, name) == image_id:
+        with contextlib.suppress(rados.ObjectNotFound):
+            ioctx.remove_object(f"rbd_id.{name}")
 
 
 def make_object(ioctx: Ioctx, name: str) -> None:

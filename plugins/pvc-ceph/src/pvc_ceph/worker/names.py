@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from pvc_ceph.worker import kept, watchers
-from pvc_ceph.worker.ceph import RBD, Cluster, Image, ceph_errors, forget_name
+from pvc_ceph.worker.ceph import RBD, Cluster, Image, ceph_errors, forget_name, noted_id
 from pvc_core.plugin import DriverError, ObjectExists, ObjectMissing
 
 _NEW: Final = ".pvc-new."
@@ -29,6 +29,15 @@ def new(cluster: Cluster, pool: str, volume: str) -> str:
         if name in RBD().list(cluster.pool(pool)):
             remove(cluster, pool, name)
     return name
+
+
+def finish(cluster: Cluster, pool: str, volume: str) -> None:
+    """Give a volume the name that it was being given when the call was killed: librbd notes its id there first."""
+    ioctx = cluster.pool(pool)
+    ids = {each["name"]: each["id"] for each in RBD().list2(ioctx)}
+    hidden = f"{_NEW}{volume}"
+    if volume not in ids and hidden in ids and noted_id(ioctx, volume) == ids[hidden]:
+        rename(cluster, pool, hidden, volume)
 
 
 def new_hidden_snapshot(image: Image) -> str:

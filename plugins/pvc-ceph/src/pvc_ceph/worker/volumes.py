@@ -170,6 +170,8 @@ def clone(cluster: Cluster, pool: str, source: str, snapshot: str, target: str, 
     """Create ``target`` with the contents of ``source``; the same clone made by an earlier try is success."""
     with opened(cluster, pool, source, snapshot=snapshot or None, read_only=True) as image:
         made_from = f"{image.id()}@{snapshot}" + (" copied" if full_copy else "")
+    with ceph_errors(what(pool, target)):
+        names.finish(cluster, pool, target)
     if _is_made_from(cluster, pool, target, made_from):
         return
     name = names.new(cluster, pool, target)

@@ -161,7 +161,7 @@ class StorageDriver(abc.ABC):
     @hookspec(firstresult=True)
     @abc.abstractmethod
     def volume_delete(self, volume: VolumeRef) -> bool:
-        """Delete a volume with its snapshots; an absent one is success.  Deadline 600 s.
+        """Delete a volume with its snapshots; an absent one is success.  Deadline one day.
 
         Raises ObjectBusy while it is attached, or a clone shares its blocks.
         """
@@ -179,7 +179,7 @@ class StorageDriver(abc.ABC):
     @hookspec(firstresult=True)
     @abc.abstractmethod
     def volume_clone(self, source: VolumeRef, snapshot: str, target: VolumeRef, full_copy: bool) -> bool:
-        """Create ``target`` with the contents of ``source`` (of its snapshot, unless "").  Deadline 3600 s.
+        """Create ``target`` with the contents of ``source`` (of its snapshot, unless "").  Deadline one day.
 
         The same clone made by an earlier try is success; any other volume of the target's name: ObjectExists.
         A half-made target is invisible or is removed by the next try, which may come from another node.
@@ -222,7 +222,7 @@ class StorageDriver(abc.ABC):
 
     @hookspec(firstresult=True)
     def snapshot_delete(self, volume: VolumeRef, snapshot: str) -> bool:
-        """Delete a snapshot; absent is success; protected or cloned: ObjectBusy.  Deadline 600 s."""
+        """Delete a snapshot; absent is success; protected or cloned: ObjectBusy.  Deadline one day."""
         raise Unsupported("this storage driver has no snapshots")
 
     @hookspec(firstresult=True)
