@@ -96,7 +96,7 @@ def test_an_abandoned_rollback(site, pvc):
     site.end(site.roll_back())
     assert "not all rolled back" in pvc("vm", "start", "web", "--no-wait").err
     ran = pvc("vm", "snapshot", "abandon", "web", "--yes")
-    assert ran.out == "VM web can be started; some of its disks are rolled back, others are not\n"
+    assert ran.out == "VM web can be started; those of its disks that were rolled back stay so\n"
 
 
 def test_removing_a_vm_tells_of_its_snapshots(site, pvc):

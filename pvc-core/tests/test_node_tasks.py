@@ -72,6 +72,27 @@ def test_a_task_runs_under_the_lease_of_its_daemon_and_ends_with_its_result():
     assert task.finished == site.cluster.clock.wall()
 
 
+def test_what_a_runner_says_is_shown_until_the_task_ends():
+    seen = []
+
+    def wait(task, progress):
+        for message in ("waits for the others", ""):
+            progress.say(message)
+            progress(0.5)
+            seen.append(site.task().message)
+            site.cluster.clock.move_to(site.cluster.clock.monotonic() + 2.0)
+        progress.say("nearly done")
+        progress(0.9)
+        return {}
+
+    site = Site(x_wait=wait)
+    site.add(kind="x.wait")
+    site.held.run()
+    site.cluster.settle()
+    assert seen == ["waits for the others", ""]
+    assert (site.task().state, site.task().message) == (TaskState.DONE, "")
+
+
 def test_an_error_of_the_runner_is_the_tasks_error():
     def fail(task, progress):
         raise PvcError("file /x is not there")

@@ -389,6 +389,20 @@ def test_disks_keep_their_names_when_one_between_them_goes_and_over_a_live_migra
     assert _targets(pair) == {"root": "vda", "logs": "vdc", "data": "vdb"}
 
 
+def test_storage_that_does_not_let_go_of_a_disk_is_told_and_keeps_the_guest_from_nothing(pair):
+    pair.faults["hv1"].fail_always("disk_detach", DriverError("the storage is busy"))
+    pair.remove("data")
+    pair.until(lambda: pair.conditions() == {"Disks": "ReleaseFailed"})
+    (condition,) = pair.status().conditions
+    assert condition.message == ("the guest has let go of ssd/data, and its storage does not: the storage is busy")
+    assert pair.holder("data") == pair.vm
+    pair.add("logs")
+    pair.until(lambda: pair.guest() == ["root", "logs"])
+    pair.faults["hv1"].clear()
+    pair.until(lambda: pair.holder("data") == "" and pair.quiet())
+    assert pair.attached("data") == []
+
+
 def test_a_source_that_was_restarted_in_a_migration_lets_go_of_a_disk_that_was_taken_away_since(pair):
     """Its daemon does not remember what it attached, and the spec does not name it any more."""
     vm_move(pair.ops, VmMove(vm="web", node="hv2"))

@@ -171,6 +171,14 @@ def test_a_cancelled_one_keeps_the_vm_off(site):
     assert spec(site).rollback.begun
 
 
+def test_one_that_is_cancelled_while_it_is_queued_says_so_and_is_let_be(site):
+    assert task_cancel(site.ops, TaskQuery(task=site.roll_back().id)).state is TaskState.CANCELLED
+    with pytest.raises(InUse, match=r"ended before it began .*, and nothing was changed: do it now, or let it be"):
+        vm_start(site.ops, VmStart(vm="web"))
+    vm_snapshot_abandon(site.ops, VmQuery(vm="web"))
+    site.start()
+
+
 def test_one_that_is_cancelled_before_it_began_lets_the_vm_start(site):
     task = site.roll_back()
     driver = site.drivers["hv1"].storage("fake")

@@ -8,8 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pvc_ceph.blocked import Blocked
 from pvc_ceph.manifest import MANIFEST
 from pvc_ceph.osd.values import AddPreview, DeviceRow, OsdList, OsdRow
+from pvc_ceph.report import Check, Daemon, PoolUse, Status, Use
 from pvc_core.cli.plugins import PluginCommand
 from pvc_core.client.local import Client
 from pvc_core.model.errors import Unavailable
@@ -243,10 +245,10 @@ def test_the_commands_import_neither_the_driver_nor_the_libraries_of_ceph():
     assert ran.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("type_", [OsdRow, DeviceRow])
+@pytest.mark.parametrize("type_", [OsdRow, DeviceRow, Status, Check, Daemon, Use, PoolUse, Blocked])
 def test_the_documented_fields_are_those_that_are_printed(type_):
     text = (Path(__file__).parents[1] / "README.md").read_text()
-    section = text.partition(f"\n{type_.__name__}:\n")[2].partition("Row:\n")[0]
+    section = re.split(r"^\w+:$", text.partition(f"\n{type_.__name__}:\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
     assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [
         field.encode_name for field in msgspec.structs.fields(type_)
     ]

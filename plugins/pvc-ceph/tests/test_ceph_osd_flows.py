@@ -296,6 +296,23 @@ class DoomedUnfinished(Unfinished):
             super().end()
 
 
+class Telling:
+    """What a flow tells of its course; told to stop from a part on."""
+
+    def __init__(self, stop_at):
+        self.parts = []
+        self.said = []
+        self._stop_at = stop_at
+
+    def __call__(self, part):
+        assert 0.0 <= part <= 1.0
+        self.parts.append(part)
+        return self._stop_at is not None and part >= self._stop_at
+
+    def say(self, message):
+        self.said.append(message)
+
+
 class Node:
     """Node hv1, whose daemon dies and is started again."""
 
@@ -322,15 +339,8 @@ class Node:
         )
 
     def do(self, flow, request, *, stop_at=None):
-        seen = []
-
-        def progress(part):
-            assert 0.0 <= part <= 1.0
-            seen.append(part)
-            return stop_at is not None and part >= stop_at
-
-        self.parts = seen
-        return flow(self.site, request, Course(progress))
+        self.course = Telling(stop_at)
+        return flow(self.site, request, Course(self.course))
 
     def filled(self, *disks, pgs=8):
         """Have OSDs in service on these disks."""
@@ -385,7 +395,7 @@ def test_osd_is_made_on_an_empty_disk(node):
     osd = node.world.osds[0]
     assert (osd.up, osd.inside, osd.weight, osd.device_class) == (True, True, 0.5, "ssd")
     node.check_nothing_is_half_made()
-    assert node.parts == sorted(node.parts)
+    assert node.course.parts == sorted(node.course.parts)
 
 
 def test_class_and_weight_are_ceph_s_unless_said(node):
@@ -546,7 +556,7 @@ def test_osd_is_removed_when_nothing_rests_on_it(node):
     assert set(node.world.osds) == {1}
     assert (node.world.disks["/dev/a"], node.world.running) == (None, {1})
     node.check_nothing_is_half_made()
-    assert node.parts == sorted(node.parts)
+    assert node.course.parts == sorted(node.course.parts)
 
 
 def test_removal_that_is_cancelled_leaves_the_osd_in_service(node):
@@ -557,6 +567,12 @@ def test_removal_that_is_cancelled_leaves_the_osd_in_service(node):
     osd = node.world.osds[0]
     assert (osd.up, osd.inside, osd.weight) == (True, True, 0.5)
     node.check_nothing_is_half_made()
+
+
+def test_who_asked_for_a_removal_is_told_what_it_waits_for(node):
+    node.filled("/dev/a")
+    node.do(remove, RemoveRequest(osd=0))
+    assert node.course.said == ["OSD 0 waits: busy", ""]
 
 
 def test_osd_that_was_out_before_stays_out_when_the_removal_is_cancelled(node):

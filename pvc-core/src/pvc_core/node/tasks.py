@@ -63,9 +63,24 @@ class _Job:
         self.stop_state = TaskState.CANCELLED
         self.stop_since: float | None = None
         self.reported = 0.0
+        self.message = ""
         self.written: float | None = None
         self.end: Task | None = None
         """Its final document, to be written."""
+
+
+class _Telling:
+    """What a runner tells of its job: ``TaskProgress``."""
+
+    def __init__(self, job: _Job, tell: Callable[[_Job, float], bool]) -> None:
+        self._job: Final = job
+        self._tell: Final = tell
+
+    def __call__(self, done: float, /) -> bool:
+        return self._tell(self._job, done)
+
+    def say(self, message: str) -> None:
+        self._job.message = message
 
 
 class TaskEngine:
@@ -180,7 +195,7 @@ class TaskEngine:
     def _run(self, job: _Job, runner: TaskRunner) -> None:
         task = job.task
         try:
-            result = runner(task, lambda part: self._progress(job, part))
+            result = runner(task, _Telling(job, self._progress))
         except Cancelled:
             end = self._final(task, job.stop_state, job.stop or "it was cancelled")
         except PvcError as error:
@@ -215,8 +230,8 @@ class TaskEngine:
             self._tell(job, "it was ended by another node", TaskState.CANCELLED)
         elif entry.value.cancel:
             self._tell(job, "it was cancelled", TaskState.CANCELLED)
-        elif entry.value.progress != round(job.reported, 4):
-            new = replace(entry.value, progress=round(job.reported, 4))
+        elif (entry.value.progress, entry.value.message) != (round(job.reported, 4), job.message):
+            new = replace(entry.value, progress=round(job.reported, 4), message=job.message)
             self._context.store.commit(entry.put(new), *self._context.lease.guard())
 
     # --- tending ------------------------------------------------------------------------------------

@@ -78,6 +78,11 @@ def require_no_rollback(ops: Ops, vm: VmSpec) -> None:
         raise InUse(
             f"the disks of VM {vm.name!r} are being rolled back to snapshot {rollback.name!r} (task {rollback.task})"
         )
+    if not rollback.begun:
+        raise InUse(
+            f"rolling VM {vm.name!r} back to snapshot {rollback.name!r} ended before it began (task {rollback.task}), and "
+            "nothing was changed: do it now, or let it be with 'vm snapshot abandon'"
+        )
     raise InUse(
         f"the disks of VM {vm.name!r} were not all rolled back to snapshot {rollback.name!r} (task {rollback.task}): roll "
         "it back again, to this snapshot or another one, or let that be with 'vm snapshot abandon'"

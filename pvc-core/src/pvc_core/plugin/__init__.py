@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pvc_core.plugin.markers import hookimpl, hookspec
     from pvc_core.plugin.process import Completed, run
     from pvc_core.plugin.specs.fencing import FenceDriver, FenceTarget, PowerState
-    from pvc_core.plugin.specs.lifecycle import Metric, Query, RoleService, TaskRunner
+    from pvc_core.plugin.specs.lifecycle import Metric, Query, RoleService, TaskProgress, TaskRunner
     from pvc_core.plugin.specs.network import Finding, NetworkCapabilities, NetworkDriver, NetworkState, NicSource
     from pvc_core.plugin.specs.scheduling import SelectorDriver
     from pvc_core.plugin.specs.storage import (
@@ -59,7 +59,7 @@ _HOME: Final = {
     "markers": ("hookimpl", "hookspec"),
     "process": ("Completed", "run"),
     "specs.fencing": ("FenceDriver", "FenceTarget", "PowerState"),
-    "specs.lifecycle": ("Metric", "Query", "RoleService", "TaskRunner"),
+    "specs.lifecycle": ("Metric", "Query", "RoleService", "TaskProgress", "TaskRunner"),
     "specs.network": ("Finding", "NetworkCapabilities", "NetworkDriver", "NetworkState", "NicSource"),
     "specs.scheduling": ("SelectorDriver",),
     "specs.storage": (
@@ -113,6 +113,7 @@ __all__ = [
     "SelectorDriver",
     "StorageCapabilities",
     "StorageDriver",
+    "TaskProgress",
     "TaskRunner",
     "Unsupported",
     "VolumeInfo",

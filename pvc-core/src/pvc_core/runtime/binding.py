@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from pvc_core.model.task import Task
 from pvc_core.plugin.specs.fencing import FenceDriver
-from pvc_core.plugin.specs.lifecycle import Query, RoleService, TaskRunner
+from pvc_core.plugin.specs.lifecycle import Query, RoleService, TaskProgress, TaskRunner
 from pvc_core.plugin.specs.network import NetworkDriver
 from pvc_core.plugin.specs.scheduling import SelectorDriver
-from pvc_core.plugin.specs.storage import Progress, StorageDriver
+from pvc_core.plugin.specs.storage import StorageDriver
 from pvc_core.runtime.hooks import QUERY_S, ROLE_SERVICE_S, hook_names, hooks
 from pvc_core.runtime.unit import Unit
 
@@ -111,7 +111,7 @@ def bound_query(unit: Unit, name: str, query: Query) -> Query:
 def bound_task_runner(unit: Unit, kind: str, runner: TaskRunner) -> TaskRunner:
     """Return a plugin's task runner with its exceptions mapped; it runs in the caller's thread."""
 
-    def run(task: Task, progress: Progress) -> dict[str, str | int | float | bool | None]:
+    def run(task: Task, progress: TaskProgress) -> dict[str, str | int | float | bool | None]:
         try:
             return runner(task, progress)
         except KeyboardInterrupt:

@@ -14,8 +14,8 @@ from pvc_core.node.reconcilers import Core, core
 from pvc_core.ops.context import Ops
 from pvc_core.ops.pool import PoolAdd, pool_add
 from pvc_core.ops.vm_locks import FLUSH_LOCKS
-from pvc_core.plugin.specs.lifecycle import TaskRunner
-from pvc_core.plugin.specs.storage import Progress, StorageCapabilities, VolumeRef
+from pvc_core.plugin.specs.lifecycle import TaskProgress, TaskRunner
+from pvc_core.plugin.specs.storage import StorageCapabilities, VolumeRef
 from pvc_core.store import documents, keys
 from pvc_core.store.api import Operation
 from pvc_core.store.memory import MemoryStore, Moment
@@ -73,7 +73,7 @@ class StorageSite:
             return current["core"].reconcilers(node)
 
         def runner(kind: str) -> TaskRunner:
-            def run(task: Task, progress: Progress) -> dict[str, str | int | float | bool | None]:
+            def run(task: Task, progress: TaskProgress) -> dict[str, str | int | float | bool | None]:
                 return current["core"].runners[kind](task, progress)
 
             return run

@@ -154,7 +154,7 @@ def _drain(site: Site, osd: OsdRow, course: Course, end: float, *, for_good: boo
         if for_good and osd.weight:
             site.monitors.reweight(osd.id, 0.0)
         most, part = 1, 0.0
-        said = _Said(site, osd.id)
+        said = _Said(site, course, osd.id)
         while not (safety := site.ask(lambda: site.monitors.safety(osd.id), course, part)).safe:
             said.why(safety.why)
             most = max(most, safety.pgs)
@@ -165,6 +165,7 @@ def _drain(site: Site, osd: OsdRow, course: Course, end: float, *, for_good: boo
             said.why(why)
             course.safe(end)
             site.pause(POLL_S)
+        course.say("")
     except Cancelled:
         if for_good and osd.weight:
             site.monitors.reweight(osd.id, osd.weight)
@@ -174,10 +175,11 @@ def _drain(site: Site, osd: OsdRow, course: Course, end: float, *, for_good: boo
 
 
 class _Said:
-    """Why a wait goes on, for the node's log: once for each reason."""
+    """Why a wait goes on, for who asked and for the node's log: once for each reason."""
 
-    def __init__(self, site: Site, osd: int) -> None:
+    def __init__(self, site: Site, course: Course, osd: int) -> None:
         self._site: Final = site
+        self._course: Final = course
         self._osd: Final = osd
         self._last = ""
 
@@ -185,6 +187,7 @@ class _Said:
         """Tell it, unless it was told."""
         if reason != self._last:
             self._site.log.info("osd-waits osd=%d for=%r", self._osd, reason)
+            self._course.say(f"OSD {self._osd} waits: {reason}")
             self._last = reason
 
 

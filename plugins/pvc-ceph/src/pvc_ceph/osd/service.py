@@ -24,7 +24,7 @@ from pvc_ceph.osd.verdict import WHOLE
 from pvc_ceph.workers import Workers
 from pvc_core.model.errors import InvalidRequest
 from pvc_core.model.task import Task
-from pvc_core.plugin import Context, Progress, Query, TaskRunner
+from pvc_core.plugin import Context, Query, TaskProgress, TaskRunner
 
 R = TypeVar("R")
 _STATE: Final = "ceph"
@@ -116,7 +116,7 @@ class OsdService:
         return msgspec.to_builtins(checked.preview)
 
     def _runner(self, type_: type[R], flow: Callable[[Site, R, Course], Result]) -> TaskRunner:
-        def run(task: Task, progress: Progress) -> Result:
+        def run(task: Task, progress: TaskProgress) -> Result:
             self._check_ours()
             return flow(self._site, _decoded(task.arguments, type_), Course(progress))
 

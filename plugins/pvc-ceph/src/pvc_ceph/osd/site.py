@@ -12,7 +12,7 @@ from pvc_ceph.osd.layout import Layout
 from pvc_ceph.osd.monitors import Monitors
 from pvc_ceph.osd.unfinished import Unfinished
 from pvc_ceph.osd.values import Block
-from pvc_core.plugin import Cancelled, DriverError, Progress, Run
+from pvc_core.plugin import Cancelled, DriverError, Run, TaskProgress
 
 POLL_S: Final = 1.0
 PATIENCE_S: Final = 300.0
@@ -114,12 +114,13 @@ class Site:
 class Course:
     """How far a flow is."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: TaskProgress, *, can_stop: bool = True) -> None:
         self._progress: Final = progress
+        self._can_stop: Final = can_stop
 
     def safe(self, part: float) -> None:
         """Tell it; raises Cancelled when the flow is to stop: here it can."""
-        if self._progress(part):
+        if self._progress(part) and self._can_stop:
             raise Cancelled("cancelled")
 
     def on(self, part: float) -> None:
@@ -128,9 +129,8 @@ class Course:
 
     def without_return(self) -> "Course":
         """Return the same, for what is past the point up to which it can be cancelled."""
+        return Course(self._progress, can_stop=False)
 
-        def report(part: float) -> bool:
-            self._progress(part)
-            return False
-
-        return Course(report)
+    def say(self, message: str) -> None:
+        """Tell people what it waits for; empty: nothing any more."""
+        self._progress.say(message)

@@ -195,4 +195,4 @@ def abandon(session: Session, vm: str, yes: bool) -> None:
     """Let a VM be started though a roll-back was not finished: its disks are of two times."""
     session.confirm(f"Let VM {vm} be started with disks of two times?", yes=yes)
     view = vm_snapshot_abandon(session.client.ops, VmQuery(vm=vm))
-    session.out.done(f"VM {view.name} can be started; some of its disks are rolled back, others are not", vm=view)
+    session.out.done(f"VM {view.name} can be started; those of its disks that were rolled back stay so", vm=view)

@@ -27,7 +27,7 @@ from pvc_core.ops.pool_space import require_space
 from pvc_core.ops.transaction import attempt
 from pvc_core.plan.pool_space import Wanted
 from pvc_core.plugin.errors import ObjectMissing
-from pvc_core.plugin.specs.lifecycle import TaskRunner
+from pvc_core.plugin.specs.lifecycle import TaskProgress, TaskRunner
 from pvc_core.plugin.specs.storage import Progress, StorageDriver, VolumeRef
 from pvc_core.store import keys
 from pvc_core.store.documents import read
@@ -75,7 +75,7 @@ def storage_runners(
 
 
 def _telling(runner: TaskRunner, imported: Callable[[str], None]) -> TaskRunner:
-    def run(task: Task, progress: Progress) -> Result:
+    def run(task: Task, progress: TaskProgress) -> Result:
         try:
             return runner(task, progress)
         finally:

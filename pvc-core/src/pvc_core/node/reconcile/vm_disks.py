@@ -61,8 +61,11 @@ class VmDisks:
                 self._unplug(id_, action, s)
             case plan.LimitDisk():
                 self._try(id_, "limit", action.disk.path, s, lambda: self._limit(id_, action, s, read))
-            case plan.ReleaseDisks():
+            case plan.ReleaseDisks() if s.domain is None:
                 self._release(id_, action, s, read)
+            case plan.ReleaseDisks():
+                # Its guest has other needs, which are not to wait for the storage of a disk that it does not have any more.
+                self._try(id_, "release", action.volumes[0], s, lambda: self._release(id_, action, s, read))
             case _:
                 raise AssertionError(f"no way to carry out {action}")
 
@@ -86,7 +89,8 @@ class VmDisks:
         old = s.memory.disk_tries.get(volume)
         if old is None or old.what != what:
             old = plan.DiskTry(what=what, first=s.now, last=s.now, count=0)  # type: ignore[arg-type]  # one of them
-        tried = replace(old, last=s.now, count=old.count + 1, error=error, unsure=unsure)
+        # What may still be done of an earlier try does not depend on how this one ended.
+        tried = replace(old, last=s.now, count=old.count + 1, error=error, unsure=unsure or old.unsure)
         self._views.note(id_, disk_tries=s.memory.disk_tries | {volume: tried})
 
     def _forget(self, id_: str, volumes: tuple[str, ...]) -> None:

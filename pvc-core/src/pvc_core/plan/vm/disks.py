@@ -48,9 +48,9 @@ def plugging(s: Snapshot, vm: VmSpec, domain: DomainView) -> Action | None:
     if status is None or not _is_open(status, domain):
         return None
     have = _known(domain)
-    gone = tuple(volume for volume in removed_disks(vm) if volume not in have and not _may_come(s, volume))
-    if gone:
-        return ReleaseDisks(volumes=gone)
+    for volume in removed_disks(vm):
+        if volume not in have and not _may_come(s, volume) and not _pause(s, volume, "release"):
+            return ReleaseDisks(volumes=(volume,))
     for disk in kept_disks(vm):
         action = _adjust(s, status, disk, have[disk.path]) if disk.path in have else _plug(s, status, vm, disk, domain)
         if action is not None:
@@ -67,7 +67,7 @@ def still_tried(vm: VmSpec, tries: Mapping[str, DiskTry]) -> dict[str, DiskTry]:
     return {
         volume: tried
         for volume, tried in tries.items()
-        if tried.unsure or volume in (removed if tried.what == "unplug" else kept)
+        if tried.unsure or volume in (removed if tried.what in ("unplug", "release") else kept)
     }
 
 
@@ -240,6 +240,8 @@ def _problem(s: Snapshot, disk: Disk, domain: DomainView) -> tuple[str, str] | N
     if disk.removing:
         if has is None and _may_come(s, disk.path):
             return UNPLUGGING, f"{disk.path} may be plugged in yet: {tried.error}"
+        if tried.what == "release" and has is None:
+            return "ReleaseFailed", f"the guest has let go of {disk.path}, and its storage does not: {tried.error}"
         if tried.what != "unplug" or has is None:
             return None
         said = f" ({tried.error})" if tried.error else ""

@@ -50,7 +50,7 @@ class Ended(enum.StrEnum):
 class DiskTry(Value, frozen=True, kw_only=True):
     """What was tried on a disk, and has not led to its end."""
 
-    what: Literal["plug", "unplug", "limit"]
+    what: Literal["plug", "unplug", "limit", "release"]
     first: float
     last: float
     """When."""

@@ -2,14 +2,13 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from pvc_core.model.base import Condition
 from pvc_core.model.task import Task
 from pvc_core.plugin.markers import hookspec
-from pvc_core.plugin.specs.storage import Progress
 
 
 class RoleService(abc.ABC):
@@ -33,7 +32,17 @@ class RoleService(abc.ABC):
         """End the service; idempotent, and possible without the state store."""
 
 
-TaskRunner = Callable[[Task, Progress], dict[str, str | int | float | bool | None]]
+class TaskProgress(Protocol):
+    """By which a runner tells how far its task is, and learns whether it is to stop."""
+
+    def __call__(self, done: float, /) -> bool:
+        """Tell the part that is done, 0.0 to 1.0; when this returns true, raise Cancelled as soon as nothing is half done."""
+
+    def say(self, message: str) -> None:
+        """Tell people what it does now, or waits for; empty: nothing that they would not know.  Goes out with the part."""
+
+
+TaskRunner = Callable[[Task, TaskProgress], dict[str, str | int | float | bool | None]]
 """Runs a task in a thread of its own; returns its result, raises PvcError, or Cancelled when told to stop."""
 
 
