@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import subprocess
+import time
+import uuid
 
 import pytest
 
@@ -81,6 +83,18 @@ def test_uploaded_image_boots_though_the_daemon_of_its_node_is_restarted_meanwhi
     assert list(spool.iterdir()) == []
     guests.define(name, node="hv1", disks=[{"pool": "systemtest", "volume": name}])
     booted(cluster, cluster.id(name), 1)
+
+
+def test_upload_that_was_given_up_is_removed_by_its_node(cluster):
+    spool = cluster.sandbox.layout.node_state(3) / "upload"
+    old, new = (spool / f"{uuid.uuid4().hex}-disk.img" for _ in range(2))
+    for path, age_s in ((old, 3700), (new, 3500)):
+        path.write_bytes(b"some of it")
+        os.utime(path, (0, time.time() - age_s))
+    cluster.signal("hv3", signal.SIGKILL)
+    cluster.eventually("what was given up is removed", lambda: not old.exists())
+    assert new.exists()
+    new.unlink()
 
 
 def test_rolled_back_volume_has_what_the_snapshot_had(cluster, guests):

@@ -82,8 +82,11 @@ def test_only_what_was_sent_here_is_removed_after_its_task(uploads, tmp_path):
     path = uploads.begin("disk.img", 8, 8)
     other = tmp_path / "disk.img"
     other.write_bytes(DATA)
-    uploads.used(str(other))
-    assert other.exists()
+    stranger = path.with_name("debian.img")
+    stranger.write_bytes(DATA)
+    for each in (other, stranger):
+        uploads.used(str(each))
+        assert each.exists()
     uploads.used(str(path))
     uploads.used(str(path))
     assert not path.exists()

@@ -265,14 +265,91 @@ def test_a_clone_that_was_killed_while_it_got_its_name_is_a_volume_when_it_is_do
     driver.volume_create(web, 4 * MIB, "")
     driver.snapshot_create(web, "s1")
     driver.volume_clone(web, "s1", copy, False)
-    with contextlib.closing(ceph.cluster.open_ioctx(site.pool.name)) as ioctx:
-        RBD().rename(ioctx, "copy", ".pvc-new.copy")
-        ioctx.write_full("rbd_id.copy", ioctx.read("rbd_id..pvc-new.copy"))  # the first of librbd's three steps
+    half_named(ceph, site, "copy")
     assert [info.name for info in driver.volume_list(site.pool)] == ["web1"]
     assert driver.volume_clone(web, "s1", copy, False)
     assert [info.name for info in driver.volume_list(site.pool)] == ["copy", "web1"]
     assert driver.volume_delete(copy)
     assert driver.volume_list(site.pool) == [driver.volume_info(web)]
+
+
+def half_named(ceph, site, volume):
+    """Leave a volume as a call leaves it that is killed after the first of the three steps in which it gets its name."""
+    with contextlib.closing(ceph.cluster.open_ioctx(site.pool.name)) as ioctx:
+        RBD().rename(ioctx, volume, f".pvc-new.{volume}")
+        ioctx.write_full(f"rbd_id.{volume}", ioctx.read(f"rbd_id..pvc-new.{volume}"))
+
+
+def objects(ceph, site):
+    with contextlib.closing(ceph.cluster.open_ioctx(site.pool.name)) as ioctx:
+        return {object_.key for object_ in ioctx.list_objects() if object_.key.startswith(("rbd_id.", "rbd_header."))}
+
+
+@pytest.mark.parametrize("then", ["delete", "import"])
+def test_a_volume_that_has_half_its_name_is_deleted_or_made_anew(site, ceph, then):
+    driver, copy = site.driver(), site.ref("copy")
+    driver.volume_create(copy, 4 * MIB, "")
+    half_named(ceph, site, "copy")
+    if then == "import":
+        driver.volume_import(copy, str(image(site, "qcow2")), "qcow2", never)
+        assert site.read("copy", 0, 8) == b"contents"
+    assert driver.volume_delete(copy)
+    assert driver.volume_list(site.pool) == []
+    assert objects(ceph, site) == set()
+
+
+def test_a_deletion_that_took_too_long_is_gone_on_with_under_its_name(site, ceph):
+    driver = site.driver()
+    for name in ("web1", "web2"):
+        driver.volume_create(site.ref(name), 4 * MIB, "")
+        with contextlib.closing(ceph.cluster.open_ioctx(site.pool.name)) as ioctx:
+            with site.image(name) as opened:
+                id_ = opened.id()
+            RBD().rename(ioctx, name, f".pvc-doomed.{id_}.{name}")
+    assert driver.volume_list(site.pool) == []
+    assert driver.volume_delete(site.ref("web1"))
+    with contextlib.closing(ceph.cluster.open_ioctx(site.pool.name)) as ioctx:
+        assert [name.rpartition(".")[2] for name in RBD().list(ioctx)] == ["web2"]
+
+
+def test_snapshots_that_are_not_pvcs_stay(site, ceph):
+    """Those of a group of images, which an operator keeps: they are neither a user's nor removed."""
+    driver, web, pool = site.driver(), site.ref("web1"), site.pool.name
+    driver.volume_create(web, 4 * MIB, "")
+    for words in (
+        ("create", f"{pool}/g"),
+        ("image", "add", f"{pool}/g", f"{pool}/web1"),
+        ("snap", "create", f"{pool}/g@s"),
+    ):
+        rbd(site, "group", *words)
+    driver.snapshot_create(web, "s1")
+    driver.volume_clone(web, "", site.ref("copy"), True)
+    driver.snapshot_delete(web, "s1")
+    assert [info.snapshots for info in driver.volume_list(site.pool)] == [(), ()]
+    assert len(all_snapshots(site, "web1")) == 1
+    with pytest.raises(DriverError):
+        driver.volume_delete(web)
+    rbd(site, "group", "snap", "rm", f"{pool}/g@s")
+    rbd(site, "group", "rm", f"{pool}/g")
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_full_copy_has_all_data_and_no_more(site, shared):
+    driver, source = site.driver(), site.ref("web1")
+    driver.volume_create(source, 64 * MIB + 512, "")
+    for offset in (0, 5 * MIB + 7, 64 * MIB):
+        site.write("web1", b"contents", offset)
+    site.write("web1", bytes(8 * MIB), 32 * MIB)
+    if shared:
+        driver.snapshot_create(source, "s1")
+        driver.volume_clone(source, "s1", site.ref("clone"), False)
+        site.write("clone", b"its own", 20 * MIB)
+        source = site.ref("clone")
+    driver.volume_clone(source, "", site.ref("copy"), True)
+    info = driver.volume_info(site.ref("copy"))
+    assert (info.size_bytes, info.parent) == (64 * MIB + 512, "")
+    assert info.used_bytes <= (4 if shared else 3) * 4 * MIB
+    assert site.read("copy", 0, info.size_bytes) == site.read(source.name, 0, info.size_bytes)
 
 
 class Killer:

@@ -41,8 +41,8 @@ T = TypeVar("T")
 _FORMAT: Final = "raw"
 _LONG_S: Final = 7 * 86400.0
 """Bound of what runs in a task, which has its own time limit."""
-_DATA_S: Final = 86390.0
-"""For what takes as long as there is data."""
+_SILENT_S: Final = 590.0
+"""For what takes as long as there is data: since it was last heard of, or, of what can be gone on with, in all."""
 _QUICK_S: Final = 27.0
 """For what takes a fraction of a second on a cluster that is well: an error that says why is worth more than patience."""
 _IDENTITY_S: Final = 30.0
@@ -132,7 +132,7 @@ class CephDriver(StorageDriver):
         return True
 
     def volume_delete(self, volume: VolumeRef) -> bool:
-        self._call(None, "volume-delete", _DATA_S, **_names(volume))
+        self._call(None, "volume-delete", _SILENT_S, **_names(volume))
         return True
 
     def volume_resize(self, volume: VolumeRef, size_bytes: int) -> bool:
@@ -151,7 +151,8 @@ class CephDriver(StorageDriver):
         self._call(
             None,
             "volume-clone",
-            _DATA_S,
+            _SILENT_S,
+            lambda _: False,
             pool=_names(source)["pool"],
             source=source.name,
             snapshot=snapshot,
@@ -209,7 +210,7 @@ class CephDriver(StorageDriver):
         return True
 
     def snapshot_delete(self, volume: VolumeRef, snapshot: str) -> bool:
-        self._call(None, "snapshot-delete", _DATA_S, snapshot=snapshot, **_names(volume))
+        self._call(None, "snapshot-delete", _SILENT_S, snapshot=snapshot, **_names(volume))
         return True
 
     def snapshot_rename(self, volume: VolumeRef, snapshot: str, new_name: str) -> bool:

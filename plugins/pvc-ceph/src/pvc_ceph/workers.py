@@ -76,8 +76,11 @@ class Worker:
     def call(self, call: Call, deadline: float, report: Report | None) -> Any:
         """Have it do something by a deadline (monotonic clock) and return the result.
 
+        With a report the time begins anew each time that it tells how far it is.
+
         Raises DriverError and its kinds, Cancelled; WorkerLost and _Late leave it unusable.
         """
+        span = deadline - time.monotonic()
         self._send(call)
         while True:
             answer = msgspec.msgpack.decode(self._receive(deadline), type=Answer)
@@ -85,6 +88,8 @@ class Worker:
                 self.address = answer.address
             elif isinstance(answer, Progress):
                 self._send(Proceed(stop=report is not None and report(answer.done)))
+                if report is not None:
+                    deadline = time.monotonic() + span
             elif isinstance(answer, Done):
                 self.idle_since = time.monotonic()
                 return answer.value
@@ -184,7 +189,7 @@ class Workers:
     ) -> T:
         """Do a call of ``worker.calls`` and return its result as a ``result``, within ``deadline_s`` in all.
 
-        One that is late is killed.  Raises NotReady, which says what is wrong with Ceph as far as that can be found
+        With a report that is the time after which it was last heard of.  One that is late is killed.  Raises NotReady, which says what is wrong with Ceph as far as that can be found
         out, and whatever the call raises.
         """
         begun = time.monotonic()
@@ -194,7 +199,8 @@ class Workers:
             value = self._call(call, begun + patience_s, report)
         except _Late:
             why = self._diagnosis(begun + deadline_s)
-            raise NotReady(f"Ceph did not carry out {name} within {patience_s:g} s: {why}") from None
+            did = "carry out" if report is None else "go on with"
+            raise NotReady(f"Ceph did not {did} {name} within {patience_s:g} s: {why}") from None
         return msgspec.convert(value, cast("type[T]", result))
 
     def close(self) -> None:

@@ -21,18 +21,18 @@ PATIENCE_S: Final = 60.0
 _PAUSE_S: Final = 1.0
 
 
-def upload(
+def send(
     client: Client,
     file: Path,
     request: VolumeImport,
     report: Report = lambda _: None,
     *,
     image_format: str | None = None,
-) -> Task:
-    """Send a file to a node and begin the import of it; ``request`` needs no path, and its format is ``image_format``.
+) -> VolumeImport:
+    """Send a file to a node; return the request with what is known then: node, path and format.  ``begin`` it.
 
-    All that can be is checked before anything is sent.  When it ends before the import began, for whatever reason, what was
-    sent is removed.  Raises InvalidRequest (the file), what ``volume_import`` raises, ServiceRefused, Unavailable.
+    All that can be is checked before anything is sent.  When it ends early, for whatever reason, what was sent is removed.
+    Raises InvalidRequest (the file), what ``volume_import`` raises, ServiceRefused, Unavailable.
     """
     with contextlib.closing(ImageFile(file)) as image:
         request = replace(request, format=image.format(image_format))
@@ -43,11 +43,27 @@ def upload(
         id_ = path.rpartition("/")[2]
         try:
             _send(service, id_, image, data_bytes, report)
-            return volume_import(client.ops, replace(request, path=path, node=node))
         except BaseException:
-            with contextlib.suppress(PvcError):  # else the node does it itself, later
-                service.upload_end(id_)
+            _remove(service, id_)
             raise
+    return replace(request, path=path, node=node)
+
+
+def begin(client: Client, sent: VolumeImport) -> Task:
+    """Begin the import of a file that was sent; one that cannot begin is removed.  Raises what ``volume_import`` raises."""
+    try:
+        return volume_import(client.ops, sent)
+    except Unavailable:
+        raise  # it may have begun: the node removes the file when no task needs it
+    except PvcError:
+        assert sent.node is not None
+        _remove(client.service(sent.node), sent.path.rpartition("/")[2])
+        raise
+
+
+def _remove(service: ServiceClient, id_: str) -> None:
+    with contextlib.suppress(PvcError):  # else the node does it itself, later
+        service.upload_end(id_)
 
 
 def _send(service: ServiceClient, id_: str, image: ImageFile, data_bytes: int, report: Report) -> None:
@@ -63,14 +79,13 @@ def _send(service: ServiceClient, id_: str, image: ImageFile, data_bytes: int, r
 
 
 def _send_part(service: ServiceClient, id_: str, offset: int, data: bytes) -> None:
-    waited = 0.0
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
             service.upload_part(id_, offset, data)
         except Unavailable:
-            if waited >= PATIENCE_S:
+            if time.monotonic() >= deadline:
                 raise
             time.sleep(_PAUSE_S)
-            waited += _PAUSE_S
         else:
             return

@@ -257,7 +257,7 @@ class Agent:
 
     def _look_at_everything(self) -> None:
         self._dropped = False
-        for kind in ("resync", "publish", "figures", "health"):
+        for kind in ("resync", "publish", "figures", "health", "upload"):
             self.queue.add(kind, "")
 
     def _lost(self) -> None:

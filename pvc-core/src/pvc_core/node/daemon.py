@@ -111,7 +111,6 @@ class Daemon:
             emulation_is_bad=config.node.accelerator != "tcg",
         )
         self.agent.register({"upload": UploadSweeper(context, self._uploads)})
-        self.agent.on_lease(lambda _: queue.add("upload", ""))
         self.agent.on_lease(lambda _: outside.run_directory.settle(outside.succession.holder))
         self._workers = Workers(queue, self.agent.work)
         self._service: NodeService | None = None

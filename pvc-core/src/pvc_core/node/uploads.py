@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 from pvc_core.model.errors import NotFound, PvcError
 from pvc_core.model.units import format_bytes
+from pvc_core.plugin.qemu_img import sync
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Uploads:
         try:
             path.touch(mode=0o600, exist_ok=False)
             os.truncate(path, size_bytes)
+            sync(path)
         except OSError as error:
             path.unlink(missing_ok=True)
             raise _failed(error, path) from error
@@ -84,6 +86,9 @@ class Uploads:
                     file.write(piece)
                     checksum.update(piece)
                     left -= len(piece)
+                # What was said to be here is not sent again: it must be here after a power cut too.
+                file.flush()
+                os.fdatasync(file.fileno())
         except FileNotFoundError:
             raise _unknown(id_) from None
         except OSError as error:
@@ -98,8 +103,12 @@ class Uploads:
 
     def used(self, path: str) -> None:
         """Remove a file whose task has ended; any other file than one that was sent here is left alone."""
-        if Path(path).parent == self._directory:
-            self.remove(Path(path).name)
+        file = Path(path)
+        if file.parent == self._directory and _ID.fullmatch(file.name):
+            try:
+                self.remove(file.name)
+            except OSError as error:
+                log.warning("upload-not-removed upload=%s error=%s", file.name, error)
 
     def sweep(self, needed: Collection[str]) -> None:
         """Remove what was given up, but for the paths that tasks wait for."""

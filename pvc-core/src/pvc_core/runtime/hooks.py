@@ -53,7 +53,7 @@ DEADLINES: Final[dict[str, float]] = {
     "volume_list": 60,
     "volume_info": 10,
     "volume_create": 60,
-    "volume_delete": _DATA_S,
+    "volume_delete": 600,
     "volume_resize": 60,
     "volume_rename": 60,
     "volume_clone": _DATA_S,

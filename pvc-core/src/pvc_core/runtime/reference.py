@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from pvc_core.plugin.version import HOOK_API
-from pvc_core.runtime.hooks import DRIVER_SPECS, OTHER_SPECS, TASK_S, Hook, hook_names, hooks
+from pvc_core.runtime.hooks import DRIVER_SPECS, OTHER_SPECS, Hook, hook_names, hooks
 from pvc_core.runtime.signatures import mandatory, signature
 
 BEGIN: Final = "<!-- hooks: made by `python -m pvc_core.runtime.reference docs/plugins.md` -->"
@@ -55,7 +55,9 @@ def failure(hook: Hook) -> str:
 
 def deadline(hook: Hook) -> str:
     """Return a hook's default deadline, for people."""
-    return "the task's time limit" if hook.deadline_s == TASK_S else f"{hook.deadline_s:g} s"
+    if "progress" in inspect.signature(getattr(hook.spec, hook.name)).parameters:
+        return "the task's time limit"
+    return f"{hook.deadline_s:g} s"
 
 
 def thread(hook: Hook) -> str:

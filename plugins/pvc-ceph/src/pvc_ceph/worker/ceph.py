@@ -14,12 +14,12 @@ from typing import Any, Final
 import rados
 import rbd
 from rados import Ioctx
-from rbd import RBD, Image, ImageExists, NoSpace
+from rbd import RBD, Image, ImageExists, ImageNotFound, NoSpace
 
 from pvc_ceph.protocol import ClientBlocked, Open
 from pvc_core.plugin import AuthFailed, DriverError, NotReady, ObjectBusy, ObjectExists, ObjectMissing
 
-__all__ = ["RBD", "Cluster", "Image", "ImageExists", "Ioctx", "NoSpace", "ceph_errors"]
+__all__ = ["RBD", "Cluster", "Image", "ImageExists", "ImageNotFound", "Ioctx", "NoSpace", "ceph_errors"]
 
 FEATURES: Final = (
     rbd.RBD_FEATURE_LAYERING

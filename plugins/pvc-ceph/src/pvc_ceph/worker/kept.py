@@ -4,14 +4,17 @@ It removes one in steps, of which the first takes its name away.  What a call th
 snapshot of the volume any more, keeps its blocks, and is for ``finish_removals``.
 """
 
+import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from pvc_ceph.worker.ceph import Image
+from pvc_ceph.worker.ceph import Image, ImageNotFound
 
 _USER: Final = 0
 """``RBD_SNAP_NAMESPACE_TYPE_USER``: those that somebody made, and nobody removed."""
+_TRASH: Final = 2
+"""``RBD_SNAP_NAMESPACE_TYPE_TRASH``: those whose removal began.  Others are of groups and mirrors, and not ours."""
 
 
 class Kept(NamedTuple):
@@ -28,12 +31,12 @@ class Kept(NamedTuple):
 
 def named(image: Image) -> list[Kept]:
     """Return an image's snapshots, oldest first."""
-    return list(_all(image, removed=False))
+    return list(_all(image, _USER))
 
 
 def all_of(image: Image) -> list[Kept]:
-    """Return an image's snapshots, and those whose removal began."""
-    return named(image) + list(_all(image, removed=True))
+    """Return an image's snapshots, those of whatever kind that have no name of a user's too."""
+    return list(_all(image))
 
 
 def find(image: Image, name: str) -> Kept | None:
@@ -58,11 +61,12 @@ def remove_unless_used(image: Image, kept: Kept) -> None:
 
 def finish_removals(image: Image) -> None:
     """Remove what is left of snapshots whose removal began.  Ceph itself does it when the last clone of one goes."""
-    for kept in list(_all(image, removed=True)):
-        remove_unless_used(image, kept)
+    for kept in list(_all(image, _TRASH)):
+        with contextlib.suppress(ImageNotFound):  # somebody else has just removed it
+            remove_unless_used(image, kept)
 
 
-def _all(image: Image, *, removed: bool) -> Iterator[Kept]:
+def _all(image: Image, kind: int | None = None) -> Iterator[Kept]:
     for found in image.list_snaps():
-        if (found["namespace"] != _USER) == removed:
+        if kind in (None, found["namespace"]):
             yield Kept(found["id"], found["name"], found["size"])

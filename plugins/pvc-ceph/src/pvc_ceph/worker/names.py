@@ -68,9 +68,16 @@ def rename(cluster: Cluster, pool: str, old: str, new_name: str) -> None:
         raise ObjectMissing(f"Ceph's pool {pool} has no image {old!r}")
 
 
-def doomed(image_id: str) -> str:
+def doomed(image_id: str, volume: str) -> str:
     """Return the name of an image that is being deleted."""
-    return f"{_DOOMED}{image_id}"
+    return f"{_DOOMED}{image_id}.{volume}"
+
+
+def doomed_of(cluster: Cluster, pool: str, volume: str) -> dict[str, str]:
+    """Return the images of a volume whose deletion began, with their ids."""
+    found = (name for name in RBD().list(cluster.pool(pool)) if name.startswith(_DOOMED))
+    split = {name: name.removeprefix(_DOOMED).partition(".") for name in found}
+    return {name: id_ for name, (id_, _, of) in split.items() if of == volume}
 
 
 def is_leftover(name: str) -> bool:
@@ -106,6 +113,9 @@ def remove(cluster: Cluster, pool: str, name: str) -> None:
     """Remove an image with its snapshots, and the hidden snapshot that it rested on."""
     ioctx = cluster.pool(pool)
     hidden = None
+    if name.startswith(_NEW):
+        # It may have been about to get its name: see ``finish``.
+        forget_name(ioctx, name.removeprefix(_NEW), noted_id(ioctx, name))
     try:
         with ceph_errors(name), Image(ioctx, name) as image:
             hidden = hidden_parent(image)

@@ -3,18 +3,20 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from typing import Final
 
 from pvc_ceph.worker import holdings, kept, names, watchers
 from pvc_ceph.worker.ceph import FEATURES, RBD, Cluster, Image, ImageExists, NoSpace, ceph_errors
 from pvc_core.model.storage import Snapshot
-from pvc_core.plugin import DriverError, ObjectBusy, ObjectExists, ObjectMissing, VolumeInfo
+from pvc_core.plugin import Cancelled, DriverError, ObjectBusy, ObjectExists, ObjectMissing, Progress, VolumeInfo
 from pvc_core.plugin.holding import check_unused
 
 _MADE_FROM: Final = "pvc.made_from"
 """Metadata of a clone: of what, so that a repeated request is recognised."""
 _AT_ONCE: Final = 16
-"""Images that are opened at the same time for a list."""
+"""Images that are opened at the same time for a list, and pieces that are copied."""
+_PIECE_BYTES: Final = 4 << 20
 
 
 def what(pool: str, name: str) -> str:
@@ -115,6 +117,8 @@ def create(cluster: Cluster, pool: str, name: str, size_bytes: int) -> None:
 def delete(cluster: Cluster, pool: str, name: str) -> None:
     """Delete a volume with its snapshots; an absent one is success."""
     ioctx = cluster.pool(pool)
+    with ceph_errors(what(pool, name)):
+        names.finish(cluster, pool, name)
     try:
         with opened(cluster, pool, name) as image:
             id_ = image.id()
@@ -123,6 +127,7 @@ def delete(cluster: Cluster, pool: str, name: str) -> None:
             _check_not_open(cluster, pool, image, name)
     except ObjectMissing:
         if name not in RBD().list(ioctx):
+            _finish_deletion(cluster, pool, name)
             return
         id_ = ""  # half made, or half deleted
     with ceph_errors(what(pool, name)):
@@ -134,9 +139,17 @@ def delete(cluster: Cluster, pool: str, name: str) -> None:
         names.remove(cluster, pool, doomed)
 
 
+def _finish_deletion(cluster: Cluster, pool: str, name: str) -> None:
+    """Go on with a deletion that took longer than a call may: what is gone of the data is gone."""
+    with ceph_errors(what(pool, name)):
+        for doomed, id_ in names.doomed_of(cluster, pool, name).items():
+            holdings.forget(cluster, pool, id_)
+            names.remove(cluster, pool, doomed)
+
+
 def _doom(cluster: Cluster, pool: str, name: str, id_: str) -> str:
     """Take a volume's name away; return the one that it has then."""
-    doomed = names.doomed(id_)
+    doomed = names.doomed(id_, name)
     try:
         names.rename(cluster, pool, name, doomed)
     except NoSpace:
@@ -166,7 +179,9 @@ def rename(cluster: Cluster, pool: str, name: str, new_name: str) -> None:
         names.rename(cluster, pool, name, new_name)
 
 
-def clone(cluster: Cluster, pool: str, source: str, snapshot: str, target: str, full_copy: bool) -> None:
+def clone(
+    cluster: Cluster, pool: str, source: str, snapshot: str, target: str, full_copy: bool, progress: Progress
+) -> None:
     """Create ``target`` with the contents of ``source``; the same clone made by an earlier try is success."""
     with opened(cluster, pool, source, snapshot=snapshot or None, read_only=True) as image:
         made_from = f"{image.id()}@{snapshot}" + (" copied" if full_copy else "")
@@ -178,7 +193,7 @@ def clone(cluster: Cluster, pool: str, source: str, snapshot: str, target: str, 
     try:
         with ceph_errors(f"{what(pool, target)} cannot be made from {source}{snapshot and '@'}{snapshot}"):
             if full_copy:
-                _copy(cluster, pool, source, snapshot, name)
+                _copy(cluster, pool, source, snapshot, name, progress)
             else:
                 _share(cluster, pool, source, snapshot, name)
             with Image(cluster.pool(pool), name) as image:
@@ -191,19 +206,48 @@ def clone(cluster: Cluster, pool: str, source: str, snapshot: str, target: str, 
         raise
 
 
-def _copy(cluster: Cluster, pool: str, source: str, snapshot: str, name: str) -> None:
+def _copy(cluster: Cluster, pool: str, source: str, snapshot: str, name: str, progress: Progress) -> None:
+    ioctx = cluster.pool(pool)
     base = snapshot or keep_instant(cluster, pool, source)
     try:
         with opened(cluster, pool, source, snapshot=base, read_only=True) as image:
-            image.copy(cluster.pool(pool), name, features=FEATURES)
+            size = image.size()
+            RBD().create(ioctx, name, size, old_format=False, features=FEATURES)
+            with Image(ioctx, name) as target:
+                _copy_data(image, target, size, progress)
     finally:
         if not snapshot:
             names.drop_hidden(cluster, pool, source, base)
-    with Image(cluster.pool(pool), name) as image:
-        for key, _ in list(image.metadata_list()):
-            # What the source was made from is not true of the copy.
-            if key.startswith("pvc."):
-                image.metadata_remove(key)
+
+
+def _copy_data(source: Image, target: Image, size: int, progress: Progress) -> None:
+    """Copy what one image holds into an empty one.  librbd's own copy does not tell how far it is, nor that it hangs."""
+    extents: list[tuple[int, int]] = []
+
+    def note(offset: int, length: int, exists: bool) -> None:
+        if exists:
+            extents.append((offset, length))
+
+    source.diff_iterate(0, size, None, note, whole_object=True)
+    total, done = sum(length for _, length in extents), 0
+
+    def copy(piece: tuple[int, int]) -> int:
+        offset, length = piece
+        data = source.read(offset, length)
+        if data != bytes(length):
+            target.write(data, offset)
+        return length
+
+    pieces = (
+        (at, min(_PIECE_BYTES, offset + length - at))
+        for offset, length in extents
+        for at in range(offset, offset + length, _PIECE_BYTES)
+    )
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        while batch := list(islice(pieces, 4 * _AT_ONCE)):
+            done += sum(threads.map(copy, batch))
+            if progress(done / total):
+                raise Cancelled("cancelled")
 
 
 def _share(cluster: Cluster, pool: str, source: str, snapshot: str, name: str) -> None:

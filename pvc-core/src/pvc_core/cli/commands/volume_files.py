@@ -43,14 +43,15 @@ def upload(
 
     It is sent to a node, which needs room for it in its upload directory until the volume is made.
     """
-    from pvc_core.client.upload import upload as send
+    from pvc_core.client.upload import begin, send
 
     pool, name = split(volume)
     request = VolumeImport(pool=pool, name=name, path="", node=node, description=description, force=force)
     with working(
         session, f"volume {volume}", stopped="stopped; no volume was made, and what was sent is removed"
     ) as report:
-        task = send(session.client, file, request, report, image_format=image_format)
+        sent = send(session.client, file, request, report, image_format=image_format)
+    task = begin(session.client, sent)
     finish_task(session, task, lambda _task: f"volume {volume} is made from {file}", wait=wait, timeout=timeout)
     warn_of_space(session, pool, force=force)
 

@@ -161,9 +161,10 @@ class StorageDriver(abc.ABC):
     @hookspec(firstresult=True)
     @abc.abstractmethod
     def volume_delete(self, volume: VolumeRef) -> bool:
-        """Delete a volume with its snapshots; an absent one is success.  Deadline one day.
+        """Delete a volume with its snapshots; an absent one is success.  Deadline 600 s.
 
-        Raises ObjectBusy while it is attached, or a clone shares its blocks.
+        One that takes longer is asked for again, and has to go on then.  Raises ObjectBusy while it is attached, or a clone
+        shares its blocks.
         """
 
     @hookspec(firstresult=True)
