@@ -86,7 +86,9 @@ def test_uploaded_image_that_refers_to_a_file_of_the_node_is_refused(ceph_cluste
     done = ceph_cluster.pvc.run("storage", "volume", "upload", path, str(image), deadline_s=60)
     assert (done.returncode, "-evil.qcow2 refers to other files (/etc/shadow)" in done.stderr) == (1, True)
     assert spooled(ceph_cluster) == []
-    assert ceph_cluster.pvc.json("storage", "volume", "info", path)["state"] == "failed"
+    ceph_cluster.eventually(
+        "the volume says so", lambda: ceph_cluster.pvc.json("storage", "volume", "info", path)["state"] == "failed"
+    )
 
 
 def spooled(cluster):
