@@ -120,7 +120,10 @@ def test_what_is_set_of_a_disk_holds_in_the_guest(ceph_cluster, ceph_guests):
         type_("blkdiscard /dev/vdb && sync && echo TRIMMED-$?", "TRIMMED-0")
         ceph_cluster.eventually("its space is free again", lambda: used() == 0)
         ceph_cluster.pvc("storage", "volume", "resize", data, "12M")
-        type_("echo SIZE-$(cat /sys/block/vdb/size)", f"SIZE-{12 * MIB // 512}")
+        # Linux takes the new size over some time after QEMU has it.
+        type_(
+            f"until grep -qx {12 * MIB // 512} /sys/block/vdb/size; do sleep 1; done; echo GROWN-$((1 + 1))", "GROWN-2"
+        )
 
 
 def test_what_has_no_room_is_refused_with_the_figures(ceph_cluster, ceph_guests):

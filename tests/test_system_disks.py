@@ -45,6 +45,8 @@ def test_a_disk_comes_and_goes_while_linux_runs_and_moves(cluster, guests):
     cluster.pvc("vm", "disk", "add", name, more, "--bus", "scsi")
     assert targets(cluster, "hv1", id_) == ["vda", "vdb", "sda"]
     with cluster.shell("hv1", id_) as type_:
+        # Linux finds them some time after QEMU has them.
+        type_("until [ -b /dev/vdb ] && [ -b /dev/sda ]; do sleep 1; done; echo FOUND-$((1 + 1))", "FOUND-2")
         type_("echo SIZE-$(cat /sys/block/vdb/size)-$(cat /sys/block/sda/size)", "SIZE-8192-8192")
         type_(f"printf {MARK.decode()} | dd of=/dev/vdb conv=notrunc,fsync && echo WROTE-$?", "WROTE-0")
     tune = cluster.sandbox.exec("hv1", ["virsh", "blkdeviotune", id_, "vdb"]).check().stdout
