@@ -75,7 +75,7 @@ def test_uploaded_image_boots_though_the_daemon_of_its_node_is_restarted_meanwhi
     )
     cluster.eventually("some of it is sent", lambda: any(path.stat().st_blocks for path in spool.iterdir()))
     cluster.signal("hv2", signal.SIGKILL)
-    assert command.communicate(timeout=120)[1].count("100 %") == 1
+    assert command.communicate(timeout=120)[1].count("sent 100 %") == 1
     assert command.returncode == 0
     exported = tmp_path / "back.raw"
     cluster.pvc("storage", "volume", "export", f"systemtest/{name}", str(exported))

@@ -90,9 +90,9 @@ def test_a_file_is_sent_without_its_holes_and_a_task_makes_a_volume_of_it(site: 
     assert task["arguments"]["format"] == "raw"  # type: ignore[index]
     assert sent.read_bytes() == image.read_bytes()
     assert sent.stat().st_blocks * 512 < 2 << 20
-    said = [line.rpartition(" to node node1: ") for line in ran.err.splitlines()]
-    assert {line[0] for line in said} == {"volume ssd/web1: sending 48.0 MiB"}
-    assert (said[0][2], said[-1][2]) == ("0 %", "100 %")
+    said = [line.split(" % ") for line in ran.err.splitlines()]
+    assert {line[1] for line in said} == {"of 48.0 MiB to node1"}
+    assert (said[0][0], said[-1][0]) == ("volume ssd/web1: sent 0", "volume ssd/web1: sent 100")
 
 
 @pytest.mark.parametrize("format_", FORMATS)

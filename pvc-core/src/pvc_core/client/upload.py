@@ -68,14 +68,14 @@ def _remove(service: ServiceClient, id_: str) -> None:
 
 def _send(service: ServiceClient, id_: str, image: ImageFile, data_bytes: int, report: Report) -> None:
     done = 0
-    what = f"sending {format_bytes(image.size_bytes)} to node {service.node}"
-    report(Progress(f"{what}: 0 %", 0.0))
+    what = f"% of {format_bytes(image.size_bytes)} to {service.node}"
+    report(Progress(f"sent 0 {what}", 0.0))
     for part in image.parts():
         if part.data:
             _send_part(service, id_, part.offset, part.data)
         done += part.length
         fraction = done / data_bytes
-        report(Progress(f"{what}: {int(fraction * 10) * 10} %", fraction))
+        report(Progress(f"sent {int(fraction * 10) * 10} {what}", fraction))
 
 
 def _send_part(service: ServiceClient, id_: str, offset: int, data: bytes) -> None:
