@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from pvc_ceph.worker import diffs, disks, fences, images, osds, pools, reports, snapshots, volumes
+from pvc_ceph.worker import clones, diffs, disks, fences, images, osds, pools, reports, snapshots, volumes
 from pvc_ceph.worker.ceph import Cluster
 from pvc_core.plugin import Progress
 
@@ -45,7 +45,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "volume-delete": volumes.delete,
     "volume-resize": volumes.resize,
     "volume-rename": volumes.rename,
-    "volume-clone": volumes.clone,
+    "volume-clone": clones.clone,
     "image-begin": images.begin,
     "image-finish": images.finish,
     "image-drop": volumes.drop,
