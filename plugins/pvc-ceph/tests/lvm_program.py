@@ -170,6 +170,19 @@ class Dying:
         self.before, self._dead = "", False
 
 
+class Until:
+    """A task's progress that says to stop from a time on; what the task says goes to the log."""
+
+    def __init__(self, end):
+        self._end = end
+
+    def __call__(self, _done):
+        return time.monotonic() > self._end
+
+    def say(self, message):
+        logging.getLogger("task").info("said %r", message)
+
+
 def main():
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     os.environ["DM_DISABLE_UDEV"] = "1"  # nobody makes device nodes but LVM itself
@@ -195,7 +208,7 @@ def main():
 
         def do():
             end = time.monotonic() + STEP_S
-            return runners[made.kind](made, lambda _: time.monotonic() > end)
+            return runners[made.kind](made, Until(end))
 
         return do
 

@@ -328,8 +328,9 @@ def test_snapshots_that_are_not_pvcs_stay(site, ceph):
     driver.snapshot_delete(web, "s1")
     assert [info.snapshots for info in driver.volume_list(site.pool)] == [(), ()]
     assert len(all_snapshots(site, "web1")) == 1
-    with pytest.raises(DriverError):
+    with pytest.raises(ObjectBusy, match="made of a group of images"):
         driver.volume_delete(web)
+    assert [info.name for info in driver.volume_list(site.pool)] == ["copy", "web1"]
     rbd(site, "group", "snap", "rm", f"{pool}/g@s")
     rbd(site, "group", "rm", f"{pool}/g")
 
@@ -351,6 +352,62 @@ def test_a_full_copy_has_all_data_and_no_more(site, shared):
     assert (info.size_bytes, info.parent) == (64 * MIB + 512, "")
     assert info.used_bytes <= (4 if shared else 3) * 4 * MIB
     assert site.read("copy", 0, info.size_bytes) == site.read(source.name, 0, info.size_bytes)
+
+
+@pytest.mark.parametrize("snapshot", ["s1", ""])
+def test_a_copy_whose_snapshot_is_removed_meanwhile_is_no_volume(site, ceph, snapshot):
+    from pvc_ceph.worker import clones
+
+    driver, web = site.driver(), site.ref("web1")
+    driver.volume_create(web, 4 * MIB, "")
+    site.write("web1", b"contents")
+    driver.snapshot_create(web, "s1")
+    done = []
+
+    def removed(_part):
+        """Remove what is read, and its name be given to another one."""
+        if not done:
+            done.append(True)
+            with site.image("web1") as image:
+                image.write(b"later...", 0)
+                name = next(
+                    name for name in (each["name"] for each in image.list_snaps()) if (name == "s1") == bool(snapshot)
+                )
+                image.remove_snap(name)
+                image.create_snap(name)
+        return False
+
+    with (
+        entered(ceph.namespace("node2")),
+        contextlib.closing(own_cluster(ceph, site)) as cluster,
+        pytest.raises(DriverError, match="the snapshot was removed while it was read"),
+    ):
+        clones.clone(cluster, site.pool.name, "web1", snapshot, "copy", True, removed)
+    assert [info.name for info in driver.volume_list(site.pool)] == ["web1"]
+
+
+def own_cluster(ceph, site):
+    from pvc_ceph.protocol import Open
+    from pvc_ceph.worker.ceph import Cluster
+
+    return Cluster(Open(conf=str(ceph.conf), user="admin", state_pool=site.pool.name, node="node2"))
+
+
+def test_an_export_whose_snapshot_is_removed_meanwhile_is_no_file(site, monkeypatch):
+    driver, web = site.driver(), site.ref("web1")
+    driver.volume_create(web, 4 * MIB, "")
+    driver.snapshot_create(web, "s1")
+    copy = driver._driver._images.copy
+
+    def remove_first(*args, **kwargs):
+        copy(*args, **kwargs)
+        driver.snapshot_delete(web, "s1")
+
+    monkeypatch.setattr(driver._driver._images, "copy", remove_first)
+    out = site.directory / "out"
+    with pytest.raises(DriverError, match="the snapshot was removed while it was read"):
+        driver.volume_export(web, "s1", str(out), "raw", never)
+    assert list(site.directory.glob("out*")) == []
 
 
 class Killer:

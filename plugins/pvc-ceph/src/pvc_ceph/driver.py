@@ -10,7 +10,7 @@ from pvc_ceph.config import CephConfig
 from pvc_ceph.health import conditions
 from pvc_ceph.osd.service import OsdService
 from pvc_ceph.parameters import pool_parameters, warnings
-from pvc_ceph.protocol import Open
+from pvc_ceph.protocol import Open, Readable
 from pvc_ceph.report import NodeReport, Status, Use
 from pvc_ceph.secret import LibvirtSecret
 from pvc_ceph.source import disk_source, qemu_url
@@ -183,15 +183,16 @@ class CephDriver(StorageDriver):
     def volume_export(self, volume: VolumeRef, snapshot: str, path: str, format: str, progress: Progress) -> bool:
         check_format(format)
         where = _names(volume)
-        kept = self._call(str, "image-readable", _QUICK_S, snapshot=snapshot, **where)
+        kept = self._call(Readable, "image-readable", _QUICK_S, snapshot=snapshot, **where)
         try:
             with new_file(path) as partial:
-                source = qemu_url(self._config, where["pool"], where["name"], kept)
+                source = qemu_url(self._config, where["pool"], where["name"], kept.snapshot)
                 self._images.copy(source, _FORMAT, str(partial), format, progress)
+                self._call(None, "image-check", _QUICK_S, instant=kept.instant, **where)
         finally:
-            # Should that fail, it goes with the next one that is an hour younger.
+            # Should that fail, it goes with one that is made a day later.
             with contextlib.suppress(DriverError):
-                self._call(None, "image-release", _QUICK_S, snapshot=kept, **where)
+                self._call(None, "image-release", _QUICK_S, snapshot=kept.snapshot, **where)
         return True
 
     def volume_diff_export(self, volume: VolumeRef, base: str, snapshot: str, path: str, progress: Progress) -> bool:
@@ -222,7 +223,6 @@ class CephDriver(StorageDriver):
         return True
 
     def snapshot_rollback(self, volume: VolumeRef, snapshot: str, progress: Progress) -> bool:
-        progress(0.0)
         # It cannot be stopped half-way: the contents would be of no instant.
         self._call(None, "snapshot-rollback", _LONG_S, snapshot=snapshot, **_names(volume))
         progress(1.0)

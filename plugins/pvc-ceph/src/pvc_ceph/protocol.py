@@ -7,7 +7,7 @@ Each ``Progress`` is answered with a ``Proceed``.
 """
 
 import struct
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -57,6 +57,14 @@ class Connected(msgspec.Struct, frozen=True, tag="connected"):
     """The worker is a client of Ceph from now on."""
 
     address: str
+
+
+class Readable(NamedTuple):
+    """What of a volume can be read for long."""
+
+    snapshot: str
+    instant: str
+    """Its identity, by which it is found out whether it is still there."""
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):

@@ -192,13 +192,12 @@ class Workers:
         With a report that is the time after which it was last heard of.  One that is late is killed.  Raises NotReady, which says what is wrong with Ceph as far as that can be found
         out, and whatever the call raises.
         """
-        begun = time.monotonic()
         patience_s = deadline_s - min(_DIAGNOSIS_S, deadline_s / 3)
         call = Call(name=name, arguments=msgspec.to_builtins(arguments))
         try:
-            value = self._call(call, begun + patience_s, report)
+            value = self._call(call, patience_s, report)
         except _Late:
-            why = self._diagnosis(begun + deadline_s)
+            why = self._diagnosis(deadline_s - patience_s)
             did = "carry out" if report is None else "go on with"
             raise NotReady(f"Ceph did not {did} {name} within {patience_s:g} s: {why}") from None
         return msgspec.convert(value, cast("type[T]", result))
@@ -216,11 +215,12 @@ class Workers:
         with self._lock:
             return len(self._idle)
 
-    def _call(self, call: Call, deadline: float, report: Report | None) -> Any:
+    def _call(self, call: Call, patience_s: float, report: Report | None) -> Any:
+        begun = time.monotonic()
         worker, fresh = self._take()
         dead = self._dead
         try:
-            value = worker.call(msgspec.structs.replace(call, dead=tuple(dead)), deadline, report)
+            value = worker.call(msgspec.structs.replace(call, dead=tuple(dead)), begun + patience_s, report)
         except (WorkerLost, ClientBlocked, _Late) as error:
             self._log.warning("worker-lost call=%s error=%r said=%r", call.name, error, worker.last_words())
             with self._lock:
@@ -229,7 +229,8 @@ class Workers:
                 raise
             # It died while it was idle, or keeps a connection that is refused for ever since its node was blocked: a new
             # client is let in when the node is open again.
-            return self._call(call, deadline, report)
+            left_s = patience_s if report is not None else begun + patience_s - time.monotonic()
+            return self._call(call, left_s, report)
         except (DriverError, Cancelled):
             self._put(worker)
             raise
@@ -268,10 +269,10 @@ class Workers:
         for each in old:
             each.end()
 
-    def _diagnosis(self, deadline: float) -> str:
+    def _diagnosis(self, patience_s: float) -> str:
         """Return what the monitors say is wrong."""
         try:
-            found = msgspec.convert(self._call(Call(name="problems"), deadline, None), list[str])
+            found = msgspec.convert(self._call(Call(name="problems"), patience_s, None), list[str])
         except _Late:
             return "its monitors do not answer"
         except DriverError as error:

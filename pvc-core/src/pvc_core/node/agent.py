@@ -258,7 +258,8 @@ class Agent:
     def _look_at_everything(self) -> None:
         self._dropped = False
         for kind in ("resync", "publish", "figures", "health", "upload"):
-            self.queue.add(kind, "")
+            if kind in self._reconcilers:
+                self.queue.add(kind, "")
 
     def _lost(self) -> None:
         self.queue.add("primary", "")

@@ -34,7 +34,9 @@ Spawn = Callable[[str, Callable[[], None]], None]
 AT_ONCE: Final = 4
 """Tasks of one node and one family that run at the same time.
 
-A family is what a kind has before its first dot: jobs of a plugin that wait for hours keep no volume waiting."""
+Those of a plugin, which may wait for hours, keep no volume waiting."""
+_STORAGE: Final = ("volume", "snapshot", "vm-snapshot")
+"""What core's own kinds that work on volumes begin with: one family.  Others are by their first word, which is a plugin's."""
 
 _PROGRESS_S: Final = 1.0
 """Least pause between two writes of a task's progress."""
@@ -49,7 +51,8 @@ def spawn_thread(name: str, function: Callable[[], None]) -> None:
 
 
 def _family(task: Task) -> str:
-    return task.kind.partition(".")[0]
+    word = task.kind.partition(".")[0]
+    return "storage" if word in _STORAGE else word
 
 
 class _Job:

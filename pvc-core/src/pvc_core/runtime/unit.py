@@ -124,8 +124,16 @@ class Unit:
         if self.tracing:
             trace_log.info("hook-call plugin=%s hook=%s %s", self.plugin, hook.name, redacted_arguments(arguments))
         function = self.functions[hook.name]
+
+        def run() -> Any:
+            # It may have waited long for a thread: whoever told it to stop has been told that it was not done.
+            progress = arguments.get("progress")
+            if progress is not None and progress(0.0):
+                raise Cancelled("it was stopped before it began")
+            return function(**arguments)
+
         try:
-            pending = self.bulkhead(self._lane(hook, arguments)).submit(lambda: function(**arguments))
+            pending = self.bulkhead(self._lane(hook, arguments)).submit(run)
         except DriverError as error:
             raise self._named(error, hook.name) from None
         return Call(hook, pending, deadline_of(hook))

@@ -50,6 +50,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "image-finish": images.finish,
     "image-drop": volumes.drop,
     "image-readable": images.readable,
+    "image-check": volumes.check_instant,
     "image-release": images.release,
     "diff-export": diffs.export,
     "diff-import": diffs.take_in,

@@ -6,7 +6,7 @@ from typing import Final
 
 from pvc_ceph.worker import names
 from pvc_ceph.worker.ceph import FEATURES, RBD, Cluster, Image, ceph_errors
-from pvc_ceph.worker.volumes import drop, keep_instant, metadata, opened, what
+from pvc_ceph.worker.volumes import check_instant, drop, instant, keep_instant, metadata, opened, what
 from pvc_core.plugin import Cancelled, DriverError, ObjectExists, ObjectMissing, Progress
 
 _MADE_FROM: Final = "pvc.made_from"
@@ -47,11 +47,13 @@ def _copy(cluster: Cluster, pool: str, source: str, snapshot: str, name: str, pr
     ioctx = cluster.pool(pool)
     base = snapshot or keep_instant(cluster, pool, source)
     try:
+        read = instant(cluster, pool, source, base)
         with opened(cluster, pool, source, snapshot=base, read_only=True) as image:
             size = image.size()
             RBD().create(ioctx, name, size, old_format=False, features=FEATURES)
             with Image(ioctx, name) as target:
                 _copy_data(image, target, size, progress)
+        check_instant(cluster, pool, source, read)
     finally:
         if not snapshot:
             names.drop_hidden(cluster, pool, source, base)
@@ -61,9 +63,9 @@ def _copy_data(source: Image, target: Image, size: int, progress: Progress) -> N
     """Copy what one image holds into an empty one.  librbd's own copy does not tell how far it is, nor that it hangs."""
     extents: list[tuple[int, int]] = []
 
-    def note(offset: int, length: int, exists: bool) -> None:
-        if exists:
-            extents.append((offset, length))
+    def note(offset: int, length: int, _exists: bool) -> None:
+        # Whatever it says of them: before Ceph 16.2.15 it says of what is the parent's that it does not exist.
+        extents.append((offset, length))
 
     source.diff_iterate(0, size, None, note, whole_object=True)
     total, done = sum(length for _, length in extents), 0

@@ -1,8 +1,9 @@
 """Volumes whose contents QEMU's tools write: made under a hidden name, and given their own when they are complete."""
 
+from pvc_ceph.protocol import Readable
 from pvc_ceph.worker import holdings, names
 from pvc_ceph.worker.ceph import FEATURES, RBD, Cluster, ceph_errors
-from pvc_ceph.worker.volumes import keep_instant, opened, what
+from pvc_ceph.worker.volumes import instant, keep_instant, opened, what
 from pvc_core.plugin import ObjectExists
 from pvc_core.plugin.holding import check_unused
 
@@ -24,12 +25,13 @@ def finish(cluster: Cluster, pool: str, name: str, hidden: str) -> None:
         names.rename(cluster, pool, hidden, name)
 
 
-def readable(cluster: Cluster, pool: str, name: str, snapshot: str) -> str:
+def readable(cluster: Cluster, pool: str, name: str, snapshot: str) -> Readable:
     """Return the snapshot to read, of an unused volume itself a hidden one; ``release`` it then.  Raises ObjectBusy."""
     with opened(cluster, pool, name, snapshot=snapshot or None, read_only=True) as image:
         if not snapshot:
             check_unused(holdings.get(cluster, pool, image.id()), name, "export it, or export a snapshot of it")
-    return snapshot or keep_instant(cluster, pool, name)
+    base = snapshot or keep_instant(cluster, pool, name)
+    return Readable(base, instant(cluster, pool, name, base))
 
 
 def release(cluster: Cluster, pool: str, name: str, snapshot: str) -> None:

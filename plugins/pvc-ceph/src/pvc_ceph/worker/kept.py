@@ -39,6 +39,11 @@ def all_of(image: Image) -> list[Kept]:
     return list(_all(image))
 
 
+def has_others(image: Image) -> bool:
+    """Return whether an image has snapshots of groups or mirrors."""
+    return len(all_of(image)) > len(named(image)) + len(list(_all(image, _TRASH)))
+
+
 def find(image: Image, name: str) -> Kept | None:
     """Return the snapshot of this name."""
     return next((kept for kept in named(image) if kept.name == name), None)

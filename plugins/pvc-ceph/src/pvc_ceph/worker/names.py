@@ -15,6 +15,8 @@ _NEW: Final = ".pvc-new."
 _DOOMED: Final = ".pvc-doomed."
 _LONGEST_PAUSE: Final = timedelta(hours=1)
 """An image in the making that is as old, and that no client has open, is nobody's any more."""
+_LONGEST_READ: Final = timedelta(hours=25)
+"""A hidden snapshot that is as old, and on which nothing rests, is read by nobody any more: a task has a day."""
 HIDDEN_SNAPSHOT: Final = ".pvc-clone."
 """Begins the names of snapshots on which clones of a volume itself rest."""
 
@@ -41,10 +43,10 @@ def finish(cluster: Cluster, pool: str, volume: str) -> None:
 
 
 def new_hidden_snapshot(image: Image) -> str:
-    """Return a name for a hidden snapshot; those that nothing came to rest on for an hour are removed."""
+    """Return a name for a hidden snapshot; those that are left over are removed."""
     kept.finish_removals(image)
     for snapshot in kept.named(image):
-        if snapshot.name.startswith(HIDDEN_SNAPSHOT) and datetime.now(UTC) - snapshot.created(image) > _LONGEST_PAUSE:
+        if snapshot.name.startswith(HIDDEN_SNAPSHOT) and datetime.now(UTC) - snapshot.created(image) > _LONGEST_READ:
             kept.remove_unless_used(image, snapshot)
     return f"{HIDDEN_SNAPSHOT}{uuid.uuid4().hex}"
 

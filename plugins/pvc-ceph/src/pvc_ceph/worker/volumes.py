@@ -121,6 +121,7 @@ def delete(cluster: Cluster, pool: str, name: str) -> None:
             check_unused(holdings.get(cluster, pool, id_), name, "delete it")
             _check_no_clones(cluster, pool, image, name)
             _check_not_open(cluster, pool, image, name)
+            _check_only_own_snapshots(image, name)
     except ObjectMissing:
         if name not in RBD().list(ioctx):
             _finish_deletion(cluster, pool, name)
@@ -175,6 +176,25 @@ def rename(cluster: Cluster, pool: str, name: str, new_name: str) -> None:
         names.rename(cluster, pool, name, new_name)
 
 
+def instant(cluster: Cluster, pool: str, name: str, snapshot: str) -> str:
+    """Return what tells a snapshot that is about to be read from any other, of this name too.  Raises ObjectMissing."""
+    with opened(cluster, pool, name, read_only=True) as image:
+        found = kept.find(image, snapshot)
+        if found is None:
+            raise ObjectMissing(f"{what(pool, name)} has no snapshot {snapshot!r}")
+        return f"{image.id()}@{found.id}"
+
+
+def check_instant(cluster: Cluster, pool: str, name: str, instant: str) -> None:
+    """Raise DriverError when a snapshot that was read is gone.
+
+    Reading one keeps nobody from removing it, and what is removed reads as zeros: what came of it may be wrong.
+    """
+    with opened(cluster, pool, name, read_only=True) as image:
+        if instant not in {f"{image.id()}@{found.id}" for found in kept.named(image)}:
+            raise DriverError(f"{what(pool, name)}: the snapshot was removed while it was read", retryable=False)
+
+
 def keep_instant(cluster: Cluster, pool: str, name: str) -> str:
     """Return a hidden snapshot of a volume as it is now, for what takes longer than an instant; see ``drop_hidden``."""
     with opened(cluster, pool, name) as image:
@@ -215,6 +235,13 @@ def _check_no_clones(cluster: Cluster, pool: str, image: Image, name: str) -> No
                 + (f", as {len(children) - 1} others do" if len(children) > 1 else "")
                 + "; delete them first"
             )
+
+
+def _check_only_own_snapshots(image: Image, name: str) -> None:
+    if kept.has_others(image):
+        raise ObjectBusy(
+            f"volume {name!r} has snapshots that were made of a group of images, or for a mirror; remove those with rbd first"
+        )
 
 
 def _check_not_open(cluster: Cluster, pool: str, image: Image, name: str) -> None:

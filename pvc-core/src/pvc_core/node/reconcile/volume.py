@@ -13,6 +13,7 @@ hypervisor must be told in the same step; the spec is handed to that node first.
 """
 
 import logging
+import threading
 from typing import Final
 
 from msgspec.structs import replace
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 
 _BUSY_S: Final = 1.0
 """A task works on it: look again after this."""
+_COPIES: Final = 2
+"""Full copies that a node makes at the same time: each takes one of the four places for work on volumes, for hours maybe."""
 
 
 class VolumeReconciler:
@@ -47,6 +50,7 @@ class VolumeReconciler:
         self._c = context
         self._ops = ops
         self._exclusive = exclusive
+        self._copies = threading.BoundedSemaphore(_COPIES)
 
     def reconcile(self, id_: str) -> float | None:
         """Do the next thing for this volume; see ``node.context.Reconciler``."""
@@ -97,12 +101,22 @@ class VolumeReconciler:
         volume = spec.value
         ref = VolumeRef(pool=pool, name=status.value.name)
         if volume.source:
-            source, _, snapshot = volume.source.partition("@")
-            driver.volume_clone(clone_source(self._c.store, pool, source), snapshot, ref, volume.full_copy)
+            self._clone(volume, ref, driver)
         else:
             self._create_empty(spec, ref, driver)
         log.info("volume-made volume=%s name=%s/%s source=%r", volume.id, pool.name, ref.name, volume.source)
         return self._look(spec, status, pool, driver)
+
+    def _clone(self, volume: VolumeSpec, ref: VolumeRef, driver: StorageDriver) -> None:
+        name, _, snapshot = volume.source.partition("@")
+        source = clone_source(self._c.store, ref.pool, name)
+        if volume.full_copy and not self._copies.acquire(blocking=False):
+            raise NotReady(f"node {self._c.name} makes {_COPIES} other full copies; this one waits for them")
+        try:
+            driver.volume_clone(source, snapshot, ref, volume.full_copy)
+        finally:
+            if volume.full_copy:
+                self._copies.release()
 
     def _create_empty(self, spec: Entry[VolumeSpec], ref: VolumeRef, driver: StorageDriver) -> None:
         volume = spec.value
