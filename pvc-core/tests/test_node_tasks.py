@@ -314,6 +314,14 @@ def test_tasks_of_one_family_keep_none_of_another_waiting():
     assert site.task("other").state is TaskState.RUNNING
 
 
+def test_tasks_on_volumes_and_their_snapshots_are_one_family():
+    site = Site(volume_copy=copy, snapshot_copy=copy)
+    for number in range(AT_ONCE):
+        site.add(f"t{number}", kind="volume.copy")
+    site.add("last", kind="snapshot.copy")
+    assert site.task("last").state is TaskState.QUEUED
+
+
 def test_a_task_that_was_deleted_is_told_to_stop():
     site = Site(x_copy=copy)
     site.add()

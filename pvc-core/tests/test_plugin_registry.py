@@ -454,6 +454,29 @@ def test_traces_can_be_switched_on_by_the_environment(site, load, caplog, monkey
     assert any("hook=network_preflight" in r.message for r in caplog.records if r.name == "pvc.trace")
 
 
+def test_a_call_that_was_stopped_while_it_waited_for_a_thread_is_not_made(site, load):
+    site.plugin(
+        "disks",
+        """
+        class Driver(FakeStorage):
+            rolled_back = []
+            def __init__(self, context, config):
+                super().__init__(FakeBackend(), context.node.name)
+            def snapshot_rollback(self, volume, snapshot, progress):
+                self.rolled_back.append(snapshot)
+                return True
+        """,
+        kind="storage",
+        base="from pvc_core.testkit.fake_storage import FakeBackend, FakeStorage",
+    )
+    driver = load("disks").storage("disks")
+    volume = VolumeRef(pool=PoolSpec(id="1", name="ssd", driver="disks"), name="v")
+    with pytest.raises(Cancelled, match="stopped before it began"):
+        driver.snapshot_rollback(volume, "s1", lambda _: True)
+    assert driver.snapshot_rollback(volume, "s2", lambda _: False)
+    assert sys.modules["plug_disks.driver"].Driver.rolled_back == ["s2"]
+
+
 def test_long_calls_do_not_delay_short_ones(site, load):
     site.plugin(
         "disks",

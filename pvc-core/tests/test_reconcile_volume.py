@@ -1,5 +1,7 @@
 """Volumes: made, cloned, grown, renamed and deleted, whatever befalls the daemon in between."""
 
+import threading
+
 import pytest
 
 from pvc_core.model.storage import VolumeState
@@ -151,6 +153,24 @@ def test_a_clone_has_the_contents_of_its_source(site):
         clone = volume_clone(site.ops, VolumeClone(pool="ssd", source="web1", name=name, full_copy=full)).id
         site.until(lambda clone=clone: site.settled(clone))
         assert site.read(_pool(site), name, 8) == b"contents"
+
+
+def test_a_full_copy_waits_while_its_node_makes_as_many_as_it_does_at_a_time(monkeypatch):
+    site = StorageSite("hv1")
+    site.pool()
+    _add(site)
+    made = volume_clone(site.ops, VolumeClone(pool="ssd", source="web1", name="copy", full_copy=True)).id
+    places = threading.BoundedSemaphore(2)
+    assert places.acquire()
+    assert places.acquire()
+    monkeypatch.setattr(site.nodes["hv1"].agent._reconcilers["volume"], "_copies", places)
+    site.until(lambda: bool(site.volume_status(made).conditions))
+    assert _condition(site, made).message == "node hv1 makes 2 other full copies; this one waits for them"
+    shared = volume_clone(site.ops, VolumeClone(pool="ssd", source="web1", name="shared")).id
+    site.until(lambda: site.settled(shared))
+    places.release()
+    site.until(lambda: site.settled(made))
+    assert places.acquire(blocking=False)
 
 
 def test_a_clone_waits_for_its_source(site):
