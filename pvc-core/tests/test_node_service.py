@@ -103,14 +103,27 @@ def site(tmp_path):
     service.stop()
 
 
-def post(service, path, body, token="secret", headers=()):
+def ask(service, method, path, body=None, headers=()):
     connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
     try:
-        connection.request("POST", path, body=body, headers={"Authorization": f"Bearer {token}", **dict(headers)})
+        connection.request(method, path, body=body, headers=dict(headers))
         answer = connection.getresponse()
-        return answer.status, json.loads(answer.read())
+        return answer.status, answer.read()
     finally:
         connection.close()
+
+
+def send(service, method, path, body, headers=(), token="secret"):
+    status, answer = ask(service, method, path, body, {"Authorization": f"Bearer {token}", **dict(headers)})
+    return status, json.loads(answer)
+
+
+def post(service, path, body, **more):
+    return send(service, "POST", path, body, **more)
+
+
+def put(service, path, body, headers=(), **more):
+    return send(service, "PUT", path, body, headers, **more)
 
 
 def test_a_plugin_answers_a_query_with_its_arguments(client):
@@ -137,16 +150,6 @@ def test_arguments_that_are_no_small_object_are_refused(site, body):
 def test_a_query_needs_the_token(site):
     assert post(site[0], "/v1/query/acme.echo", b"{}", token="wrong")[0] == 401
     assert post(site[0], "/v1/elsewhere", b"{}")[0] == 404
-
-
-def put(service, path, body, headers=(), token="secret"):
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
-    try:
-        connection.request("PUT", path, body=body, headers={"Authorization": f"Bearer {token}", **dict(headers)})
-        answer = connection.getresponse()
-        return answer.status, json.loads(answer.read())
-    finally:
-        connection.close()
 
 
 def test_a_file_arrives_in_parts_in_any_order_and_can_be_given_up(client):
@@ -192,13 +195,7 @@ def client(site):
 
 
 def get(service, path, headers=()):
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
-    try:
-        connection.request("GET", path, headers=dict(headers))
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
+    return ask(service, "GET", path, headers=headers)
 
 
 def test_health_needs_no_token_and_tells_nothing_of_guests(site):

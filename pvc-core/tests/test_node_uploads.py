@@ -11,6 +11,7 @@ from pvc_core.model.errors import NotFound
 from pvc_core.model.task import Task, TaskState
 from pvc_core.node.reconcile.upload import UploadSweeper
 from pvc_core.node.uploads import IDLE_S, KEEP_FREE_BYTES, Damaged, NoRoom, Uploads
+from pvc_core.ops.context import Ops
 from pvc_core.store import keys
 from pvc_core.store.documents import create
 from pvc_core.store.memory import MemoryTree
@@ -105,5 +106,5 @@ def test_what_nobody_goes_on_with_is_removed_but_for_what_a_task_waits_for(uploa
     for id_, path, state in (("t1", queued, TaskState.QUEUED), ("t2", ended, TaskState.DONE)):
         task = Task(id=id_, kind="volume.import", node="hv1", arguments={"path": str(path)}, state=state)
         store.commit(create(keys.task(id_), task))
-    assert UploadSweeper(SimpleNamespace(store=store), uploads).reconcile("") > 0
+    assert UploadSweeper(Ops(store), uploads).reconcile("") > 0
     assert {path.name for path in new.parent.iterdir()} == {new.name, queued.name, "notes.txt"}

@@ -68,14 +68,25 @@ class ServiceClient:
         self._json("DELETE", f"/v1/upload/{id_}", b"")
 
     def _json(self, method: str, target: str, body: bytes, headers: Mapping[str, str] | None = None) -> Any:
-        connection = http.client.HTTPConnection(self._address, self._port, timeout=_QUERY_S)
+        return msgspec.json.decode(self._ask(method, target, _QUERY_S, body, headers)[0])
+
+    def _ask(
+        self,
+        method: str,
+        target: str,
+        timeout_s: float,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[bytes, http.client.HTTPMessage]:
+        """Return body and headers of the answer."""
+        connection = http.client.HTTPConnection(self._address, self._port, timeout=timeout_s)
         with contextlib.closing(connection), self._reaching():
             connection.request(method, target, body=body, headers={**self._headers(), **(headers or {})})
             answer = connection.getresponse()
             said = answer.read()
             if answer.status != http.client.OK:
                 raise self._refusal(answer.status, said)
-            return msgspec.json.decode(said)
+            return said, answer.headers
 
     def console_log(self, vm: str, *, offset: int = 0, limit: int = 1 << 20) -> LogPart:
         """Return up to ``limit`` bytes of the log from ``offset`` on; no bytes at its end."""
@@ -86,14 +97,8 @@ class ServiceClient:
         return self._log(f"/v1/vm/{vm}/console.log?tail={lines}")
 
     def _log(self, target: str) -> LogPart:
-        connection = http.client.HTTPConnection(self._address, self._port, timeout=_TIMEOUT_S)
-        with contextlib.closing(connection), self._reaching():
-            connection.request("GET", target, headers=self._headers())
-            answer = connection.getresponse()
-            body = answer.read()
-            if answer.status != http.client.OK:
-                raise self._refusal(answer.status, body)
-            return LogPart(body, int(answer.headers.get("X-Next-Offset", len(body))))
+        body, headers = self._ask("GET", target, _TIMEOUT_S)
+        return LogPart(body, int(headers.get("X-Next-Offset", len(body))))
 
     def console(self, vm: str) -> tuple[socket.socket, bytes]:
         """Open the serial console; return the socket to the guest and what it said already.

@@ -110,7 +110,7 @@ class Daemon:
             service_port=config.service.port if config.service.token_file else 0,
             emulation_is_bad=config.node.accelerator != "tcg",
         )
-        self.agent.register({"upload": UploadSweeper(context, self._uploads)})
+        self.agent.register({"upload": UploadSweeper(ops, self._uploads)})
         self.agent.on_lease(lambda _: outside.run_directory.settle(outside.succession.holder))
         self._workers = Workers(queue, self.agent.work)
         self._service: NodeService | None = None

@@ -201,55 +201,32 @@ class _Request(BaseHTTPRequestHandler):
     sys_version = ""
     timeout = _REQUEST_S
 
-    def do_GET(self) -> None:
+    def _route(self) -> None:
         self.close_connection = True
         target = urllib.parse.urlsplit(self.path)
-        if target.path == "/v1/health":
+        query = urllib.parse.parse_qs(target.query)
+        if (self.command, target.path) == ("GET", "/v1/health"):
             self._health()
             return
         if not self._authorized():
             return
-        match target.path.strip("/").split("/"):
-            case ["v1", "vm", vm, "console.log"] if _VM.match(vm):
-                self._console_log(vm, urllib.parse.parse_qs(target.query))
-            case ["v1", "vm", vm, "console"] if _VM.match(vm):
+        match [self.command, *target.path.strip("/").split("/")]:
+            case ["GET", "v1", "vm", vm, "console.log"] if _VM.match(vm):
+                self._console_log(vm, query)
+            case ["GET", "v1", "vm", vm, "console"] if _VM.match(vm):
                 self._console(vm)
-            case _:
-                self._error(HTTPStatus.NOT_FOUND, f"there is nothing at {target.path}")
-
-    def do_POST(self) -> None:
-        self.close_connection = True
-        if not self._authorized():
-            return
-        target = urllib.parse.urlsplit(self.path)
-        match target.path.strip("/").split("/"):
-            case ["v1", "query", name]:
+            case ["POST", "v1", "query", name]:
                 self._query(name)
-            case ["v1", "upload"]:
+            case ["POST", "v1", "upload"]:
                 self._try(self._begin_upload)
-            case _:
-                self._error(HTTPStatus.NOT_FOUND, f"there is nothing at {target.path}")
-
-    def do_PUT(self) -> None:
-        self.close_connection = True
-        if not self._authorized():
-            return
-        target = urllib.parse.urlsplit(self.path)
-        match target.path.strip("/").split("/"):
-            case ["v1", "upload", id_]:
-                self._try(lambda: self._write_part(id_, urllib.parse.parse_qs(target.query)))
-            case _:
-                self._error(HTTPStatus.NOT_FOUND, f"there is nothing at {target.path}")
-
-    def do_DELETE(self) -> None:
-        self.close_connection = True
-        if not self._authorized():
-            return
-        match urllib.parse.urlsplit(self.path).path.strip("/").split("/"):
-            case ["v1", "upload", id_]:
+            case ["PUT", "v1", "upload", id_]:
+                self._try(lambda: self._write_part(id_, query))
+            case ["DELETE", "v1", "upload", id_]:
                 self._try(lambda: self.server.parts.uploads.remove(id_))
             case _:
-                self._error(HTTPStatus.NOT_FOUND, f"there is nothing at {self.path}")
+                self._error(HTTPStatus.NOT_FOUND, f"there is nothing at {target.path}")
+
+    do_GET = do_POST = do_PUT = do_DELETE = _route  # noqa: N815 - names of the base class
 
     def log_message(self, format: str, *args: Any) -> None:
         log.debug("service-request client=%s said=%r", self.client_address[0], format % args)

@@ -1,8 +1,9 @@
 """Image files that operators send to this node, kept until the task that makes a volume of one has ended.
 
-A file is sent in parts, each of which may be sent again.  What nobody goes on with is removed: see ``sweep``.
+A file is sent in parts, each of which may be sent again.  What nobody goes on with is ``idle``, and is removed in the end.
 """
 
+import contextlib
 import errno
 import hashlib
 import logging
@@ -10,7 +11,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -110,18 +111,14 @@ class Uploads:
             except OSError as error:
                 log.warning("upload-not-removed upload=%s error=%s", file.name, error)
 
-    def sweep(self, needed: Collection[str]) -> None:
-        """Remove what was given up, but for the paths that tasks wait for."""
+    def idle(self) -> list[Path]:
+        """Return the files to which nothing was added for ``IDLE_S``: given up, unless a task waits for one."""
+        found = []
         for path in self._directory.iterdir():
-            if str(path) in needed or not _ID.fullmatch(path.name):
-                continue
-            try:
-                idle_s = self._wall() - path.stat().st_mtime
-                if idle_s > IDLE_S:
-                    path.unlink()
-                    log.warning("upload-given-up upload=%s idle_s=%.0f", path.name, idle_s)
-            except FileNotFoundError:
-                continue
+            with contextlib.suppress(FileNotFoundError):
+                if _ID.fullmatch(path.name) and self._wall() - path.stat().st_mtime > IDLE_S:
+                    found.append(path)
+        return found
 
     def _path(self, id_: str) -> Path:
         if not _ID.fullmatch(id_):

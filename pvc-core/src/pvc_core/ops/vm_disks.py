@@ -54,7 +54,8 @@ class VmDiskModify(Request, frozen=True, kw_only=True):
 def vm_disk_add(ops: Ops, request: VmDiskAdd) -> VmModified:
     """Attach a volume as the last disk: of a running guest at once, where the bus can do that.
 
-    One that is being removed is taken back as it is, if nothing is said of it but its name.  Raises NotFound, InUse (other VM), InvalidRequest (attached already, limits).
+    One that is being removed is taken back as it is, if nothing is said of it but its name.  Raises NotFound, InUse (other
+    VM), InvalidRequest (attached already, limits).
     """
 
     def next_(vm: VmSpec) -> VmSpec:

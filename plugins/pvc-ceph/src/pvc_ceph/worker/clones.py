@@ -6,7 +6,7 @@ from typing import Final
 
 from pvc_ceph.worker import names
 from pvc_ceph.worker.ceph import FEATURES, RBD, Cluster, Image, ceph_errors
-from pvc_ceph.worker.volumes import check_instant, drop, instant, keep_instant, metadata, opened, what
+from pvc_ceph.worker.volumes import check_instant, drop, instant_of, keep_instant, metadata, opened, what
 from pvc_core.plugin import Cancelled, DriverError, ObjectExists, ObjectMissing, Progress
 
 _MADE_FROM: Final = "pvc.made_from"
@@ -47,7 +47,7 @@ def _copy(cluster: Cluster, pool: str, source: str, snapshot: str, name: str, pr
     ioctx = cluster.pool(pool)
     base = snapshot or keep_instant(cluster, pool, source)
     try:
-        read = instant(cluster, pool, source, base)
+        read = instant_of(cluster, pool, source, base)
         with opened(cluster, pool, source, snapshot=base, read_only=True) as image:
             size = image.size()
             RBD().create(ioctx, name, size, old_format=False, features=FEATURES)

@@ -11,7 +11,7 @@ from typing import IO, Final, NamedTuple
 
 from pvc_ceph.worker import holdings, kept
 from pvc_ceph.worker.ceph import Cluster, Image
-from pvc_ceph.worker.volumes import check_instant, instant, metadata, opened, what
+from pvc_ceph.worker.volumes import check_instant, instant_of, metadata, opened, what
 from pvc_core.plugin import Cancelled, DriverError, ObjectMissing, Progress
 from pvc_core.plugin.holding import check_unused
 from pvc_core.plugin.qemu_img import check_source, new_file
@@ -44,7 +44,7 @@ class _Stream(NamedTuple):
 
 def export(cluster: Cluster, pool: str, name: str, base: str, snapshot: str, path: str, progress: Progress) -> None:
     """Write what changed from snapshot ``base`` (empty: all) to ``snapshot`` into a new file."""
-    read = instant(cluster, pool, name, snapshot)
+    read = instant_of(cluster, pool, name, snapshot)
     with opened(cluster, pool, name, snapshot=snapshot, read_only=True) as image:
         if base and kept.find(image, base) is None:
             raise ObjectMissing(f"{what(pool, name)} has no snapshot {base!r}")

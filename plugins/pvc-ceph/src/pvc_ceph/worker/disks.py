@@ -7,15 +7,21 @@ from pvc_ceph.worker.ceph import EXCLUSIVE, RBD, Cluster, Image, ceph_errors
 from pvc_ceph.worker.pools import marked
 from pvc_ceph.worker.volumes import opened, what
 from pvc_core.plugin import Attachment, AuthFailed, ObjectBusy, ObjectMissing
-from pvc_core.plugin.holding import Holder, attached, detached, flushed
+from pvc_core.plugin.holding import Holder, Holding, attached, detached, flushed
 
 
 def attach(cluster: Cluster, pool: str, name: str, holder: Holder) -> None:
     """Note who holds a volume; end what other nodes' clients still have of it, unless they are to have it."""
+    new = False
+
+    def take(now: Holding) -> Holding:
+        nonlocal new
+        new = holder not in now.holders
+        return attached(now, name, holder)
+
     with opened(cluster, pool, name, read_only=True) as image:
-        before = holdings.get(cluster, pool, image.id())
-        held = holdings.change(cluster, pool, image.id(), lambda now: attached(now, name, holder))
-        if holder not in before.holders:
+        held = holdings.change(cluster, pool, image.id(), take)
+        if new:
             _check_whole(cluster, pool, name, image, holder)
         if held.holders == (holder,) and not holder.incoming:
             _end_others(cluster, pool, name, image)

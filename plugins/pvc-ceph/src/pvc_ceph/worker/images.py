@@ -3,7 +3,7 @@
 from pvc_ceph.protocol import Readable
 from pvc_ceph.worker import holdings, names
 from pvc_ceph.worker.ceph import FEATURES, RBD, Cluster, ceph_errors
-from pvc_ceph.worker.volumes import instant, keep_instant, opened, what
+from pvc_ceph.worker.volumes import instant_of, keep_instant, opened, what
 from pvc_core.plugin import ObjectExists
 from pvc_core.plugin.holding import check_unused
 
@@ -31,7 +31,7 @@ def readable(cluster: Cluster, pool: str, name: str, snapshot: str) -> Readable:
         if not snapshot:
             check_unused(holdings.get(cluster, pool, image.id()), name, "export it, or export a snapshot of it")
     base = snapshot or keep_instant(cluster, pool, name)
-    return Readable(base, instant(cluster, pool, name, base))
+    return Readable(base, instant_of(cluster, pool, name, base))
 
 
 def release(cluster: Cluster, pool: str, name: str, snapshot: str) -> None:

@@ -41,7 +41,7 @@ def all_of(image: Image) -> list[Kept]:
 
 def has_others(image: Image) -> bool:
     """Return whether an image has snapshots of groups or mirrors."""
-    return len(all_of(image)) > len(named(image)) + len(list(_all(image, _TRASH)))
+    return any(found["namespace"] not in (_USER, _TRASH) for found in image.list_snaps())
 
 
 def find(image: Image, name: str) -> Kept | None:

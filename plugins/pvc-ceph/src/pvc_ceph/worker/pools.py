@@ -56,7 +56,7 @@ def ensure(cluster: Cluster, pool: PoolParameters) -> None:
     with ceph_errors(f"pool {pool.name}"):
         if not pool.adopt:
             deletion.restore(cluster)
-            _adjust(cluster, pool)
+            _adjust(cluster, pool, found or _find(cluster, pool.pool))
             # It asks for rights to change pools, which an adopted one does not need: librbd makes up for it.
             RBD().pool_init(ioctx, force=False)
         # librbd passes each image that is removed through its trash, whose object it could not make any more in a pool
@@ -182,9 +182,8 @@ def _mark(cluster: Cluster, pool: PoolParameters, found: dict[str, Any] | None) 
     cluster.command("osd pool application set", pool=pool.pool, app=_APPLICATION, key=_MARK, value=pool.id)
 
 
-def _adjust(cluster: Cluster, pool: PoolParameters) -> None:
+def _adjust(cluster: Cluster, pool: PoolParameters, found: dict[str, Any] | None) -> None:
     """Bring what can be changed in a pool of ours to its parameters."""
-    found = _find(cluster, pool.pool)
     if found is None:
         return  # deleted meanwhile
     rules = {each["rule_id"]: each["rule_name"] for each in cluster.command("osd crush rule dump")}

@@ -176,7 +176,7 @@ def rename(cluster: Cluster, pool: str, name: str, new_name: str) -> None:
         names.rename(cluster, pool, name, new_name)
 
 
-def instant(cluster: Cluster, pool: str, name: str, snapshot: str) -> str:
+def instant_of(cluster: Cluster, pool: str, name: str, snapshot: str) -> str:
     """Return what tells a snapshot that is about to be read from any other, of this name too.  Raises ObjectMissing."""
     with opened(cluster, pool, name, read_only=True) as image:
         found = kept.find(image, snapshot)

@@ -1,12 +1,13 @@
 """Removes image files that were sent to this node and that nobody goes on with."""
 
+import logging
 from typing import Final
 
-from pvc_core.model.task import FINAL
-from pvc_core.node.context import NodeContext
 from pvc_core.node.uploads import Uploads
-from pvc_core.store import keys
-from pvc_core.store.documents import read_many
+from pvc_core.ops.context import Ops
+from pvc_core.ops.task import TaskList, task_list
+
+log = logging.getLogger(__name__)
 
 _LOOK_S: Final = 600.0
 
@@ -14,16 +15,18 @@ _LOOK_S: Final = 600.0
 class UploadSweeper:
     """Reconciler of the key ``("upload", "")``."""
 
-    def __init__(self, context: NodeContext, uploads: Uploads) -> None:
-        self._context = context
+    def __init__(self, ops: Ops, uploads: Uploads) -> None:
+        self._ops = ops
         self._uploads = uploads
 
     def reconcile(self, id_: str) -> float | None:
         """Look through the files; return when to do so again.  Raises StoreUnavailable."""
         del id_
-        store = self._context.store
-        tasks = [
-            entry.value for entry in read_many(store, [keys.task(id_) for id_ in store.children(keys.TASK)]) if entry
-        ]
-        self._uploads.sweep({str(task.arguments.get("path")) for task in tasks if task.state not in FINAL})
+        idle = self._uploads.idle()
+        if idle:
+            needed = {task.arguments.get("path") for task in task_list(self._ops, TaskList(unfinished=True))}
+            for path in idle:
+                if str(path) not in needed:
+                    log.warning("upload-given-up upload=%s", path.name)
+                    self._uploads.remove(path.name)
         return _LOOK_S
