@@ -159,6 +159,11 @@ def hold(condition, seconds):
 
 
 def test_guests_go_on_while_the_whole_store_is_gone_and_work_goes_on_afterwards(cluster, vm):
+    """The servers hang, and are then restarted.
+
+    Let go on instead, ZooKeeper 3.8.0 may never finish a request again: when both followers come back to the leader
+    that they had, it waits for ever for the acknowledgement of what it had proposed meanwhile (see docs/operate.md).
+    """
     id_ = cluster.id(vm)
     emulator = cluster.emulators("hv2", id_)
     before = leases(cluster)
@@ -167,7 +172,7 @@ def test_guests_go_on_while_the_whole_store_is_gone_and_work_goes_on_afterwards(
     hold(lambda: cluster.emulators("hv2", id_) == emulator, 2 * LEASE_S)
     for node in cluster.sandbox.nodes():
         assert cluster.service(node).pid, f"the daemon of {node} ended"
-        cluster.signal(node, signal.SIGCONT, SERVER)
+        cluster.signal(node, signal.SIGKILL, SERVER)
     cluster.eventually("all leases", lambda: all_alive(cluster) and leases(cluster))
     assert cluster.emulators("hv2", id_) == emulator
     assert leases(cluster).keys() == before.keys()
