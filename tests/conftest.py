@@ -20,7 +20,7 @@ import yaml
 POOL, NETWORK = "systemtest", "systemtest"
 TIMING = {"restart_backoff": 0.3, "restart_give_up": 3}
 DAEMON = "pvcnoded"
-TICK = re.compile(r"tick (\d+) ([\d.]+)\r?$", re.MULTILINE)
+TICK = re.compile(r"^tick (\d+) (\d+\.\d\d)\r?\n", re.MULTILINE)
 
 
 class Tick(NamedTuple):

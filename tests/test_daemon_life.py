@@ -54,9 +54,9 @@ def test_an_orderly_stop_gives_the_lease_up_and_a_start_adopts_the_guests(cluste
     cluster.sandbox.power_on("hv2")
     cluster.sandbox.wait_ready(["hv2"])
     assert cluster.lease("hv2") == before + 1
-    cluster.eventually("adoption", lambda: cluster.place(vm) == ("running", "hv2"))
+    cluster.eventually("adoption", lambda: cluster.info(vm)["claim"]["lease"] == before + 1)
+    assert cluster.place(vm) == ("running", "hv2")
     assert cluster.emulators("hv2", id_) == emulator
-    assert cluster.info(vm)["claim"]["lease"] == before + 1
 
 
 def test_a_killed_daemon_is_back_within_seconds_with_its_guests_and_nobody_calls_it_lost(cluster, vm):
@@ -94,7 +94,8 @@ def test_a_dead_primary_is_replaced_a_lease_time_later(cluster):
     cluster.eventually("another primary", lambda: primary_term(cluster) > term, 60)
     took = time.monotonic() - begun
     print(f"primary role after a power cut: {took:.1f} s")
-    assert took < LEASE_S + 8
+    # It may have had the leading ZooKeeper server: then comes an election, and the leases are counted anew.
+    assert took < LEASE_S + 20
     cluster.sandbox.power_on(primary)
     cluster.sandbox.wait_ready()
     assert host.running

@@ -30,7 +30,8 @@ def test_guest_on_ceph_counts_on_its_disk_and_moves_live(ceph_cluster, ceph_gues
     assert ceph_cluster.place(name) == ("running", "hv2")
     before = len(beats(ceph_cluster, id_))
     ceph_cluster.eventually("it goes on counting", lambda: len(beats(ceph_cluster, id_)) >= before + 3)
-    assert len(set(beats(ceph_cluster, id_))) == len(beats(ceph_cluster, id_))  # it was not started anew
+    seen = beats(ceph_cluster, id_)
+    assert len(set(seen)) == len(seen)  # it was not started anew
     assert "DISK-ERROR" not in ceph_cluster.console(id_)
 
 
@@ -114,16 +115,15 @@ def test_what_is_set_of_a_disk_holds_in_the_guest(ceph_cluster, ceph_guests):
         return json.loads(info.stdout)["images"][0]["used_size"]
 
     with ceph_cluster.shell("hv1", id_) as type_:
-        type_("echo SIZE-$(cat /sys/block/vdb/size)", f"SIZE-{8 * MIB // 512}")
+        size = "/sys/block/vdb/size"  # Linux finds the disk some time after QEMU has it
+        type_(f"until [ -e {size} ]; do sleep 1; done; echo SIZE-$(cat {size})", f"SIZE-{8 * MIB // 512}")
         type_("dd if=/dev/zero of=/dev/vdb bs=1M count=8 conv=fsync && echo WROTE-$?", "WROTE-0")
         assert used() == 8 * MIB
         type_("blkdiscard /dev/vdb && sync && echo TRIMMED-$?", "TRIMMED-0")
         ceph_cluster.eventually("its space is free again", lambda: used() == 0)
         ceph_cluster.pvc("storage", "volume", "resize", data, "12M")
         # Linux takes the new size over some time after QEMU has it.
-        type_(
-            f"until grep -qx {12 * MIB // 512} /sys/block/vdb/size; do sleep 1; done; echo GROWN-$((1 + 1))", "GROWN-2"
-        )
+        type_(f"until grep -qx {12 * MIB // 512} {size}; do sleep 1; done; echo GROWN-$((1 + 1))", "GROWN-2")
 
 
 def test_what_has_no_room_is_refused_with_the_figures(ceph_cluster, ceph_guests):
@@ -138,6 +138,9 @@ def test_what_has_no_room_is_refused_with_the_figures(ceph_cluster, ceph_guests)
 
 
 def test_ceph_is_shown_as_an_operator_looks_at_it(ceph_cluster):
+    ceph_cluster.eventually(
+        "all managers have registered", lambda: len(ceph_cluster.pvc.json("storage", "status")["managers"]) == 3
+    )
     status = ceph_cluster.pvc.json("storage", "status")
     assert (status["osds"]["total"], status["osds"]["up"]) == (3, 3)
     assert {each["host"] for each in status["monitors"]} == {each["host"] for each in status["managers"]} == {*NODES}

@@ -62,7 +62,7 @@ def test_guest_that_lives_on_writes_nothing_once_it_runs_elsewhere(ceph_lab, cep
         ceph_lab.sandbox.heal_link(node)
     ceph_lab.until(node, "returned", within_s=120)
     assert not ceph_lab.cluster.emulators(node, guest.id)
-    assert f"{host.address}:0/0" not in blocked(ceph)
+    ceph_lab.eventually("its storage is open to it", lambda: f"{host.address}:0/0" not in blocked(ceph))
     ceph_lab.bring_back(node)
     ceph_lab.eventually("it is back where it was", lambda: ceph_lab.cluster.place(guest.name) == ("running", node))
     ceph_lab.goes_on(guest, 5)

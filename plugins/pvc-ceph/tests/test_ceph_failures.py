@@ -129,7 +129,8 @@ def test_below_mincopies_a_call_ends_in_time_and_says_why(site, ceph):
         assert time.monotonic() - begun < 20
         # Another call is not concerned by the one that was killed.
         assert driver.pool_usage(site.pool).total_bytes > 0
-        assert _whole(site)[0].reason in ("Warning", "Error")
+        conditions = wait_until("a monitor leads", lambda: _whole(site), deadline_s=30)
+        assert conditions[0].reason in ("Warning", "Error")
     assert driver.volume_info(site.ref("web1")).size_bytes == 4 * MIB
 
 
