@@ -20,7 +20,8 @@ import yaml
 POOL, NETWORK = "systemtest", "systemtest"
 TIMING = {"restart_backoff": 0.3, "restart_give_up": 3}
 DAEMON = "pvcnoded"
-TICK = re.compile(r"^tick (\d+) (\d+\.\d\d)\r?\n", re.MULTILINE)
+TICK = re.compile(r"tick (\d+) (\d+\.\d\d)\r?\n")
+"""A whole beat.  It may stand behind the shell's prompt."""
 
 
 class Tick(NamedTuple):
