@@ -94,8 +94,7 @@ def test_a_dead_primary_is_replaced_a_lease_time_later(cluster):
     cluster.eventually("another primary", lambda: primary_term(cluster) > term, 60)
     took = time.monotonic() - begun
     print(f"primary role after a power cut: {took:.1f} s")
-    # It may have had the leading ZooKeeper server: then comes an election, and the leases are counted anew.
-    assert took < LEASE_S + 20
+    assert took < LEASE_S + 8
     cluster.sandbox.power_on(primary)
     cluster.sandbox.wait_ready()
     assert host.running

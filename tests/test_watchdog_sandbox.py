@@ -10,7 +10,7 @@ from pvc_sandbox.sandbox import Sandbox
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 4.0
 DAEMON = "pvcnoded"
 
 

@@ -117,7 +117,7 @@ def test_a_hung_server_is_noticed_while_requests_are_being_sent_and_the_session_
         begun = time.monotonic()
         ensemble.pause(hung)
         eventually(lambda: SessionState.SUSPENDED in states, "the silence is noticed")
-        assert time.monotonic() - begun < SESSION_S * 2 / 3 + 3.0
+        assert time.monotonic() - begun < SESSION_S * 2 / 3 + 1.0
         eventually(lambda: states == [SessionState.SUSPENDED, SessionState.CONNECTED], "another server")
         # Longer than the session would have lasted: the lease never goes.
         while time.monotonic() < begun + SESSION_S * 1.4:
@@ -305,8 +305,7 @@ def test_a_client_that_is_stopped_for_a_moment_keeps_its_session(ensemble, proce
     observer = ensemble.connect()
     close_later(observer)
     process.signal(signal.SIGSTOP)
-    # Its last ping may be a third of a session ago by now.
-    deadline = time.monotonic() + SESSION_S / 4
+    deadline = time.monotonic() + SESSION_S / 2
     while time.monotonic() < deadline:
         assert observer.get("/pvc/lease") is not None
         time.sleep(0.05)

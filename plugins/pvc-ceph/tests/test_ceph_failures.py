@@ -1,7 +1,6 @@
 """What the driver does when Ceph does not do its part: it says what is wrong, in time, and goes on when that is mended."""
 
 import contextlib
-import re
 import signal
 import time
 
@@ -122,18 +121,12 @@ def test_below_mincopies_a_call_ends_in_time_and_says_why(site, ceph):
     driver.volume_create(site.ref("web1"), 4 * MIB, "")
     with stopped(ceph, OSDS, ["hv2", "hv3"]):
         until_down(ceph, 2)
-
-        def refusal():
-            begun = time.monotonic()
-            with pytest.raises(NotReady, match=r"did not carry out volume-info within 6.5 s: ") as caught:
-                driver.volume_info(site.ref("web1"))
-            assert time.monotonic() - begun < 20
-            return str(caught.value)
-
-        # The diagnosis has 2.5 s, the start of another worker included.
-        wait_until(
-            "Ceph's own words", lambda: re.search(r"PG_AVAILABILITY|OSD_DOWN|OSD_HOST_DOWN", refusal()), deadline_s=60
-        )
+        begun = time.monotonic()
+        with pytest.raises(
+            NotReady, match=r"did not carry out volume-info within 6.5 s: .*(PG_AVAILABILITY|OSD_DOWN|OSD_HOST_DOWN)"
+        ):
+            driver.volume_info(site.ref("web1"))
+        assert time.monotonic() - begun < 20
         # Another call is not concerned by the one that was killed.
         assert driver.pool_usage(site.pool).total_bytes > 0
         conditions = wait_until("a monitor leads", lambda: _whole(site), deadline_s=30)
