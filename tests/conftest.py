@@ -177,6 +177,24 @@ class Cluster:
         found: dict[str, Any] = self.pvc.json("node", "info", name)
         return found
 
+    def fence_stage(self, node: str) -> str | None:
+        """Return how far the fencing of a node's last loss is; None when it was never lost, or nobody can tell now."""
+        return next((row["stage"] for row in self.pvc.rows("fence", "list") if row["node"] == node), None)
+
+    def out_of_service(self, node: str) -> bool:
+        """Whether the node's spec says so; what the node itself has reported of it may be of before its loss."""
+        return bool(self.node_info(node)["spec"]["scheduling"] == "drain")
+
+    def bring_into_service(self, *nodes: str) -> None:
+        """Wait until nodes that are on are in the cluster, and put those that were fenced into service again."""
+        self.sandbox.wait_ready(nodes)
+        over = ("returned", "cancelled")
+        for node in nodes:
+            if self.fence_stage(node) is not None:
+                self.eventually(f"the fencing of {node} is over", lambda node=node: self.fence_stage(node) in over)
+            if self.out_of_service(node):
+                self.pvc("node", "ready", node)
+
     def lease(self, node: str) -> int | None:
         """Return the generation of a node's lease; None when it has none."""
         found: int | None = self.node_info(node)["lease"]

@@ -58,10 +58,6 @@ def read(sandbox, node, pool):
     return done.stdout
 
 
-def fence_stage(sandbox, node):
-    return next((row["stage"] for row in sandbox.pvc.rows("fence", "list") if row["node"] == node), None)
-
-
 def service(sandbox, node, name):
     return sandbox.host(node).services()[name]
 
@@ -76,14 +72,11 @@ def pool(ceph_sandbox):
 
 
 @pytest.fixture
-def sandbox(ceph_sandbox):
+def sandbox(ceph_sandbox, view_of):
     """Every test leaves all nodes on and in service, and Ceph whole."""
     yield ceph_sandbox
     ceph_sandbox.up()
-    for node in ceph_sandbox.nodes():
-        # One that was away for long enough was fenced; the list has what it said itself, maybe before that.
-        if ceph_sandbox.pvc.json("node", "info", node)["spec"]["scheduling"] != "ready":
-            ceph_sandbox.pvc("node", "ready", node)
+    view_of(ceph_sandbox).bring_into_service(*ceph_sandbox.nodes())
 
 
 def test_ceph_is_whole_and_each_node_has_its_part(sandbox, eventually):
@@ -117,7 +110,7 @@ def test_second_disk_is_empty(sandbox):
     assert sandbox.exec("hv1", ["cmp", "-n", "1048576", "/dev/pvc-disk2", "/dev/zero"]).returncode == 0
 
 
-def test_node_that_loses_power_takes_its_osd_along_and_brings_it_back(sandbox, pool, eventually):
+def test_node_that_loses_power_takes_its_osd_along_and_brings_it_back(sandbox, pool, eventually, view_of):
     write(sandbox, "hv1", pool, "before")
     sandbox.power_cut("hv3")
     eventually("its OSD counts as down", lambda: osds_up(sandbox) == {0, 1}, within_s=30)
@@ -127,7 +120,9 @@ def test_node_that_loses_power_takes_its_osd_along_and_brings_it_back(sandbox, p
         lambda: all({"active", "undersized"} <= {*state.split("+")} for state in group_states(sandbox, pool)),
         within_s=60,
     )
-    sandbox.up()  # not its power button: it may be fenced just now
+    # Before that it might be switched off again at once.
+    eventually("it is fenced", lambda: view_of(sandbox).fence_stage("hv3") == "recovered")
+    sandbox.power_on("hv3")
     eventually("its OSD is up", lambda: osds_up(sandbox) == {0, 1, 2}, within_s=60)
     eventually("all copies are there", lambda: group_states(sandbox, pool) == {"active+clean"}, within_s=60)
     assert read(sandbox, "hv3", pool) == "meanwhile"
@@ -139,7 +134,7 @@ def test_osd_of_a_node_that_was_switched_on_again_is_not_taken_for_the_one_befor
 
     before = addresses()
     sandbox.power_cut("hv3")
-    sandbox.up()
+    sandbox.power_on("hv3")
     eventually("its OSD is up", lambda: addresses()[2] != before[2] and osds_up(sandbox) == {0, 1, 2}, within_s=60)
 
 
@@ -172,6 +167,7 @@ def test_osd_is_stopped_and_taken_away_by_its_unit(sandbox, eventually):
     eventually("it counts as down", lambda: osds_up(sandbox) == {0, 2}, within_s=30)
     assert systemctl("disable", "ceph-osd@1") == 0
     sandbox.power_cut("hv2")
+    sandbox.power_on("hv2")
     sandbox.up()  # it waits for no OSD that was taken away, and does not bring it back
     assert systemctl("is-active", "ceph-osd@1") == 3
     assert osds_up(sandbox) == {0, 2}
@@ -289,7 +285,7 @@ def test_sandbox_grows_by_a_node_with_an_osd_of_its_own(name):
         sandbox.up(storage="dir")
 
 
-def test_node_that_is_fenced_comes_back_with_its_osd(name):
+def test_node_that_is_fenced_comes_back_with_its_osd(name, view_of):
     sandbox = Sandbox(name)
     sandbox.up(nodes=3, storage="ceph", disks=1)
     sandbox.freeze("hv3")
@@ -297,6 +293,6 @@ def test_node_that_is_fenced_comes_back_with_its_osd(name):
     wait_until("it is switched off", lambda: sandbox.status().nodes[2].power == "off", deadline_s=120)
     assert len(loop_devices(name)) == 2
     # Booted while its BMC has not read "off" yet, it would be switched off once more.
-    wait_until("that is known", lambda: fence_stage(sandbox, "hv3") == "recovered", deadline_s=60)
+    wait_until("that is known", lambda: view_of(sandbox).fence_stage("hv3") == "recovered", deadline_s=60)
     sandbox.host("hv3").boot()  # as its BMC does
     wait_until("its OSD is up", lambda: osds_up(sandbox) == {0, 1, 2}, deadline_s=60)

@@ -6,27 +6,25 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 
 
 @pytest.fixture
-def sandbox(fenced_sandbox):
+def sandbox(fenced_sandbox, view_of):
     """Every test leaves all nodes on and in service, and all BMCs mended."""
     yield fenced_sandbox
     for node in fenced_sandbox.nodes():
         fenced_sandbox.bmc(node).mend()
         fenced_sandbox.power_on(node)
-    fenced_sandbox.wait_ready()
-    for row in fenced_sandbox.pvc.json("node", "list"):
-        if row["scheduling"] != "ready":
-            fenced_sandbox.pvc("node", "ready", row["name"])
+    view_of(fenced_sandbox).bring_into_service(*fenced_sandbox.nodes())
 
 
 def power(sandbox, node):
     return next(state.power for state in sandbox.status().nodes if state.name == node)
 
 
-def stage(sandbox, node):
-    return next((row["stage"] for row in sandbox.pvc.rows("fence", "list") if row["node"] == node), None)
+@pytest.fixture
+def stage(view_of):
+    return lambda sandbox, node: view_of(sandbox).fence_stage(node)
 
 
-def test_node_that_hangs_is_switched_off_by_the_others(sandbox, eventually):
+def test_node_that_hangs_is_switched_off_by_the_others(sandbox, stage, eventually):
     sandbox.freeze("hv3")
     eventually("the cluster has proof of its death", lambda: stage(sandbox, "hv3") == "recovered")
     assert power(sandbox, "hv3") == "off"
@@ -35,7 +33,7 @@ def test_node_that_hangs_is_switched_off_by_the_others(sandbox, eventually):
     assert sandbox.bmc("hv3").received()[-1] == "power=0"
 
 
-def test_node_without_a_link_is_switched_off_and_comes_back_without_one(sandbox, eventually):
+def test_node_without_a_link_is_switched_off_and_comes_back_without_one(sandbox, stage, eventually):
     sandbox.cut_link("hv2")
     eventually("the cluster has proof of its death", lambda: stage(sandbox, "hv2") == "recovered")
     assert power(sandbox, "hv2") == "off"
@@ -43,7 +41,7 @@ def test_node_without_a_link_is_switched_off_and_comes_back_without_one(sandbox,
     assert next(state.link for state in sandbox.status().nodes if state.name == "hv2") == "down"
 
 
-def test_node_whose_bmc_is_broken_is_not_taken_for_dead_until_that_is_mended(sandbox, eventually):
+def test_node_whose_bmc_is_broken_is_not_taken_for_dead_until_that_is_mended(sandbox, stage, eventually):
     sandbox.bmc("hv1").stuck()
     sandbox.cut_link("hv1")
     eventually("the BMC said yes", lambda: "power=0" in sandbox.bmc("hv1").received(), within_s=90)

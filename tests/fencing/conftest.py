@@ -103,12 +103,6 @@ class Lab:
     def others(self, *nodes: str) -> list[str]:
         return [node for node in self.sandbox.nodes() if node not in nodes]
 
-    def out_of_service(self, node: str) -> bool:
-        """Whether the node's spec says so; what the node itself has reported of it may be of before its loss."""
-        from pvc_core.store import keys
-
-        return bool(self._read(keys.node_spec(node)).scheduling == "drain")
-
     def _read(self, key: Any) -> Any:
         """Return a document, straight from the store: a command takes a hundred times longer."""
         from pvc_core.store.documents import read
@@ -126,12 +120,7 @@ class Lab:
         for node in nodes:
             self.sandbox.bmc(node).mend()
             self.sandbox.power_on(node)
-        self.sandbox.wait_ready(nodes)
-        for node in nodes:
-            if self.record(node) is not None:
-                self.until(node, "returned", "cancelled")
-            if self.out_of_service(node):
-                self.pvc("node", "ready", node)
+        self.cluster.bring_into_service(*nodes)
 
 
 @contextmanager

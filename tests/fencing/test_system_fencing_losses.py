@@ -55,7 +55,7 @@ def test_guest_of_a_lost_node_runs_elsewhere_and_never_twice(lab3, loss, whose):
     victim = primary if whose == "the primary" else lab.others(primary)[0]
     guest, lives = lose(lab, loss, victim)
     assert lab.sandbox.host(victim).running is False, "it was switched off, whatever state it was in"
-    assert lab.out_of_service(victim), "it waits for its operator"
+    assert lab.cluster.out_of_service(victim), "it waits for its operator"
     lab.bring_back(victim)
     assert "it is back and clean" in " ".join(event.message for event in lab.record(victim).events)
     check_return(lab, guest, lives, victim)
@@ -68,7 +68,7 @@ def test_node_is_switched_on_and_put_into_service_where_that_is_wanted(lab3):
     guest, lives = lose(lab, "hang", victim)
     lab.until(victim, "returned")
     check_return(lab, guest, lives, victim)
-    assert not lab.out_of_service(victim)
+    assert not lab.cluster.out_of_service(victim)
     lab.pvc("cluster", "settings", "--no-power-on-after-fence", "--no-return-after-fence")
 
 
