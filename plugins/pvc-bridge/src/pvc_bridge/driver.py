@@ -12,7 +12,6 @@ import os
 from typing import Final
 
 from pvc_bridge.config import BridgeConfig
-from pvc_bridge.links import Link, Links, bridge_netfilter, no_bridge_netfilter, no_ipv6
 from pvc_bridge.parameters import PARAMETERS, uplink_of
 from pvc_core.model.network import NetworkSpec
 from pvc_core.model.vm import Nic
@@ -28,6 +27,8 @@ from pvc_core.plugin import (
     ObjectBusy,
     ObjectMissing,
 )
+from pvc_netdev.links import Link, Links
+from pvc_netdev.sysctl import bridge_netfilter, no_bridge_netfilter, no_ipv6
 
 _OURS: Final = "pvc-bridge"
 _DEFAULT_MTU: Final = 1500

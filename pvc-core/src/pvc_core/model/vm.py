@@ -18,13 +18,33 @@ SELECTORS: Final = ("mem", "memprov", "vcpus", "load", "vms")
 """The selectors that core brings; plugins add more (entry points ``pvc.scheduling``)."""
 
 
+class NicLimits(Value, frozen=True, kw_only=True):
+    """Most that a NIC carries, in KiB/s; 0: no limit.  ``in`` is to the guest, ``out`` is from it."""
+
+    in_average: Annotated[int, Meta(ge=0)] = 0
+    in_peak: Annotated[int, Meta(ge=0)] = 0
+    """For as long as ``in_burst`` lasts."""
+    in_burst: Annotated[int, Meta(ge=0)] = 0
+    """KiB that may come at the peak's rate."""
+    out_average: Annotated[int, Meta(ge=0)] = 0
+    out_peak: Annotated[int, Meta(ge=0)] = 0
+    out_burst: Annotated[int, Meta(ge=0)] = 0
+
+
 class Nic(Value, frozen=True, kw_only=True):
-    """A network card.  ``parameters`` are the network driver's own (VF, queues, rate)."""
+    """A network card.  ``parameters`` are the network driver's own (VF)."""
 
     network: str
     mac: str
     model: NicModel = "virtio"
     link_up: bool = True
+    queues: Annotated[int, Meta(ge=1, le=256)] = 1
+    """Pairs of queues, which as many vCPUs can use at the same time; with model virtio."""
+    limits: NicLimits = NicLimits()
+    addresses: tuple[str, ...] = ()
+    """IP addresses (without prefix lengths) that are this NIC's: a managed network gives them to it and to nobody else."""
+    removing: bool = False
+    """The guest is to let go of it; it stays here until it has."""
     parameters: dict[str, str] = {}
 
 

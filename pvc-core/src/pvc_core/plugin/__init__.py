@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from pvc_core.plugin.config import Secret, decode
-    from pvc_core.plugin.context import Context, NodeInfo, Run
+    from pvc_core.plugin.context import Context, NetworkNic, NodeInfo, Records, Run
     from pvc_core.plugin.errors import (
         AuthFailed,
         ConfigError,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 _HOME: Final = {
     "config": ("Secret", "decode"),
-    "context": ("Context", "NodeInfo", "Run"),
+    "context": ("Context", "NetworkNic", "NodeInfo", "Records", "Run"),
     "errors": (
         "AuthFailed",
         "ConfigError",
@@ -97,6 +97,7 @@ __all__ = [
     "Metric",
     "NetworkCapabilities",
     "NetworkDriver",
+    "NetworkNic",
     "NetworkState",
     "NicSource",
     "NodeInfo",
@@ -107,6 +108,7 @@ __all__ = [
     "PowerState",
     "Progress",
     "Query",
+    "Records",
     "RoleService",
     "Run",
     "Secret",

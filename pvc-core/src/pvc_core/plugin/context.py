@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
+from pvc_core.model.errors import Unavailable
+from pvc_core.model.vm import Nic
 from pvc_core.plugin.process import Completed
 
 
@@ -31,6 +33,50 @@ class Run(Protocol):
     def __call__(self, argv: Sequence[str], *, deadline_s: float, stdin: bytes = b"") -> Completed: ...
 
 
+class Records(Protocol):
+    """Small documents of the plugin in the cluster's state store: every node reads the same.
+
+    Names are paths of words without ``/`` at their ends, such as ``lease/<network>/<address>``; values are what JSON has, up to
+    100 KiB.  Writing needs this node's lease, so a node that was given up on writes nothing.  All methods raise PvcError:
+    Unavailable without the store, Conflict without the lease.
+    """
+
+    def get(self, name: str) -> Any:
+        """Return a document's value, None when there is none."""
+
+    def below(self, name: str) -> dict[str, Any]:
+        """Return the documents right below a name, by the last word of theirs."""
+
+    def put(self, name: str, value: Any) -> None:
+        """Write a document, over one that is there."""
+
+    def delete(self, name: str) -> None:
+        """Remove a document and all below it; absent is success."""
+
+
+class NetworkNic(msgspec.Struct, frozen=True, kw_only=True):
+    """A NIC that a VM of the cluster has in a network."""
+
+    vm: str
+    """Id of the VM."""
+    vm_name: str
+    nic: Nic
+    node: str = ""
+    """The node that holds the VM's claim; empty: none, it does not run."""
+
+
+class _NoStore:
+    """What a context without a state store has: a driver that is constructed by hand, in a test."""
+
+    def _refuse(self, *_: Any) -> Any:
+        raise Unavailable("there is no state store here")
+
+    get = below = put = delete = network_nics = _refuse
+
+
+_NO_STORE: Final = _NoStore()
+
+
 class Context(msgspec.Struct, frozen=True, kw_only=True):
     """Given to each driver's constructor: ``Driver(context, config)``."""
 
@@ -42,3 +88,6 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     """``wake(kind, id)``: have core look at this object again soon (its state in the backend changed)."""
     config: Any = None
     """The plugin's decoded section."""
+    records: Records = _NO_STORE
+    network_nics: Callable[[str], list[NetworkNic]] = _NO_STORE.network_nics
+    """Network's id -> all NICs in it, on all nodes; raises PvcError without the store."""

@@ -1,0 +1,310 @@
+"""The kernel's links, addresses, routes and forwarding entries, through netlink.
+
+Source: the kernel's rtnetlink(7); fdb and bridge port attributes: ``linux/if_link.h``, ``linux/neighbour.h``.
+"""
+
+import contextlib
+import errno
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import ip_interface, ip_network
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgspec
+from pyroute2 import IPRoute, NetlinkError
+
+from pvc_core.plugin import DriverError, Unsupported
+from pvc_netdev.namespace import NAMED, entered
+
+_IFF_UP: Final = 1
+_IFF_LOWER_UP: Final = 0x10000
+_SCOPE_LINK: Final = 253
+"""RT_SCOPE_LINK: addresses that a NIC gets by itself."""
+_IFA_F_NODAD: Final = 0x02
+_RTNH_F_ONLINK: Final = 4
+_MAIN_TABLE: Final = 254
+_NUD_PERMANENT: Final = 0x80
+_NTF_SELF: Final = 0x02
+_NTF_MASTER: Final = 0x04
+_NTF_EXT_LEARNED: Final = 0x10
+_VLAN_PVID: Final = 2
+_VLAN_UNTAGGED: Final = 4
+_VLAN_RANGE_BEGIN: Final = 8
+_VLAN_RANGE_END: Final = 16
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """A network device."""
+
+    index: int
+    name: str
+    kind: str
+    """Such as bridge, veth, tun; empty: hardware."""
+    alias: str
+    mtu: int
+    up: bool
+    carrier: bool
+    master: int
+    """Index of the bridge it is a port of; 0: none."""
+    mac: str
+    under: int = 0
+    """Index of the device that it stands on (VLAN), or of its other end (veth); 0: none, or in another namespace."""
+    vlan: int = 0
+    """Of a VLAN device its number."""
+    vni: int = 0
+    """Of a VXLAN device its VNI."""
+    local: str = ""
+    """Of a VXLAN device its address in the underlay."""
+
+
+class ForwardingEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of a bridge's or VXLAN device's forwarding database."""
+
+    mac: str
+    device: int
+    """Index of the device it belongs to."""
+    destination: str = ""
+    """Of a VXLAN device's own entry: the address of the remote end."""
+    permanent: bool = False
+    external: bool = False
+    """Learned by a routing daemon (NTF_EXT_LEARNED), not from frames."""
+    own: bool = False
+    """In the device's own table (``self``), not in its bridge's."""
+
+
+class Links:
+    """A netlink socket, in the network namespace of the calling thread or in a named one; opened for one call of a hook.
+
+    Errors of the kernel are DriverError, Unsupported where it cannot do it at all.
+    """
+
+    def __init__(self, namespace: str = "") -> None:
+        # ``IPRoute(netns=...)`` would fork, which a process with threads should not do.
+        with entered(namespace) if namespace else contextlib.nullcontext():
+            self._socket: Final = IPRoute()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    def all(self) -> list[Link]:
+        """Return all devices."""
+        return [_link(message) for message in self._socket.get_links()]
+
+    def get(self, name: str) -> Link | None:
+        """Return a device, or None."""
+        try:
+            return _link(self._socket.link("get", ifname=name)[0])
+        except NetlinkError as error:
+            if error.code == errno.ENODEV:
+                return None
+            raise
+
+    def ports(self, bridge: Link) -> list[Link]:
+        """Return the ports of a bridge."""
+        return [link for link in self.all() if link.master == bridge.index]
+
+    def addresses(self, link: Link) -> list[str]:
+        """Return the addresses somebody gave a device, as ``address/length``."""
+        found = self._socket.get_addr(index=link.index)
+        return [f"{a.get_attr('IFA_ADDRESS')}/{a['prefixlen']}" for a in found if a["scope"] != _SCOPE_LINK]
+
+    def add_address(self, link: Link, address: str) -> bool:
+        """Give a device an address (``address/length``); return whether it is new.  IPv6 is not probed for duplicates."""
+        wanted = ip_interface(address)
+        arguments: dict[str, Any] = {"address": str(wanted.ip), "prefixlen": wanted.network.prefixlen}
+        if wanted.version == 6:
+            arguments["flags"] = _IFA_F_NODAD
+        with _doing(f"giving {link.name} the address {wanted}"):
+            return _unless(errno.EEXIST, lambda: self._socket.addr("add", index=link.index, **arguments))
+
+    def remove_address(self, link: Link, address: str) -> bool:
+        """Take an address (``address/length``) from a device; return whether it was there."""
+        wanted = ip_interface(address)
+        arguments = {"address": str(wanted.ip), "prefixlen": wanted.network.prefixlen}
+        with _doing(f"taking the address {wanted} from {link.name}"):
+            return _unless(errno.EADDRNOTAVAIL, lambda: self._socket.addr("del", index=link.index, **arguments))
+
+    def routes(self, *, protocol: int) -> list[str]:
+        """Return the destinations of the routes of the main table that carry this protocol number."""
+        found = []
+        for family, anywhere in ((socket.AF_INET, "0.0.0.0/0"), (socket.AF_INET6, "::/0")):
+            for route in self._socket.get_routes(family=family, table=_MAIN_TABLE, proto=protocol):
+                to = route.get_attr("RTA_DST")
+                found.append(f"{to}/{route['dst_len']}" if to else anywhere)
+        return found
+
+    def set_route(self, destination: str, link: Link, *, via: str, protocol: int) -> None:
+        """Send a prefix through ``via``, which is reached directly by the device, replacing another route to it."""
+        network = ip_network(destination)
+        with _doing(f"routing {network} by {link.name}"):
+            self._socket.route(
+                "replace", dst=str(network), gateway=via, oif=link.index, flags=_RTNH_F_ONLINK, proto=protocol,
+                family=socket.AF_INET6 if network.version == 6 else socket.AF_INET,
+            )  # fmt: skip
+
+    def remove_route(self, destination: str, *, protocol: int) -> None:
+        """Remove the route of the main table to a prefix with this protocol number; gone already is success."""
+        network = ip_network(destination)
+        family = socket.AF_INET6 if network.version == 6 else socket.AF_INET
+        with _doing(f"removing the route to {network}"):
+            _unless(errno.ESRCH, lambda: self._socket.route("del", dst=str(network), proto=protocol, family=family))
+
+    def add_bridge(self, name: str, *, vlan_filtering: bool = False) -> None:
+        """Make a bridge that forwards at once and learns; VLAN filtering is left alone: not every kernel has it."""
+        filtering = {"br_vlan_filtering": 1, "br_vlan_default_pvid": 0} if vlan_filtering else {}
+        with _doing(f"making bridge {name}"):
+            self._socket.link(
+                "add", ifname=name, kind="bridge", br_stp_state=0, br_forward_delay=0, br_mcast_snooping=0, **filtering
+            )  # fmt: skip
+
+    def add_vlan(self, name: str, under: Link, vlan: int) -> None:
+        """Make the device of a VLAN on another device.  Raises Unsupported when the kernel has no 802.1Q."""
+        with _doing(f"making VLAN {vlan} on {under.name}"):
+            self._socket.link("add", ifname=name, kind="vlan", link=under.index, vlan_id=vlan)
+
+    def add_vxlan(self, name: str, vni: int, *, local: str, port: int, mtu: int) -> None:
+        """Make a VXLAN device that learns nothing from frames: who is where is told by routing daemons."""
+        end = {"vxlan_local6": local} if ":" in local else {"vxlan_local": local}
+        with _doing(f"making VXLAN {vni}"):
+            self._socket.link(
+                "add", ifname=name, kind="vxlan", vxlan_id=vni, vxlan_port=port, vxlan_learning=False, mtu=mtu, **end
+            )
+
+    def add_veth(self, name: str, peer: str, *, peer_namespace: str = "", mac: str = "", peer_mac: str = "") -> None:
+        """Make a cable between two devices, the other end possibly in a named namespace."""
+        other: dict[str, Any] = {"ifname": peer}
+        if peer_mac:
+            other["address"] = peer_mac
+        with _doing(f"making the cable {name}"), contextlib.ExitStack() as held:
+            if peer_namespace:
+                descriptor = held.enter_context((NAMED / peer_namespace).open("rb"))
+                other["net_ns_fd"] = descriptor.fileno()
+            address = {"address": mac} if mac else {}
+            self._socket.link("add", ifname=name, kind="veth", peer=other, **address)
+
+    def set_port(self, link: Link, what: str, **attributes: Any) -> None:
+        """Change attributes of a bridge's port: ``learning``, ``neigh_suppress``, ``isolated``, ...; ``what`` as in ``set``."""
+        with _doing(f"{what} of {link.name}"):
+            self._socket.brport("set", index=link.index, **attributes)
+
+    def port_vlans(self, link: Link) -> set[int]:
+        """Return the VLANs of a port of a bridge that filters them."""
+        found: set[int] = set()
+        for message in self._socket.get_vlans():
+            if message["index"] != link.index:
+                continue
+            first = 0
+            for name, info in (message.get_attr("IFLA_AF_SPEC") or {}).get("attrs", ()):
+                if name != "IFLA_BRIDGE_VLAN_INFO":
+                    continue
+                if info["flags"] & _VLAN_RANGE_BEGIN:
+                    first = info["vid"]
+                elif info["flags"] & _VLAN_RANGE_END:
+                    found |= set(range(first, info["vid"] + 1))
+                else:
+                    found.add(info["vid"])
+        return found
+
+    def add_port_vlan(self, link: Link, vlan: int, *, untagged: bool = False) -> None:
+        """Let a VLAN pass a port of a bridge that filters them; ``untagged``: it is the one of frames without a tag."""
+        info: dict[str, Any] = {"vid": vlan}
+        if untagged:
+            info["flags"] = _VLAN_PVID | _VLAN_UNTAGGED
+        with _doing(f"letting VLAN {vlan} pass {link.name}"):
+            self._socket.vlan_filter("add", index=link.index, vlan_info=info)
+
+    def remove_port_vlan(self, link: Link, vlan: int) -> None:
+        """Let a VLAN pass a port no more; it did not is success."""
+        with _doing(f"keeping VLAN {vlan} from {link.name}"):
+            _unless(
+                errno.ENOENT,
+                lambda: self._socket.vlan_filter("del", index=link.index, vlan_info={"vid": vlan}),
+            )
+
+    def forwarding(self, link: Link) -> list[ForwardingEntry]:
+        """Return the forwarding entries of a port, those of its bridge and those of its own."""
+        return [_entry(m) for m in self._socket.fdb("dump") if m["ifindex"] == link.index]
+
+    def remove_forwarding(self, link: Link, mac: str, *, own: bool) -> None:
+        """Remove an entry of a port, from its bridge's table or from its ``own``; gone already is success."""
+        flags = _NTF_SELF if own else _NTF_MASTER
+        with _doing(f"forgetting {mac} on {link.name}"):
+            _unless(errno.ENOENT, lambda: self._socket.fdb("del", ifindex=link.index, lladdr=mac, flags=flags))
+
+    def set(self, link: Link, what: str, **attributes: Any) -> None:
+        """Change attributes of a device; ``what`` tells it in an error."""
+        with _doing(f"{what} of {link.name}"):
+            self._socket.link("set", index=link.index, **attributes)
+
+    def delete(self, link: Link) -> None:
+        """Remove a device; gone already is success."""
+        with _doing(f"removing {link.name}"):
+            try:
+                self._socket.link("del", index=link.index)
+            except NetlinkError as error:
+                if error.code != errno.ENODEV:
+                    raise
+
+
+@contextmanager
+def _doing(what: str) -> Iterator[None]:
+    try:
+        yield
+    except NetlinkError as error:
+        said = f"{what}: the kernel refused it: {error.args[-1]}"
+        if error.code in (errno.EOPNOTSUPP, errno.EPROTONOSUPPORT):
+            raise Unsupported(said) from error
+        retryable = error.code not in (errno.EINVAL, errno.EPERM, errno.ERANGE)
+        raise DriverError(said, retryable=retryable) from error
+
+
+def _unless(code: int, call: Callable[[], Any]) -> bool:
+    """Make a call; return False when the kernel refused it with this code, because it is so already."""
+    try:
+        call()
+    except NetlinkError as error:
+        if error.code == code:
+            return False
+        raise
+    return True
+
+
+def _link(message: Any) -> Link:
+    data = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
+
+    def of_kind(name: str) -> Any:
+        return data.get_attr(name) if data is not None and hasattr(data, "get_attr") else None
+
+    return Link(
+        index=message["index"],
+        name=message.get_attr("IFLA_IFNAME"),
+        kind=message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or "",
+        alias=message.get_attr("IFLA_IFALIAS") or "",
+        mtu=message.get_attr("IFLA_MTU"),
+        up=bool(message["flags"] & _IFF_UP),
+        carrier=bool(message["flags"] & _IFF_LOWER_UP),
+        master=message.get_attr("IFLA_MASTER") or 0,
+        mac=message.get_attr("IFLA_ADDRESS") or "",
+        under=message.get_attr("IFLA_LINK") or 0,
+        vlan=of_kind("IFLA_VLAN_ID") or 0,
+        vni=of_kind("IFLA_VXLAN_ID") or 0,
+        local=of_kind("IFLA_VXLAN_LOCAL") or of_kind("IFLA_VXLAN_LOCAL6") or "",
+    )
+
+
+def _entry(message: Any) -> ForwardingEntry:
+    return ForwardingEntry(
+        mac=message.get_attr("NDA_LLADDR"),
+        device=message["ifindex"],
+        destination=message.get_attr("NDA_DST") or "",
+        permanent=bool(message["state"] & _NUD_PERMANENT),
+        external=bool(message["flags"] & _NTF_EXT_LEARNED),
+        own=bool(message["flags"] & _NTF_SELF),
+    )

@@ -1,0 +1,57 @@
+"""The plugin's section of ``pvcnoded.yml``."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+
+class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A BGP router outside the cluster that learns the client networks from this node while it is the primary."""
+
+    address: Annotated[str, Meta(description="Its address, IPv4 or IPv6.")]
+    asn: Annotated[int, Meta(ge=1, le=4294967295, description="Its number of autonomous system.")]
+    password_file: Annotated[str, Meta(description="File with the password of the session (TCP-MD5). Empty: none.")] = (
+        ""
+    )
+
+
+class VxlanConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of this node."""
+
+    vtep: Annotated[
+        str, Meta(description="This node's address in the underlay, IPv4 or IPv6. Empty: its cluster address.")
+    ] = ""
+    reflectors: Annotated[
+        dict[str, str],
+        Meta(description="Coordinator -> its address in the underlay. Empty: the coordinators' cluster addresses."),
+    ] = {}
+    fabric: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Prefixes from which a coordinator takes nodes in as clients of its route reflector. Empty: the prefix "
+            "of this node's underlay address, as the kernel has it."
+        ),
+    ] = ()
+    asn: Annotated[int, Meta(ge=1, le=4294967295, description="The cluster's number of autonomous system.")] = 65000
+    password_file: Annotated[
+        str, Meta(description="File with the password of the sessions between nodes (TCP-MD5). Empty: none.")
+    ] = ""
+    upstream: Annotated[
+        tuple[Upstream, ...], Meta(description="Routers outside that learn the client networks. Coordinators only.")
+    ] = ()
+    port: Annotated[int, Meta(ge=1, le=65535, description="UDP port of VXLAN.")] = 4789
+    domain: Annotated[str, Meta(description="Networks that name no domain have one in this.")] = "pvc.internal"
+    dns_servers: Annotated[
+        tuple[str, ...],
+        Meta(description="Whom gateways ask for names that are not theirs, unless the network says so."),
+    ] = ()
+    frr_directory: Annotated[str, Meta(description="Directory of FRR's integrated configuration, `frr.conf`.")] = (
+        "/etc/frr"
+    )
+    frr_service: Annotated[str, Meta(description="FRR's unit.")] = "frr"
+    bridge_netfilter: Annotated[
+        bool,
+        Meta(
+            description="Leave net.bridge.bridge-nf-call-* of this node as they are: frames between guests then pass its firewall. false: they are switched off."
+        ),
+    ] = False
