@@ -51,6 +51,9 @@ def as_text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (list, tuple)):
+        if any(isinstance(item, dict) for item in value):
+            # Not written here at all, but by commands of their own.
+            return f"({len(value)})"
         return ",".join(str(item) for item in value)
     return str(value)
 

@@ -135,6 +135,7 @@ CORE: Final = (
             ("modify", "Change a network."),
             ("remove", "Remove a network."),
         ),
+        network_check=(("check", "Have every node look for what is wrong with a network."),),
     ),
     Entry(
         "storage",

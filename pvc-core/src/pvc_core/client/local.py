@@ -30,12 +30,14 @@ class Client:
         cluster: str = "pvc",
         service: Service | None = None,
         validators: ValidatorLookup = no_validators,
+        nic_validators: ValidatorLookup = no_validators,
     ) -> None:
         self.cluster: Final = cluster
         """Name of the cluster in the configuration file."""
         self._open_store = open_store
         self._service = service or Service()
         self._validators = validators
+        self._nic_validators = nic_validators
         self._store: Store | None = None
 
     @property
@@ -48,7 +50,7 @@ class Client:
     @property
     def ops(self) -> Ops:
         """What operations work with."""
-        return Ops(store=self.store, validators=self._validators)
+        return Ops(store=self.store, validators=self._validators, nic_validators=self._nic_validators)
 
     def call(self, operation: str, /, **arguments: Any) -> Any:
         """Run an operation by its name (``network.list``); return its response.  Raises PvcError."""
@@ -117,7 +119,13 @@ def connect(path: str | None, *, timeout_s: float = CONNECT_S) -> Client:
 
         return store_connect.open_store(config.cluster, _SESSION_S, wait_s=timeout_s, patience_s=timeout_s)
 
-    return Client(open_store, cluster=config.cluster.name, service=config.service, validators=_validator)
+    return Client(
+        open_store,
+        cluster=config.cluster.name,
+        service=config.service,
+        validators=_validator,
+        nic_validators=_nic_validator,
+    )
 
 
 def _validator(driver: str) -> Validator | None:
@@ -125,3 +133,10 @@ def _validator(driver: str) -> Validator | None:
     from pvc_core.runtime.manifests import validator
 
     return validator(driver)
+
+
+def _nic_validator(driver: str) -> Validator | None:
+    """Return the check of NICs that the installed plugin of a network driver brings."""
+    from pvc_core.runtime.manifests import validator
+
+    return validator(driver, of="nic_validators")

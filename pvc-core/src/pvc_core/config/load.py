@@ -171,6 +171,7 @@ def node_info(config: NodeConfig) -> "NodeInfo":
         role=role(config),
         address=config.node.address,
         coordinators=tuple(member.name for member in config.cluster.coordinators),
+        coordinator_addresses={member.name: member.address for member in config.cluster.coordinators},
         state_directory=config.node.state_directory,
         run_directory=config.node.run_directory,
         hypervisor_uri=config.hypervisor.uri,

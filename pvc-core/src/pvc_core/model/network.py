@@ -1,5 +1,7 @@
 """Virtual networks."""
 
+from typing import Any
+
 from pvc_core.model.base import Condition, Document
 
 
@@ -14,7 +16,8 @@ class NetworkSpec(Document, frozen=True, kw_only=True):
     description: str = ""
     mtu: int | None = None
     """None: what the driver finds possible."""
-    parameters: dict[str, str | int | bool | list[str]] = {}
+    parameters: dict[str, Any] = {}
+    """Values are what JSON has: words, numbers, switches, and lists and objects of them."""
     deleting: bool = False
 
 

@@ -50,6 +50,8 @@ class PluginStatus(Value, frozen=True, kw_only=True):
     error: str = ""
     capabilities: tuple[str, ...] = ()
     """Such as ``storage:dir``, ``snapshots:dir`` or ``network:bridge``: what the scheduler may rely on."""
+    max_mtu: dict[str, int] = {}
+    """Network driver -> the largest packet that its networks can have here, where it knows."""
     calls: int = 0
     failures: int = 0
     timeouts: int = 0

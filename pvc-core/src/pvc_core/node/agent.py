@@ -24,7 +24,16 @@ from pvc_core.store.api import SessionState, Store, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
-WATCHED: Final = (keys.SPEC, keys.CLAIM, keys.TASK, keys.LEASE, keys.FENCE, keys.PRIMARY.path, keys.CLUSTER.path)
+WATCHED: Final = (
+    keys.SPEC,
+    f"{keys.REF}/network",
+    keys.CLAIM,
+    keys.TASK,
+    keys.LEASE,
+    keys.FENCE,
+    keys.PRIMARY.path,
+    keys.CLUSTER.path,
+)
 
 _WITHOUT_LEASE: Final = frozenset({"session", "primary"})
 """Kinds that are looked at also while this node has no lease: they notice that and act on it."""

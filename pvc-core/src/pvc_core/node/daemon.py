@@ -19,6 +19,7 @@ from pvc_core.node.host import LinuxHost
 from pvc_core.node.notify import ServiceManager
 from pvc_core.node.policy import policy_of
 from pvc_core.node.publish import MemoryLimits
+from pvc_core.node.queries import core_queries
 from pvc_core.node.reconcile.upload import UploadSweeper
 from pvc_core.node.reconcilers import core
 from pvc_core.node.rundir import RunDirectory, Succession
@@ -71,7 +72,6 @@ class Daemon:
         self._clock = SystemClock()
         self._ready = False
         drivers = outside.drivers
-        self._queries = {name: query for answer in drivers.collect("queries") for name, query in answer.items()}
         kinds = tuple(kind for answer in drivers.collect("resource_kinds") for kind in answer)
         self.agent = Agent(
             Identity(
@@ -93,6 +93,8 @@ class Daemon:
         )
         self._watchdog = self._make_watchdog()
         context = self.agent.context
+        asked = {name: query for answer in drivers.collect("queries") for name, query in answer.items()}
+        self._queries = {**asked, **core_queries(context)}
         ops = Ops(outside.store, policy=policy_of(drivers))
         self._uploads = Uploads(Path(config.node.upload_directory))
         own = core(context, ops, imported=self._uploads.used)

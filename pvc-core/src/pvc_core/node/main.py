@@ -23,6 +23,7 @@ from pvc_core.node import logs
 from pvc_core.node.daemon import STOP_S, Daemon, Outside, new_queue
 from pvc_core.node.machine import machine_word
 from pvc_core.node.notify import ServiceManager
+from pvc_core.node.plugin_store import PluginStore
 from pvc_core.node.rundir import RunDirectory
 from pvc_core.node.workqueue import WorkQueue
 from pvc_core.plugin.errors import ConfigError
@@ -106,12 +107,16 @@ def _run(path: str, config: NodeConfig, signals: Signals) -> int:
     with _closing("store", store.close):
         hypervisor = _open_hypervisor(config)
         with _closing("hypervisor", hypervisor.close):
-            drivers = load_plugins(config, info, _waker(queue, info.name), explain=explain(path))
+            access = PluginStore(store)
+            drivers = load_plugins(config, info, _waker(queue, info.name), explain=explain(path), access=access)
             with _closing("plugins", drivers.close):
+                # Networks of this host, by which the store is reached, may be a plugin's business.
+                drivers.notify_and_wait("node_starting", node=info.name)
                 if not _connect(store, config, signals, manager):
                     return 0
                 outside = Outside(store, hypervisor, drivers, machine, run_directory, run_directory.succeed(), manager)
                 daemon = Daemon(config, info, queue, outside)
+                access.bind(daemon.agent.lease.guard)
                 daemon.agent.on_lease(lambda _: signals.woken.set())
                 _limit_lease(daemon, store, config)
                 daemon.start()

@@ -1,7 +1,8 @@
 """Checks of pools, networks and fence devices against the drivers that the cluster's nodes have."""
 
+import inspect
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from msgspec.structs import replace
 
@@ -10,11 +11,11 @@ from pvc_core.model.fence import FenceDevice
 from pvc_core.model.names import did_you_mean
 from pvc_core.model.network import NetworkSpec
 from pvc_core.model.storage import PoolSpec
+from pvc_core.model.vm import Nic
 from pvc_core.ops.context import Ops
 from pvc_core.ops.snapshot import NodeFacts, offered
 
 S = TypeVar("S", PoolSpec, NetworkSpec)
-Parameter = str | int | bool | list[str]
 
 
 def check_driver(kind: Literal["storage", "network"], driver: str, nodes: Mapping[str, NodeFacts]) -> None:
@@ -28,16 +29,19 @@ def check_driver(kind: Literal["storage", "network"], driver: str, nodes: Mappin
         )
 
 
-def check_parameters(ops: Ops, spec: PoolSpec | NetworkSpec | FenceDevice) -> tuple[str, ...]:
+def check_parameters(
+    ops: Ops, spec: PoolSpec | NetworkSpec | FenceDevice, others: Sequence[NetworkSpec] = ()
+) -> tuple[str, ...]:
     """Let the driver's own check see the parameters, where its plugin is installed; return what it warns of.
 
-    Raises InvalidRequest.
+    ``others``: the other networks of its driver.  Raises InvalidRequest.
     """
     validate = ops.validators(spec.driver)
     if validate is None:
         return ()
     try:
-        return tuple(validate(spec) or ())
+        sees_others = isinstance(spec, NetworkSpec) and len(inspect.signature(validate).parameters) > 1
+        return tuple((validate(spec, list(others)) if sees_others else validate(spec)) or ())
     except PvcError:
         raise
     except Exception as error:  # a plugin's: a broken check must not let unchecked parameters through
@@ -46,7 +50,25 @@ def check_parameters(ops: Ops, spec: PoolSpec | NetworkSpec | FenceDevice) -> tu
         ) from error
 
 
-def merged(spec: S, changes: Mapping[str, Parameter | None]) -> S:
+def check_nic(ops: Ops, network: NetworkSpec, nic: Nic) -> None:
+    """Let the driver's own check see a NIC that a VM is to have in a network, where its plugin is installed.
+
+    Raises InvalidRequest.
+    """
+    validate = ops.nic_validators(network.driver)
+    if validate is None:
+        return
+    try:
+        validate(network, nic)
+    except PvcError:
+        raise
+    except Exception as error:  # a plugin's, as above
+        raise InvalidRequest(
+            f"the check of driver {network.driver!r} failed ({type(error).__name__}: {error}); nothing was changed"
+        ) from error
+
+
+def merged(spec: S, changes: Mapping[str, Any]) -> S:
     """Return a spec with parameters set, or removed where None; raises InvalidRequest for one that is not there."""
     parameters = dict(spec.parameters)
     for name, value in changes.items():

@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Callable
+from typing import Any, Final
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from pvc_core.model.errors import AlreadyExists, InUse, InvalidRequest
+from pvc_core.model.errors import AlreadyExists, Conflict, InUse, InvalidRequest
 from pvc_core.model.names import check_name
 from pvc_core.model.network import NetworkSpec, NetworkStatus
 from pvc_core.ops import resolve
@@ -17,12 +18,13 @@ from pvc_core.ops.removal import network_operations
 from pvc_core.ops.snapshot import NodeFacts, read_nodes
 from pvc_core.ops.transaction import attempt
 from pvc_core.store import keys
-from pvc_core.store.api import Create, Delete, Operation
+from pvc_core.store.api import ANY, Create, Delete, Operation, Put
 from pvc_core.store.documents import create, read, read_many
 
 log = logging.getLogger(__name__)
 
-Parameters = dict[str, str | int | bool | list[str]]
+_ALL: Final = f"{keys.SPEC}/network"
+"""Its version is raised with every change of a network: so changes that must fit together are made one after the other."""
 
 
 class NetworkView(View, frozen=True, kw_only=True):
@@ -34,7 +36,7 @@ class NetworkView(View, frozen=True, kw_only=True):
     driver: str
     description: str = ""
     mtu: int | None = None
-    parameters: Parameters = {}
+    parameters: dict[str, Any] = {}
     vms: int = 0
     """VMs that have a NIC in it."""
     nodes_ready: int = 0
@@ -61,7 +63,7 @@ class NetworkAdd(Request, frozen=True, kw_only=True):
     driver: str
     description: str = ""
     mtu: int | None = None
-    parameters: Parameters = {}
+    parameters: dict[str, Any] = {}
 
 
 class NetworkModify(Request, frozen=True, kw_only=True):
@@ -70,8 +72,10 @@ class NetworkModify(Request, frozen=True, kw_only=True):
     network: str
     description: str | UnsetType = UNSET
     mtu: int | UnsetType | None = UNSET
-    parameters: dict[str, str | int | bool | list[str] | None] = {}
+    parameters: dict[str, Any] = {}
     """Parameters to set; None removes one."""
+    generation: int | None = None
+    """Refuse with Conflict unless the network still has this generation (the one that was read)."""
 
 
 class NetworkQuery(Request, frozen=True, kw_only=True):
@@ -101,14 +105,17 @@ def network_add(ops: Ops, request: NetworkAdd) -> NetworkView:
             mtu=_mtu(request.mtu),
             parameters=request.parameters,
         )
-        check_driver("network", request.driver, read_nodes(ops.store))
-        check_parameters(ops, spec)
+        nodes = read_nodes(ops.store)
+        check_driver("network", request.driver, nodes)
+        serial = _serial(ops)
+        _check(ops, spec, nodes)
         if ops.store.get(keys.name("network", spec.name)) is not None:
             raise AlreadyExists(f"there is a network named {spec.name!r} already")
         ops.store.commit(
             create(keys.network_spec(id_), spec),
             Create(keys.name("network", spec.name), id_.encode()),
             Create(keys.ref("network", id_), b""),
+            serial,
         )
         return spec
 
@@ -122,12 +129,17 @@ def network_modify(ops: Ops, request: NetworkModify) -> NetworkView:
 
     def next_(spec: NetworkSpec) -> NetworkSpec:
         resolve.refuse_deleting("network", spec.name, deleting=spec.deleting)
+        if request.generation not in (None, spec.generation):
+            raise Conflict(
+                f"network {spec.name!r} was changed meanwhile: it has generation {spec.generation}, not "
+                f"{request.generation}; look at it and try again"
+            )
         new = merged(spec, request.parameters)
         if request.description is not UNSET:
             new = replace(new, description=request.description)
         if request.mtu is not UNSET:
             new = replace(new, mtu=_mtu(request.mtu))
-        check_parameters(ops, new)
+        _check(ops, new, read_nodes(ops.store))
         return new
 
     return _change(ops, request.network, next_)
@@ -149,9 +161,7 @@ def network_remove(ops: Ops, request: NetworkQuery) -> NetworkView:
 def network_list(ops: Ops, request: NetworkList) -> list[NetworkView]:
     """List networks, sorted by name."""
     name = resolve.pattern(request.name)
-    wanted = [keys.network_spec(id_) for id_ in ops.store.children(f"{keys.SPEC}/network")]
-    specs = [entry.value for entry in read_many(ops.store, wanted) if entry is not None]
-    return _views(ops, sorted((spec for spec in specs if name.search(spec.name)), key=lambda spec: spec.name))
+    return _views(ops, sorted((spec for spec in _specs(ops) if name.search(spec.name)), key=lambda spec: spec.name))
 
 
 def network_info(ops: Ops, request: NetworkQuery) -> NetworkInfo:
@@ -193,16 +203,40 @@ def _change(
     more: Callable[[NetworkSpec], list[Operation]] = lambda _: [],
 ) -> NetworkView:
     def once() -> NetworkSpec:
+        serial = _serial(ops)
         entry = resolve.network(ops, name)
         new = next_(entry.value)
         if new == entry.value:
             return new
         new = replace(new, generation=new.generation + 1)
-        ops.store.commit(entry.put(new), *more(new))
+        ops.store.commit(entry.put(new), *more(new), serial)
         log.info("network-changed network=%s generation=%d deleting=%s", new.id, new.generation, new.deleting)
         return new
 
     return _views(ops, [attempt(f"network {name!r} could not be changed", once)])[0]
+
+
+def _serial(ops: Ops) -> Operation:
+    """Return the operation that makes a transaction fail when any network was changed since now."""
+    node = ops.store.get(_ALL)
+    return Put(_ALL, b"", ANY if node is None else node.version)
+
+
+def _check(ops: Ops, spec: NetworkSpec, nodes: dict[str, NodeFacts]) -> None:
+    """Check a network against its driver, the nodes, and the driver's other networks; raises InvalidRequest."""
+    for node, facts in sorted(nodes.items()):
+        most = facts.max_mtu(spec.driver)
+        if facts.alive and spec.mtu is not None and most and spec.mtu > most:
+            raise InvalidRequest(
+                f"network {spec.name!r} cannot have MTU {spec.mtu}: driver {spec.driver} on node {node} carries at most "
+                f"{most} bytes; raise the MTU of what is below it there, or give the network less"
+            )
+    check_parameters(ops, spec, [other for other in _specs(ops) if other.driver == spec.driver and other.id != spec.id])
+
+
+def _specs(ops: Ops) -> list[NetworkSpec]:
+    wanted = [keys.network_spec(id_) for id_ in ops.store.children(_ALL)]
+    return [entry.value for entry in read_many(ops.store, wanted) if entry is not None]
 
 
 def _views(ops: Ops, specs: list[NetworkSpec]) -> list[NetworkView]:

@@ -14,13 +14,14 @@ from pvc_core.ops import resolve
 from pvc_core.ops.context import Ops
 from pvc_core.ops.drivers import check_driver, check_parameters, choose_by_drivers, merged
 from pvc_core.ops.message import Request, View
-from pvc_core.ops.network import Parameters
 from pvc_core.ops.removal import pool_operations
 from pvc_core.ops.snapshot import NodeFacts, read_nodes
 from pvc_core.ops.transaction import attempt
 from pvc_core.store import keys
 from pvc_core.store.api import Create, Delete, Operation
 from pvc_core.store.documents import create, read, read_many
+
+Parameters = dict[str, str | int | bool | list[str]]
 
 log = logging.getLogger(__name__)
 

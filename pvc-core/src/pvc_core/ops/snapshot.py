@@ -127,6 +127,11 @@ class NodeFacts(NamedTuple):
         """Say whether its plugins offer something, such as ``storage:dir``, or did when it last reported."""
         return self.status is not None and capability in self.status.capabilities()
 
+    def max_mtu(self, driver: str) -> int:
+        """Return the largest packet that networks of a driver can have there, 0 when it is not known."""
+        plugins = self.status.plugins if self.status is not None else ()
+        return next((plugin.max_mtu[driver] for plugin in plugins if driver in plugin.max_mtu), 0)
+
     def not_ready(self) -> str:
         """Return why the node takes no VMs now, or an empty string."""
         if not self.alive:

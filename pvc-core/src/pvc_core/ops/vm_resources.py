@@ -8,12 +8,13 @@ from pvc_core.model.errors import AlreadyExists, InUse
 from pvc_core.model.names import not_found
 from pvc_core.model.network import NetworkSpec
 from pvc_core.model.storage import PoolSpec, VolumeSpec
-from pvc_core.model.vm import VmSpec
+from pvc_core.model.vm import Nic, VmSpec
 from pvc_core.ops.context import Ops
+from pvc_core.ops.drivers import check_nic
 from pvc_core.ops.resolve import is_plain, refuse_deleting, volume_paths
 from pvc_core.ops.vm_snapshot_documents import refuse_in_rollback
 from pvc_core.store import keys
-from pvc_core.store.api import Create, Delete, Node, Operation
+from pvc_core.store.api import ANY, Create, Delete, Node, Operation, Put
 from pvc_core.store.documents import decode, read, read_many
 from pvc_core.store.keys import Key
 
@@ -31,6 +32,8 @@ class Resources(NamedTuple):
     """Volume id -> id of the VM it belongs to."""
     macs: dict[str, str]
     """MAC address -> id of the VM that has it."""
+    addresses: dict[tuple[str, str], str] = {}
+    """Name of a network and IP address in it -> id of the VM that has it."""
 
     def capabilities(self, vm: VmSpec) -> frozenset[str]:
         """Return what a node must offer to run the VM, such as ``storage:dir``."""
@@ -58,6 +61,8 @@ def read_resources(ops: Ops, *vms: VmSpec) -> Resources:
     network_keys = {n: keys.network_spec(i) for n in networks if (i := _id(index, keys.name("network", n)))}
     pool_keys = {n: keys.pool_spec(i) for n in pools if (i := _id(index, keys.name("pool", n)))}
     volume_ids = {d: i for d in disks if (i := _id(index, keys.volume_name(*d)))}
+    addresses = {(nic.network, address) for vm in vms for nic in vm.nics for address in nic.addresses}
+    address_paths = {(n, a): keys.nic_address(i, a) for n, a in addresses if (i := _id(index, keys.name("network", n)))}
     volume_keys = {d: keys.volume_spec(i) for d, i in volume_ids.items()}
     found = _fetch(
         ops,
@@ -66,6 +71,7 @@ def read_resources(ops: Ops, *vms: VmSpec) -> Resources:
             *(key.path for key in pool_keys.values()),
             *(key.path for key in volume_keys.values()),
             *(keys.volume_holder(i) for i in volume_ids.values()),
+            *address_paths.values(),
         ],
     )
     return Resources(
@@ -75,6 +81,7 @@ def read_resources(ops: Ops, *vms: VmSpec) -> Resources:
         {disk: spec for disk, spec in _decoded(volume_keys, found).items() if spec.name == disk[1]},
         {i: holder for i in volume_ids.values() if (holder := _id(found, keys.volume_holder(i)))},
         {mac: id_ for mac in macs if (id_ := _id(index, keys.name("mac", mac)))},
+        {place: id_ for place, path in address_paths.items() if (id_ := _id(found, path))},
     )
 
 
@@ -96,7 +103,8 @@ def failed_networks(ops: Ops, resources: Resources, nodes: Iterable[str]) -> dic
 def check_resources(ops: Ops, vm: VmSpec, resources: Resources) -> None:
     """Check that all a VM refers to exists and is not somebody else's.
 
-    Raises NotFound, Conflict (being removed), InUse (volume), AlreadyExists (MAC address).
+    Raises NotFound, Conflict (being removed), InUse (volume), AlreadyExists (MAC or IP address), InvalidRequest (a NIC that
+    its network does not allow).
     """
     for nic in vm.nics:
         network = resources.networks.get(nic.network)
@@ -106,6 +114,11 @@ def check_resources(ops: Ops, vm: VmSpec, resources: Resources) -> None:
         owner = resources.macs.get(nic.mac, vm.id)
         if owner != vm.id:
             raise AlreadyExists(f"MAC address {nic.mac} belongs to VM {vm_name(ops, owner)!r}")
+        for address in nic.addresses:
+            owner = resources.addresses.get((nic.network, address), vm.id)
+            if owner != vm.id:
+                raise AlreadyExists(f"address {address} in network {nic.network} belongs to VM {vm_name(ops, owner)!r}")
+        check_nic(ops, network, nic)
     for disk in vm.disks:
         pool = resources.pools.get(disk.pool)
         if pool is None:
@@ -135,6 +148,15 @@ def reference_operations(vm: VmSpec, old: VmSpec | None, resources: Resources) -
     new_networks, old_networks = _network_ids(vm, resources), _network_ids(old, resources)
     operations += [Create(f"{keys.ref('network', i)}/{vm.id}", b"") for i in sorted(new_networks - old_networks)]
     operations += [Delete(f"{keys.ref('network', i)}/{vm.id}") for i in sorted(old_networks - new_networks)]
+    # Touched, so that the nodes look at a network whose NICs have changed.
+    operations += [
+        Put(f"{keys.ref('network', i)}/{vm.id}", b"", ANY)
+        for i in sorted(new_networks & old_networks)
+        if _nics_in(vm, i, resources) != _nics_in(old, i, resources)
+    ]
+    new_addresses, old_addresses = _addresses(vm, resources), _addresses(old, resources)
+    operations += [Create(path, vm.id.encode()) for path in sorted(new_addresses - old_addresses)]
+    operations += [Delete(path) for path in sorted(old_addresses - new_addresses)]
     new_volumes, old_volumes = _volume_ids(vm, resources), _volume_ids(old, resources)
     operations += [Create(keys.volume_holder(i), vm.id.encode()) for i in sorted(new_volumes - old_volumes)]
     operations += [Delete(keys.volume_holder(i)) for i in sorted(old_volumes - new_volumes)]
@@ -149,6 +171,21 @@ def vm_name(ops: Ops, id_: str) -> str:
 
 def _macs(vm: VmSpec | None) -> set[str]:
     return {nic.mac for nic in vm.nics} if vm is not None else set()
+
+
+def _nics_in(vm: VmSpec | None, network: str, resources: Resources) -> list[Nic]:
+    nics = vm.nics if vm is not None else ()
+    return [n for n in nics if n.network in resources.networks and resources.networks[n.network].id == network]
+
+
+def _addresses(vm: VmSpec | None, resources: Resources) -> set[str]:
+    """Return the index nodes of a VM's IP addresses."""
+    return {
+        keys.nic_address(resources.networks[nic.network].id, address)
+        for nic in (vm.nics if vm is not None else ())
+        if nic.network in resources.networks
+        for address in nic.addresses
+    }
 
 
 def _network_ids(vm: VmSpec | None, resources: Resources) -> set[str]:

@@ -19,6 +19,9 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     address: str = ""
     """Cluster address of this node."""
     coordinators: tuple[str, ...] = ()
+    """Names of the coordinators."""
+    coordinator_addresses: dict[str, str] = {}
+    """Name of a coordinator -> its cluster address."""
     state_directory: str = "/var/lib/pvc"
     """For the node's lasting files; a plugin uses a directory with its own name in it."""
     run_directory: str = "/run/pvc"

@@ -42,6 +42,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     fence device (``PoolSpec``, ``NetworkSpec``, ``FenceDevice``).
 
     Called where the operation runs, before anything is written.  Raises InvalidRequest; may return sentences that warn of what is
-    possible and risky (shown for pools).
+    possible and risky (shown for pools).  A network's function may take a second argument, the list of the driver's other
+    networks, so that it can refuse what they have already.
+    """
+    nic_validators: dict[str, str] = {}
+    """Network driver -> ``package.module:function(network, nic)``: pure check of a NIC (``Nic``) that a VM is to have in a
+    network (``NetworkSpec``), called as ``validators`` are.  Raises InvalidRequest.
     """
     commands: tuple[CommandSpec, ...] = ()

@@ -132,7 +132,7 @@ def _config(patient: Patient) -> Iterator[str]:
 
 def _validators(patient: Patient) -> Iterator[str]:
     own = {*patient.manifest.storage, *patient.manifest.network, *patient.manifest.fencing}
-    for driver, target in patient.manifest.validators.items():
+    for driver, target in (*patient.manifest.validators.items(), *patient.manifest.nic_validators.items()):
         if driver not in own:
             yield f"it validates parameters of {driver!r}, which is not its own storage, network or fence driver"
         try:

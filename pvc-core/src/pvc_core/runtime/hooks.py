@@ -98,6 +98,7 @@ DEADLINES: Final[dict[str, float]] = {
     "resource_reconcile": 60,
     "health_checks": 10,
     "metrics": 10,
+    "node_starting": 10,
     "node_started": 10,
     "node_stopping": 10,
     "node_lost": 10,

@@ -6,7 +6,7 @@ The CLI reads this at every start, so it imports msgspec and the manifests only.
 import functools
 import importlib
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from pvc_core.plugin.manifest import Manifest
 from pvc_core.plugin.version import incompatibility
@@ -62,17 +62,20 @@ def load_manifest(entry: Entry) -> Manifest:
     return manifest
 
 
-def validator(driver: str, index: Index | None = None) -> Callable[[Any], None] | None:
-    """Return the check of parameters that the plugin of this driver brings, if it has one.
+def validator(
+    driver: str, index: Index | None = None, *, of: Literal["validators", "nic_validators"] = "validators"
+) -> Callable[..., Any] | None:
+    """Return the check that the plugin of this driver brings, if it has one; ``of``: the manifest's field that names it.
 
-    The function gets the PoolSpec, NetworkSpec or FenceDevice and raises InvalidRequest.  A plugin that is not
+    The function gets what the manifest says and raises InvalidRequest.  A plugin that is not
     installed where the question is asked has none: the node that carries the change out checks again.
     Raises PluginFailure when the plugin names a function that cannot be imported.
     """
     for installed in manifests(index):
-        if installed.manifest is not None and driver in installed.manifest.validators:
-            target = installed.manifest.validators[driver]
-            function: Callable[[Any], None] = contain("import", functools.partial(resolve, target))
+        named = getattr(installed.manifest, of) if installed.manifest is not None else {}
+        if driver in named:
+            target = named[driver]
+            function: Callable[..., Any] = contain("import", functools.partial(resolve, target))
             return function
     return None
 

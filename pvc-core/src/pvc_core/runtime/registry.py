@@ -91,6 +91,11 @@ class Registry:
         if self._listeners[event]:
             self._events.put(event, arguments)
 
+    def notify_and_wait(self, event: str, **arguments: Any) -> None:
+        """Tell all plugins of an event and return when they have heard it; never raises on a plugin's account."""
+        self._check_kind(event, "event")
+        self._tell(event, arguments)
+
     def collect(self, hook: str, **arguments: Any) -> list[Any]:
         """Ask all plugins at once; return the answers of those that gave one, in call order.
 

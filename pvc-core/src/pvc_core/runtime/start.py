@@ -4,11 +4,13 @@ import functools
 import logging
 import os
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
+
+from msgspec.structs import replace
 
 from pvc_core.config.schema import NodeConfig
 from pvc_core.plugin.config import InvalidSection
-from pvc_core.plugin.context import Context, NodeInfo
+from pvc_core.plugin.context import Context, NetworkNic, NodeInfo, Records
 from pvc_core.plugin.errors import DriverError
 from pvc_core.plugin.process import run
 from pvc_core.runtime.bulkhead import Bulkhead
@@ -31,6 +33,16 @@ Wake = Callable[[str, str], None]
 Explain = Callable[[InvalidSection], str]
 
 
+class StoreAccess(Protocol):
+    """What plugins reach of the state store."""
+
+    def records(self, plugin: str) -> Records:
+        """Return the records of a plugin."""
+
+    def network_nics(self, network: str) -> list[NetworkNic]:
+        """Return the NICs in a network (id)."""
+
+
 def load_plugins(
     config: NodeConfig,
     node: NodeInfo,
@@ -39,6 +51,7 @@ def load_plugins(
     explain: Explain = str,
     index: Index | None = None,
     preflight_every_s: float | None = PREFLIGHT_EVERY_S,
+    access: StoreAccess | None = None,
 ) -> Registry:
     """Load what ``plugins:`` lists, in its order, and return the registry.  Never raises on a plugin's account.
 
@@ -47,13 +60,15 @@ def load_plugins(
     registered, drivers are tried (preflight), and those that fail are tried again every
     ``preflight_every_s`` (None: never).  ``wake(kind, id)`` is given to the drivers, and called as
     ``wake("node", name)`` when what works on this node has changed.  ``explain`` says where in its file a
-    wrong section is (``config.load.explain``).  Returns after at most the deadlines of one import,
+    wrong section is (``config.load.explain``).  ``access``: what they reach of the state store; None: nothing.  Returns after at most the deadlines of one import,
     constructor and preflight for each plugin that hangs.
     """
     index = index or discover()
     seed_stevedore(index)
     changed = functools.partial(wake, "node", node.name)
-    plugins = [_load(name, section, index, node, wake, changed, explain) for name, section in config.plugins.items()]
+    plugins = [
+        _load(name, section, index, node, wake, changed, explain, access) for name, section in config.plugins.items()
+    ]
     manager = new_plugin_manager()
     register(manager, [unit for plugin in plugins for unit in plugin.units])
     registry = Registry(plugins, manager, node=node.name, changed=changed)
@@ -72,6 +87,7 @@ def _load(
     wake: Wake,
     changed: Callable[[], None],
     explain: Explain,
+    access: StoreAccess | None,
 ) -> Plugin:
     plugin = Plugin(name)
     try:
@@ -81,6 +97,8 @@ def _load(
         settings = _in_time(name, "config", lambda: decode_section(manifest, section))
         parts = _in_time(name, "import", lambda: import_parts(index, entry, manifest))
         context = Context(node=node, log=logging.getLogger(f"pvc.plugin.{name}"), run=run, wake=wake, config=settings)
+        if access is not None:
+            context = replace(context, records=access.records(name), network_nics=access.network_nics)
         plugin.units = [_unit(name, part, context, changed) for part in parts]
     except InvalidSection as error:
         plugin.stage, plugin.error = "config", explain(error)

@@ -7,6 +7,7 @@ import msgspec
 
 from pvc_core.model.names import did_you_mean
 from pvc_core.model.node import PluginStatus
+from pvc_core.plugin.specs.network import NetworkCapabilities
 from pvc_core.plugin.specs.storage import StorageCapabilities
 from pvc_core.runtime.binding import BINDINGS
 from pvc_core.runtime.unit import Unit
@@ -44,6 +45,11 @@ def plugin_status(plugin: Plugin) -> PluginStatus:
             if unit.kind in BINDINGS and unit.ready and not unit.open
             for word in _words(unit)
         ),
+        max_mtu={
+            unit.name: unit.capabilities.max_mtu
+            for unit in plugin.units
+            if unit.ready and isinstance(unit.capabilities, NetworkCapabilities) and unit.capabilities.max_mtu
+        },
         calls=sum(unit.calls for unit in plugin.units),
         failures=sum(unit.failures for unit in plugin.units),
         timeouts=sum(unit.timeouts for unit in plugin.units),

@@ -33,6 +33,7 @@ CLAIM: Final = f"{ROOT}/claim"
 FENCE: Final = f"{ROOT}/fence"
 TASK: Final = f"{ROOT}/task"
 USAGE: Final = f"{ROOT}/usage"
+RECORD: Final = f"{ROOT}/record"
 
 KINDS: Final = ("vm", "node", "network", "pool", "volume")
 """Kinds that core knows; plugins may add their own."""
@@ -53,8 +54,10 @@ BASE: Final = (
     FENCE,
     TASK,
     USAGE,
+    RECORD,
     *(f"{parent}/{kind}" for parent in (SPEC, STATUS, NAME, REF) for kind in KINDS),
     f"{NAME}/mac",
+    f"{NAME}/address",
     f"{STATUS}/fence",
     f"{SPEC}/{VM_SNAPSHOT}",
     f"{NAME}/{VM_SNAPSHOT}",
@@ -155,12 +158,22 @@ def task(task_id: str) -> Key[m_task.Task]:
     return Key(f"{TASK}/{task_id}", m_task.Task)
 
 
+def record(plugin: str) -> str:
+    """The parent of a plugin's own records; what is below it is the plugin's business."""
+    return f"{RECORD}/{plugin}"
+
+
 def name(kind: str, name_: str) -> str:
     """The index node that holds the id of the object with this name (volumes: ``volume_name``).
 
     ``name("mac", address)`` holds the id of the VM whose NIC has this MAC address.
     """
     return f"{NAME}/{kind}/{name_}"
+
+
+def nic_address(network: str, address: str) -> str:
+    """The index node that holds the id of the VM whose NIC has this IP address in a network (id)."""
+    return name("address", f"{network}@{address}")
 
 
 def volume_name(pool: str, volume: str) -> str:
@@ -215,6 +228,9 @@ def parse(path: str) -> tuple[str, str] | None:
             return "vm", vm
         case ["task" | "lease" | "fence" as kind, id_]:
             return kind, id_
+        case ["ref", "network", id_, _]:
+            # Which NICs are in it has changed.
+            return "network", id_
         case ["primary"]:
             return "primary", ""
         case ["cluster"]:

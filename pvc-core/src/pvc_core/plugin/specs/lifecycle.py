@@ -116,6 +116,10 @@ class EventHooks:
     """
 
     @hookspec
+    def node_starting(self, node: str) -> None:
+        """The daemon is about to connect to the state store, and waits for this: bring up what it needs for that."""
+
+    @hookspec
     def node_started(self, node: str) -> None:
         """The daemon has its lease and begins to work."""
 
