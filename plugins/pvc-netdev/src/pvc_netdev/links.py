@@ -23,8 +23,12 @@ _IFF_LOWER_UP: Final = 0x10000
 _SCOPE_LINK: Final = 253
 """RT_SCOPE_LINK: addresses that a NIC gets by itself."""
 _IFA_F_NODAD: Final = 0x02
+_IFA_F_DADFAILED: Final = 0x08
 _RTNH_F_ONLINK: Final = 4
 _MAIN_TABLE: Final = 254
+_RTN_UNICAST: Final = 1
+_FOR_EVER: Final = 0xFFFFFFFF
+"""Lifetime of an address that does not end."""
 _NUD_PERMANENT: Final = 0x80
 _NTF_SELF: Final = 0x02
 _NTF_MASTER: Final = 0x04
@@ -74,6 +78,32 @@ class ForwardingEntry(msgspec.Struct, frozen=True, kw_only=True):
     """In the device's own table (``self``), not in its bridge's."""
 
 
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """An address that a device has."""
+
+    address: str
+    """As ``address/length``."""
+    device: int
+    """Index of the device."""
+    protocol: int = 0
+    """Who gave it (IFA_PROTO, Linux 5.18): a number that the giver chose; 0: it said nothing."""
+    duplicate: bool = False
+    """IPv6: the kernel found it on another machine, and does not use it."""
+
+
+class DefaultRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """A default route of the main table."""
+
+    family: int
+    """4 or 6."""
+    via: str = ""
+    """Its gateway; empty: none, or several."""
+    device: int = 0
+    """Index of the device; 0: several."""
+    protocol: int = 0
+    """Who made it: RTPROT_*, ``linux/rtnetlink.h``."""
+
+
 class Links:
     """A netlink socket, in the network namespace of the calling thread or in a named one; opened for one call of a hook.
 
@@ -115,10 +145,22 @@ class Links:
         found = self._socket.get_addr(index=link.index)
         return [f"{a.get_attr('IFA_ADDRESS')}/{a['prefixlen']}" for a in found if a["scope"] != _SCOPE_LINK]
 
-    def add_address(self, link: Link, address: str) -> bool:
-        """Give a device an address (``address/length``); return whether it is new.  IPv6 is not probed for duplicates."""
+    def assigned(self) -> list[Address]:
+        """Return the addresses of all devices but those that a NIC gets by itself."""
+        return [_address(message) for message in self._socket.get_addr() if message["scope"] != _SCOPE_LINK]
+
+    def add_address(self, link: Link, address: str, *, protocol: int = 0, deprecated: bool = False) -> bool:
+        """Give a device an address (``address/length``); return whether it is new.  IPv6 is not probed for duplicates.
+
+        ``protocol`` says who gave it, where the kernel has IFA_PROTO; ``deprecated``: an IPv6 address that the kernel chooses
+        for no new connection of this host (RFC 4862, 5.5.4).
+        """
         wanted = ip_interface(address)
         arguments: dict[str, Any] = {"address": str(wanted.ip), "prefixlen": wanted.network.prefixlen}
+        if protocol:
+            arguments["proto"] = protocol
+        if deprecated and wanted.version == 6:
+            arguments |= {"preferred_lft": 0, "valid_lft": _FOR_EVER}
         if wanted.version == 6:
             arguments["flags"] = _IFA_F_NODAD
         with _doing(f"giving {link.name} the address {wanted}"):
@@ -138,6 +180,18 @@ class Links:
             for route in self._socket.get_routes(family=family, table=_MAIN_TABLE, proto=protocol):
                 to = route.get_attr("RTA_DST")
                 found.append(f"{to}/{route['dst_len']}" if to else anywhere)
+        return found
+
+    def default_routes(self) -> list[DefaultRoute]:
+        """Return the default routes of the main table, whoever made them."""
+        found = []
+        for number, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
+            for route in self._socket.get_routes(family=family, table=_MAIN_TABLE):
+                if route["dst_len"] == 0 and route["type"] == _RTN_UNICAST:
+                    via, device = route.get_attr("RTA_GATEWAY"), route.get_attr("RTA_OIF")
+                    found.append(
+                        DefaultRoute(family=number, via=via or "", device=device or 0, protocol=route["proto"])
+                    )
         return found
 
     def set_route(self, destination: str, link: Link, *, via: str, protocol: int) -> None:
@@ -296,6 +350,17 @@ def _link(message: Any) -> Link:
         vlan=of_kind("IFLA_VLAN_ID") or 0,
         vni=of_kind("IFLA_VXLAN_ID") or 0,
         local=of_kind("IFLA_VXLAN_LOCAL") or of_kind("IFLA_VXLAN_LOCAL6") or "",
+    )
+
+
+def _address(message: Any) -> Address:
+    # Of a point-to-point link IFA_ADDRESS is the other end's.
+    address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+    return Address(
+        address=f"{address}/{message['prefixlen']}",
+        device=message["index"],
+        protocol=message.get_attr("IFA_PROTO") or 0,
+        duplicate=bool((message.get_attr("IFA_FLAGS") or message["flags"]) & _IFA_F_DADFAILED),
     )
 
 
