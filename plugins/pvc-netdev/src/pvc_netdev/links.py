@@ -6,7 +6,7 @@ Source: the kernel's rtnetlink(7); fdb and bridge port attributes: ``linux/if_li
 import contextlib
 import errno
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_interface, ip_network
 from types import TracebackType
@@ -16,12 +16,12 @@ import msgspec
 from pyroute2 import IPRoute, NetlinkError
 
 from pvc_core.plugin import DriverError, Unsupported
-from pvc_netdev.namespace import NAMED, entered
+from pvc_netdev.namespace import entered, opened
 
 _IFF_UP: Final = 1
 _IFF_LOWER_UP: Final = 0x10000
-_SCOPE_LINK: Final = 253
-"""RT_SCOPE_LINK: addresses that a NIC gets by itself."""
+_IFAPROT_KERNEL_LL: Final = 3
+"""The link-local address that a device gets by itself (linux/if_addr.h; since 5.18)."""
 _IFA_F_NODAD: Final = 0x02
 _IFA_F_DADFAILED: Final = 0x08
 _RTNH_F_ONLINK: Final = 4
@@ -33,6 +33,11 @@ _NUD_PERMANENT: Final = 0x80
 _NTF_SELF: Final = 0x02
 _NTF_MASTER: Final = 0x04
 _NTF_EXT_LEARNED: Final = 0x10
+_NLM_F_DUMP_INTR: Final = 0x10
+"""Things changed while they were listed, so some may be missing."""
+_LISTINGS: Final = 5
+_AF_BRIDGE: Final = 7
+_RTEXT_FILTER_BRVLAN_COMPRESSED: Final = 4
 _VLAN_PVID: Final = 2
 _VLAN_UNTAGGED: Final = 4
 _VLAN_RANGE_BEGIN: Final = 8
@@ -125,29 +130,30 @@ class Links:
 
     def all(self) -> list[Link]:
         """Return all devices."""
-        return [_link(message) for message in self._socket.get_links()]
+        return [_link(message) for message in _listed("devices", self._socket.get_links)]
 
     def get(self, name: str) -> Link | None:
         """Return a device, or None."""
-        try:
-            return _link(self._socket.link("get", ifname=name)[0])
-        except NetlinkError as error:
-            if error.code == errno.ENODEV:
-                return None
-            raise
+        with _doing(f"looking for {name}"):
+            try:
+                return _link(self._socket.link("get", ifname=name)[0])
+            except NetlinkError as error:
+                if error.code == errno.ENODEV:
+                    return None
+                raise
 
     def ports(self, bridge: Link) -> list[Link]:
         """Return the ports of a bridge."""
         return [link for link in self.all() if link.master == bridge.index]
 
     def addresses(self, link: Link) -> list[str]:
-        """Return the addresses somebody gave a device, as ``address/length``."""
-        found = self._socket.get_addr(index=link.index)
-        return [f"{a.get_attr('IFA_ADDRESS')}/{a['prefixlen']}" for a in found if a["scope"] != _SCOPE_LINK]
+        """Return the addresses somebody gave a device, as ``address/length``: all but the link-local one it made itself."""
+        found = _listed(f"the addresses of {link.name}", lambda: self._socket.get_addr(index=link.index))
+        return [_address(message).address for message in found if _is_given(message)]
 
     def assigned(self) -> list[Address]:
         """Return the addresses of all devices but those that a NIC gets by itself."""
-        return [_address(message) for message in self._socket.get_addr() if message["scope"] != _SCOPE_LINK]
+        return [_address(message) for message in _listed("addresses", self._socket.get_addr) if _is_given(message)]
 
     def add_address(self, link: Link, address: str, *, protocol: int = 0, deprecated: bool = False) -> bool:
         """Give a device an address (``address/length``); return whether it is new.  IPv6 is not probed for duplicates.
@@ -177,7 +183,7 @@ class Links:
         """Return the destinations of the routes of the main table that carry this protocol number."""
         found = []
         for family, anywhere in ((socket.AF_INET, "0.0.0.0/0"), (socket.AF_INET6, "::/0")):
-            for route in self._socket.get_routes(family=family, table=_MAIN_TABLE, proto=protocol):
+            for route in self._routes(family, protocol):
                 to = route.get_attr("RTA_DST")
                 found.append(f"{to}/{route['dst_len']}" if to else anywhere)
         return found
@@ -193,6 +199,9 @@ class Links:
                         DefaultRoute(family=number, via=via or "", device=device or 0, protocol=route["proto"])
                     )
         return found
+
+    def _routes(self, family: int, protocol: int) -> list[Any]:
+        return _listed("routes", lambda: self._socket.get_routes(family=family, table=_MAIN_TABLE, proto=protocol))
 
     def set_route(self, destination: str, link: Link, *, via: str, protocol: int) -> None:
         """Send a prefix through ``via``, which is reached directly by the device, replacing another route to it."""
@@ -238,8 +247,7 @@ class Links:
             other["address"] = peer_mac
         with _doing(f"making the cable {name}"), contextlib.ExitStack() as held:
             if peer_namespace:
-                descriptor = held.enter_context((NAMED / peer_namespace).open("rb"))
-                other["net_ns_fd"] = descriptor.fileno()
+                other["net_ns_fd"] = held.enter_context(opened(peer_namespace)).fileno()
             address = {"address": mac} if mac else {}
             self._socket.link("add", ifname=name, kind="veth", peer=other, **address)
 
@@ -250,20 +258,20 @@ class Links:
 
     def port_vlans(self, link: Link) -> set[int]:
         """Return the VLANs of a port of a bridge that filters them."""
-        found: set[int] = set()
-        for message in self._socket.get_vlans():
-            if message["index"] != link.index:
-                continue
-            first = 0
-            for name, info in (message.get_attr("IFLA_AF_SPEC") or {}).get("attrs", ()):
-                if name != "IFLA_BRIDGE_VLAN_INFO":
-                    continue
-                if info["flags"] & _VLAN_RANGE_BEGIN:
-                    first = info["vid"]
-                elif info["flags"] & _VLAN_RANGE_END:
-                    found |= set(range(first, info["vid"] + 1))
-                else:
-                    found.add(info["vid"])
+        return set(self.port_vlan_tags(link))
+
+    def port_vlan_tags(self, link: Link) -> dict[int, bool]:
+        """Return the VLANs of a port of a bridge that filters them, and whether their frames have a tag there."""
+        found: dict[int, bool] = {}
+        # Not each VLAN by itself: 4,094 of them would not fit into the kernel's answer.
+        ports = _listed(
+            "the VLANs of ports",
+            lambda: self._socket.link("dump", family=_AF_BRIDGE, ext_mask=_RTEXT_FILTER_BRVLAN_COMPRESSED),
+        )
+        for message in ports:
+            if message["index"] == link.index:
+                infos = (message.get_attr("IFLA_AF_SPEC") or {}).get("attrs", ())
+                found |= _vlan_tags(info for name, info in infos if name == "IFLA_BRIDGE_VLAN_INFO")
         return found
 
     def add_port_vlan(self, link: Link, vlan: int, *, untagged: bool = False) -> None:
@@ -273,6 +281,14 @@ class Links:
             info["flags"] = _VLAN_PVID | _VLAN_UNTAGGED
         with _doing(f"letting VLAN {vlan} pass {link.name}"):
             self._socket.vlan_filter("add", index=link.index, vlan_info=info)
+
+    def add_port_vlans(self, link: Link, first: int, last: int) -> None:
+        """Let all VLANs of a range, with tags, pass a port of a bridge that filters them."""
+        if first == last:
+            return self.add_port_vlan(link, first)
+        with _doing(f"letting VLANs {first}-{last} pass {link.name}"):
+            self._socket.vlan_filter("add", index=link.index, vlan_info={"vid": f"{first}-{last}"})
+        return None
 
     def remove_port_vlan(self, link: Link, vlan: int) -> None:
         """Let a VLAN pass a port no more; it did not is success."""
@@ -284,7 +300,8 @@ class Links:
 
     def forwarding(self, link: Link) -> list[ForwardingEntry]:
         """Return the forwarding entries of a port, those of its bridge and those of its own."""
-        return [_entry(m) for m in self._socket.fdb("dump") if m["ifindex"] == link.index]
+        found = _listed("forwarding entries", lambda: self._socket.fdb("dump"))
+        return [_entry(message) for message in found if message["ifindex"] == link.index]
 
     def remove_forwarding(self, link: Link, mac: str, *, own: bool) -> None:
         """Remove an entry of a port, from its bridge's table or from its ``own``; gone already is success."""
@@ -317,6 +334,32 @@ def _doing(what: str) -> Iterator[None]:
             raise Unsupported(said) from error
         retryable = error.code not in (errno.EINVAL, errno.EPERM, errno.ERANGE)
         raise DriverError(said, retryable=retryable) from error
+
+
+def _listed(what: str, call: Callable[[], Iterable[Any]]) -> list[Any]:
+    """Return what a listing of the kernel has, listed again when something changed meanwhile."""
+    with _doing(f"listing {what}"):
+        for _ in range(_LISTINGS):
+            found = list(call())
+            if not any(message["header"]["flags"] & _NLM_F_DUMP_INTR for message in found):
+                return found
+    raise DriverError(f"listing {what}: they changed each of the {_LISTINGS} times that they were listed")
+
+
+def _is_given(message: Any) -> bool:
+    return bool(message.get_attr("IFA_PROTO") != _IFAPROT_KERNEL_LL)
+
+
+def _vlan_tags(infos: Iterable[Any]) -> dict[int, bool]:
+    found: dict[int, bool] = {}
+    first = 0
+    for info in infos:
+        if info["flags"] & _VLAN_RANGE_BEGIN:
+            first = info["vid"]
+            continue
+        begin = first if info["flags"] & _VLAN_RANGE_END else info["vid"]
+        found |= dict.fromkeys(range(begin, info["vid"] + 1), not info["flags"] & _VLAN_UNTAGGED)
+    return found
 
 
 def _unless(code: int, call: Callable[[], Any]) -> bool:

@@ -3,18 +3,21 @@
 import ctypes
 import errno
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
-
-from pyroute2 import netns
+from typing import IO, Final
 
 from pvc_core.plugin import DriverError
 
 NAMED: Final = Path("/run/netns")
 """Where named namespaces are mounted."""
 _CLONE_NEWNET: Final = 0x40000000
+_MS_BIND: Final = 0x1000
+_MS_REC: Final = 0x4000
+_MS_SHARED: Final = 0x100000
+_MNT_DETACH: Final = 2
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -40,8 +43,10 @@ def create(name: str) -> None:
     if exists(name):
         return
     with _telling(f"making network namespace {name}"):
+        _share_names()
         (NAMED / name).unlink(missing_ok=True)
-        netns.create(name)
+        (NAMED / name).touch(mode=0o444, exist_ok=False)
+        _in_a_thread(lambda: _make(name))
 
 
 def remove(name: str) -> None:
@@ -51,9 +56,18 @@ def remove(name: str) -> None:
     """
     with _telling(f"removing network namespace {name}"):
         if exists(name):
-            netns.remove(name)
-        else:
-            (NAMED / name).unlink(missing_ok=True)
+            _done(_libc.umount2(bytes(NAMED / name), _MNT_DETACH))
+        (NAMED / name).unlink(missing_ok=True)
+
+
+def opened(name: str) -> IO[bytes]:
+    """Return the open file of a namespace; raises DriverError when there is none of this name, or half of one."""
+    if not exists(name):
+        raise DriverError(f"there is no network namespace {name}")
+    try:
+        return (NAMED / name).open("rb")
+    except OSError as error:
+        raise DriverError(f"there is no network namespace {name}: {error.strerror}") from error
 
 
 @contextmanager
@@ -63,16 +77,49 @@ def entered(name: str) -> Iterator[None]:
     A socket, and a child process, belongs to the namespace in which it was made.  Raises DriverError when there is none of
     this name.
     """
-    try:
-        there = (NAMED / name).open("rb")
-    except OSError as error:
-        raise DriverError(f"there is no network namespace {name}: {error.strerror}") from error
-    with Path("/proc/thread-self/ns/net").open("rb") as home, there:
+    with opened(name) as there, Path("/proc/thread-self/ns/net").open("rb") as home:
         _enter(name, there.fileno())
         try:
             yield
         finally:
             _enter("of this process", home.fileno())
+
+
+def _share_names() -> None:
+    """Make the directory of names such that other mount namespaces see what is mounted in it, as ip-netns(8) does."""
+    NAMED.mkdir(parents=True, exist_ok=True)
+    place = bytes(NAMED)
+    if _libc.mount(b"", place, b"none", _MS_SHARED | _MS_REC, None):
+        _done(_libc.mount(place, place, b"none", _MS_BIND | _MS_REC, None))
+        _done(_libc.mount(b"", place, b"none", _MS_SHARED | _MS_REC, None))
+
+
+def _make(name: str) -> None:
+    _done(_libc.unshare(_CLONE_NEWNET))
+    _done(_libc.mount(b"/proc/thread-self/ns/net", bytes(NAMED / name), b"none", _MS_BIND, None))
+
+
+def _in_a_thread(call: Callable[[], None]) -> None:
+    """Make a call in a thread that ends with it: it leaves this process's namespace without a way back."""
+    errors: list[OSError] = []
+
+    def called() -> None:
+        try:
+            call()
+        except OSError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=called, name="namespace")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+
+
+def _done(result: int) -> None:
+    if result:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def _enter(name: str, descriptor: int) -> None:
