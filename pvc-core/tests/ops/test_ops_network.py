@@ -4,6 +4,7 @@ import pytest
 
 from pvc_core.model.base import Condition
 from pvc_core.model.errors import AlreadyExists, Conflict, InUse, InvalidRequest, NotFound
+from pvc_core.model.node import PluginStatus
 from pvc_core.ops.network import (
     NetworkAdd,
     NetworkList,
@@ -17,6 +18,9 @@ from pvc_core.ops.network import (
     network_remove,
 )
 from pvc_core.ops.vm_definition import NicDefinition
+from pvc_core.ops.vm_modify import VmModify, VmPatch, vm_modify
+from pvc_core.ops.vm_views import VmQuery, vm_info
+from pvc_core.store import keys
 
 LAN = NetworkQuery(network="lan")
 
@@ -131,3 +135,102 @@ def test_list_says_where_it_is_ready_and_what_is_wrong(small):
     small.kill("hv1")
     assert network_info(small.ops, LAN).view.nodes_ready == 0
     assert [view.name for view in network_list(small.ops, NetworkList(name="^d"))] == ["dmz"]
+
+
+def test_change_of_what_was_read_before_another_changed_it_is_refused(small):
+    add(small)
+    modify(small, description="first", generation=1)
+    with pytest.raises(Conflict, match="it has generation 2, not 1"):
+        modify(small, description="second", generation=1)
+    assert network_info(small.ops, LAN).view.description == "first"
+
+
+def test_structured_parameters_come_back_as_they_were_given(small):
+    rules = [{"id": "a", "ports": ["22", "80"]}, {"id": "b", "ports": []}]
+    assert add(small, parameters={"rules": rules}).parameters == {"rules": rules}
+
+
+def test_check_that_wants_to_sees_the_other_networks_of_the_driver(small):
+    seen = []
+
+    def check(spec, others):
+        seen.append((spec.name, sorted(other.name for other in others)))
+        if any(other.parameters == spec.parameters for other in others):
+            raise InvalidRequest(f"{spec.parameters} is taken")
+
+    ops = small.ops._replace(validators={"bridge": check}.get)
+    network_add(ops, NetworkAdd(name="lan", driver="bridge", parameters={"vni": 1}))
+    network_add(ops, NetworkAdd(name="dmz", driver="bridge", parameters={"vni": 2}))
+    with pytest.raises(InvalidRequest, match="is taken"):
+        network_modify(ops, NetworkModify(network="lan", parameters={"vni": 2}))
+    assert seen == [("lan", []), ("dmz", ["lan"]), ("lan", ["dmz"])]
+
+
+def test_two_networks_made_at_the_same_moment_see_each_other(small):
+    others = small.connect()
+
+    def check(spec, there):
+        if any(other.parameters == spec.parameters for other in there):
+            raise InvalidRequest("taken")
+
+    def check_slowly(spec, there):
+        check(spec, there)
+        if not there:
+            network_add(
+                others._replace(validators={"bridge": check}.get),
+                NetworkAdd(name="dmz", driver="bridge", parameters={"vni": 1}),
+            )
+
+    with pytest.raises(InvalidRequest, match="taken"):
+        network_add(
+            small.ops._replace(validators={"bridge": check_slowly}.get),
+            NetworkAdd(name="lan", driver="bridge", parameters={"vni": 1}),
+        )
+    assert [view.name for view in network_list(small.ops, NetworkList())] == ["dmz"]
+
+
+def test_mtu_that_a_living_node_cannot_carry_is_refused(small):
+    limited = PluginStatus(name="t", state="healthy", capabilities=("network:bridge",), max_mtu={"bridge": 1450})
+    small.report_node("hv2", plugins=(limited,))
+    with pytest.raises(InvalidRequest, match="driver bridge on node hv2 carries at most 1450 bytes"):
+        add(small, mtu=1451)
+    add(small, mtu=1450)
+    small.kill("hv2")
+    assert modify(small, mtu=9000).mtu == 9000
+
+
+def test_address_of_a_nic_is_the_nics_alone_in_its_network(small):
+    add(small)
+    add(small, name="dmz")
+    small.define("web", nics=(NicDefinition(network="lan", addresses=("10.0.0.5",)),))
+    with pytest.raises(AlreadyExists, match=r"address 10.0.0.5 in network lan belongs to VM 'web'"):
+        small.define("db", nics=(NicDefinition(network="lan", addresses=("10.0.0.5",)),))
+    small.define("db", nics=(NicDefinition(network="dmz", addresses=("10.0.0.5",)),))
+
+
+def test_nic_that_its_network_does_not_allow_is_refused(small):
+    def check(network, nic):
+        raise InvalidRequest(f"network {network.name}: {nic.model} is not for it")
+
+    add(small)
+    small.ops = small.ops._replace(nic_validators={"bridge": check}.get)
+    before = small.dump()
+    with pytest.raises(InvalidRequest, match="network lan: virtio is not for it"):
+        small.define("web", nics=(NicDefinition(network="lan"),))
+    assert small.dump() == before
+
+
+def test_nodes_look_at_a_network_whose_nics_have_changed(small):
+    lan = add(small).id
+    heard = []
+    small.store.watch(keys.REF, heard.append)
+    vm = small.define("web", nics=(NicDefinition(network="lan"),))
+    assert ("network", lan) in {keys.parse(path) for path in heard}
+    heard.clear()
+    nic = vm_info(small.ops, VmQuery(vm="web")).spec.nics[0]
+    patch = VmPatch(nics=(NicDefinition(network="lan", mac=nic.mac, addresses=("10.0.0.5",)),))
+    vm_modify(small.ops, VmModify(vm="web", patch=patch))
+    assert f"{keys.ref('network', lan)}/{vm}" in heard
+    heard.clear()
+    vm_modify(small.ops, VmModify(vm="web", patch=VmPatch(description="x")))
+    assert heard == []
