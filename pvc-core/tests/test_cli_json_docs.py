@@ -29,6 +29,7 @@ HOME = {
     "NetworkView": "ops.network",
     "NetworkInfo": "ops.network",
     "NetworkStatus": "model.network",
+    "NodeFinding": "cli.commands.network_check",
     "PoolView": "ops.pool",
     "PoolUsage": "model.storage",
     "VolumeView": "ops.volume",
