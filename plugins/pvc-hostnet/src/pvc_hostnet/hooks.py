@@ -1,0 +1,88 @@
+"""The plugin's object in the daemon: brings up, looks after and tells of the networks of this node."""
+
+from typing import Any
+
+import msgspec
+
+from pvc_core.model.base import Condition
+from pvc_core.plugin import Context, Query, RoleService, hookimpl
+from pvc_hostnet.config import HostnetConfig
+from pvc_hostnet.duplicates import Question, others
+from pvc_hostnet.faults import conditions, faults
+from pvc_hostnet.floating import FloatingAddresses
+from pvc_hostnet.layout import Layout, layout
+from pvc_hostnet.report import status
+from pvc_hostnet.seen import Seen, read
+from pvc_hostnet.upkeep import Upkeep
+from pvc_netdev.links import Links
+
+
+class HostNetworks:
+    """Hooks of the plugin ``hostnet``.
+
+    Raises ConfigError when the section does not fit the node: its number.
+    """
+
+    def __init__(self, context: Context, config: HostnetConfig) -> None:
+        self._node = context.node.name
+        self._layout = layout(config, self._node)
+        self._upkeep = Upkeep(self._layout, context.log)
+
+    @hookimpl(optionalhook=True)
+    def node_starting(self, node: str) -> None:
+        """Give the node its addresses, before the daemon needs them to reach the state store."""
+        del node
+        self._upkeep.start()
+
+    @hookimpl
+    def node_stopping(self, node: str) -> None:
+        """Let everything stay as it is."""
+        del node
+        self._upkeep.stop()
+
+    @hookimpl
+    def role_services(self) -> list[RoleService]:
+        """Return the service of the floating addresses, if there are any."""
+        return [FloatingAddresses(self._upkeep)] if self._layout.floating else []
+
+    @hookimpl
+    def health_checks(self) -> list[Condition]:
+        """Return a condition for each network, after making true again what can be."""
+        self._upkeep.start()
+        found = self._upkeep.look(twice=_twice(self._layout), whole=True)
+        return conditions(self._layout, found)
+
+    @hookimpl
+    def queries(self) -> dict[str, Query]:
+        """Return what answers the command ``pvc node network``."""
+        return {"hostnet.status": self._status}
+
+    def _status(self, arguments: dict[str, Any]) -> Any:
+        del arguments
+        held = self._upkeep.held
+        with Links() as links:
+            seen = read(links, self._layout, whole=True)
+        found = faults(self._layout, seen, held=held, refused={}, twice={})
+        return msgspec.to_builtins(status(self._node, self._layout, seen, found, held=held))
+
+
+def _twice(layout: Layout) -> dict[str, str]:
+    """Return which of this node's addresses another machine has too."""
+    with Links() as links:
+        seen = read(links, layout, whole=True)
+    questions = [question for network in layout.own if (question := _question(seen, network.device)) is not None]
+    wanted = {address.partition("/")[0] for network in layout.own for address in network.addresses}
+    wanted |= set(layout.floating)
+    asked = [
+        msgspec.structs.replace(question, addresses=tuple(a for a in question.addresses if a in wanted))
+        for question in {question.device: question for question in questions}.values()
+    ]
+    return others(asked, {link.mac for link in seen.all_links})
+
+
+def _question(seen: Seen, device: str) -> Question | None:
+    link = seen.links.get(device)
+    if link is None or not link.carrier or not link.mac:
+        return None
+    here = tuple(address.address.partition("/")[0] for address in seen.at(device))
+    return Question(device=device, mac=link.mac, addresses=here)
