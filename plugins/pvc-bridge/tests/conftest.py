@@ -55,7 +55,7 @@ class Node:
         context = Context(node=info, log=logging.getLogger("pvc_bridge"), run=run, wake=lambda *_: None)
         return BridgeDriver(context, config or BridgeConfig())
 
-    def network(self, name: str = "lan", **parameters: str) -> NetworkSpec:
+    def network(self, name: str = "lan", **parameters: object) -> NetworkSpec:
         return NetworkSpec(id=str(uuid.uuid4()), name=name, driver="bridge", parameters=parameters)
 
     def link(self, name: str):

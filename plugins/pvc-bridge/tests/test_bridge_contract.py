@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pvc_bridge.driver import BridgeDriver, bridge_name
+from pvc_bridge.driver import BridgeDriver
+from pvc_bridge.names import bridge_name
 from pvc_core.model.network import NetworkSpec
 from pvc_core.testkit.contracts.network import NetworkContract
 

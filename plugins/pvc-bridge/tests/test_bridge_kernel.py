@@ -7,10 +7,11 @@ from msgspec.structs import replace
 
 from pvc_bridge import driver as driver_module
 from pvc_bridge.config import BridgeConfig
-from pvc_bridge.driver import bridge_name
-from pvc_bridge.links import Links
+from pvc_bridge.names import bridge_name
 from pvc_core.model.vm import Nic
-from pvc_core.plugin import DriverError, NotReady, ObjectBusy
+from pvc_core.plugin import DriverError, NotReady, ObjectBusy, Unsupported
+from pvc_netdev.links import Links
+from pvc_netdev.ownership import interim
 
 pytestmark = pytest.mark.real
 
@@ -158,10 +159,10 @@ def test_what_was_undone_by_hand_is_repaired(node):
     name = driver.network_ensure(network).device
     node.set("eth1", master=0, state="down")
     node.set(name, state="down")
-    assert [finding.ok for finding in driver.network_check(network)] == [False, False, True]
+    assert [finding.ok for finding in driver.network_check(network)] == [False, False, True, True]
     driver.network_ensure(network)
     assert node.master_of("eth1") == name
-    assert [finding.ok for finding in driver.network_check(network)] == [True, True, True]
+    assert [finding.ok for finding in driver.network_check(network)] == [True, True, True, True]
 
 
 def test_a_cable_that_is_out_is_found(node):
@@ -212,7 +213,7 @@ def test_a_daemon_killed_at_any_step_is_finished_by_the_next(node, monkeypatch):
         node.driver().network_remove(network)
         assert node.driver().network_list() == []
         with Links() as links:
-            assert not [link.name for link in links.all() if link.name.startswith("pvc")]
+            assert not [link.name for link in links.all() if link.name.startswith(("pvc", "pvn"))]
         if not killed:
             assert count > 5
             return
@@ -221,11 +222,70 @@ def test_a_daemon_killed_at_any_step_is_finished_by_the_next(node, monkeypatch):
 
 def test_an_unfinished_bridge_is_listed_so_that_it_is_removed(node):
     network = node.network()
-    node.add(driver_module._unfinished(network.id), "bridge")
-    node.set(driver_module._unfinished(network.id), ifalias=f"pvc-bridge:{network.id}:")
+    name = interim(bridge_name(network.id))
+    node.add(name, "bridge")
+    node.set(name, ifalias=f"pvc-bridge:{network.id}:")
     assert node.driver().network_list() == [network.id]
     node.driver().network_remove(replace(network, parameters={}))
     assert node.driver().network_list() == []
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters", "message"),
+    [
+        (BridgeConfig(), {"vlan": 100}, r"no 802\.1Q.*modprobe 8021q.*vlan_mode: filtering"),
+        (BridgeConfig(vlan_mode="filtering"), {"vlan": 100}, "no bridges that filter VLANs.*vlan_mode: subinterface"),
+        (BridgeConfig(vlan_mode="filtering"), {}, "no bridges that filter VLANs.*vlan_mode: subinterface"),
+        (BridgeConfig(vlan_mode="filtering"), {"trunk": True}, "no bridges that filter VLANs"),
+    ],
+)
+def test_a_kernel_without_vlans_says_so_and_nothing_half_made_is_left(node, config, parameters, message):
+    driver, network = node.driver(config), node.network(device="eth1", **parameters)
+    with Links() as links:
+        before = links.all()
+        with pytest.raises(Unsupported, match=message):
+            driver.network_ensure(network)
+        assert links.all() == before
+    assert driver.network_list() == []
+
+
+def test_an_untagged_network_goes_on_when_its_vlan_cannot_be_made(node):
+    driver, network = node.driver(), node.network(device="eth1")
+    name = driver.network_ensure(network).device
+    with pytest.raises(Unsupported):
+        driver.network_ensure(replace(network, parameters={"device": "eth1", "vlan": 5}, generation=2))
+    assert node.master_of("eth1") == name
+
+
+@pytest.mark.parametrize("parameters", [{"vlan": 100}, {"trunk": True}])
+def test_a_vlan_needs_a_device(node, parameters):
+    with pytest.raises(DriverError, match="node node1 has none for such networks") as caught:
+        node.driver().network_ensure(node.network(**parameters))
+    assert not caught.value.retryable
+
+
+def test_a_trunk_of_some_vlans_needs_filtering(node):
+    with pytest.raises(DriverError, match="needs vlan_mode: filtering"):
+        node.driver().network_ensure(node.network(device="eth1", trunk=["10", "20"]))
+
+
+def test_the_number_of_frames_without_a_tag_is_no_vlan(node):
+    driver = node.driver(BridgeConfig(vlan_mode="filtering", untagged_vlan=7))
+    for parameters in ({"vlan": 7}, {"trunk": ["1-10"]}):
+        with pytest.raises(DriverError, match="VLAN 7 is the number of frames without a tag"):
+            driver.network_ensure(node.network(device="eth1", **parameters))
+
+
+def test_a_link_local_address_does_not_keep_a_nic(node):
+    node.address("eth1", "fe80::1234", 64)
+    assert node.driver().network_ensure(node.network(device="eth1")).device
+
+
+def test_a_guests_nic_has_a_name_of_its_own(node):
+    driver, network = node.driver(), node.network()
+    driver.network_ensure(network)
+    source = driver.nic_attach(network, replace(NIC, mac="52:54:00:AB:34:56"), VM, incoming=False)
+    assert "<target dev='pvc525400ab3456'/>" in source.inner_xml
 
 
 def test_nic_parameters_are_refused(node):
@@ -255,4 +315,4 @@ def test_one_network_made_by_many_threads_at_once_is_made_once(node):
         list(threads.map(ensure, range(8)))
     node.driver().network_ensure(network)
     with Links() as links:
-        assert [link.name for link in links.all() if link.name.startswith("pvc")] == [bridge_name(network.id)]
+        assert [link.name for link in links.all() if link.name.startswith(("pvc", "pvn"))] == [bridge_name(network.id)]

@@ -292,11 +292,13 @@ class Links:
 
     def remove_port_vlan(self, link: Link, vlan: int) -> None:
         """Let a VLAN pass a port no more; it did not is success."""
-        with _doing(f"keeping VLAN {vlan} from {link.name}"):
-            _unless(
-                errno.ENOENT,
-                lambda: self._socket.vlan_filter("del", index=link.index, vlan_info={"vid": vlan}),
-            )
+        self.remove_port_vlans(link, vlan, vlan)
+
+    def remove_port_vlans(self, link: Link, first: int, last: int) -> None:
+        """Let the VLANs of a range pass a port no more; they did not is success."""
+        vlans = f"{first}" if first == last else f"{first}-{last}"
+        with _doing(f"keeping VLAN {vlans} from {link.name}"):
+            _unless(errno.ENOENT, lambda: self._socket.vlan_filter("del", index=link.index, vlan_info={"vid": vlans}))
 
     def forwarding(self, link: Link) -> list[ForwardingEntry]:
         """Return the forwarding entries of a port, those of its bridge and those of its own."""
