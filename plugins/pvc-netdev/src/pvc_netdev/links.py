@@ -203,13 +203,17 @@ class Links:
     def _routes(self, family: int, protocol: int) -> list[Any]:
         return _listed("routes", lambda: self._socket.get_routes(family=family, table=_MAIN_TABLE, proto=protocol))
 
-    def set_route(self, destination: str, link: Link, *, via: str, protocol: int) -> None:
-        """Send a prefix through ``via``, which is reached directly by the device, replacing another route to it."""
+    def set_route(self, destination: str, link: Link, *, via: str, protocol: int, metric: int = 0) -> None:
+        """Send a prefix through ``via``, which is reached directly by the device, replacing another route to it.
+
+        ``metric``: the kernel prefers lower ones, and keeps one route for each; 0 is its own default.
+        """
         network = ip_network(destination)
+        more = {"priority": metric} if metric else {}
         with _doing(f"routing {network} by {link.name}"):
             self._socket.route(
                 "replace", dst=str(network), gateway=via, oif=link.index, flags=_RTNH_F_ONLINK, proto=protocol,
-                family=socket.AF_INET6 if network.version == 6 else socket.AF_INET,
+                family=socket.AF_INET6 if network.version == 6 else socket.AF_INET, **more,
             )  # fmt: skip
 
     def remove_route(self, destination: str, *, protocol: int) -> None:
@@ -302,8 +306,11 @@ class Links:
 
     def forwarding(self, link: Link) -> list[ForwardingEntry]:
         """Return the forwarding entries of a port, those of its bridge and those of its own."""
-        found = _listed("forwarding entries", lambda: self._socket.fdb("dump"))
-        return [_entry(message) for message in found if message["ifindex"] == link.index]
+        return [entry for entry in self.all_forwarding() if entry.device == link.index]
+
+    def all_forwarding(self) -> list[ForwardingEntry]:
+        """Return the forwarding entries of all ports; about as fast as those of one."""
+        return [_entry(message) for message in _listed("forwarding entries", lambda: self._socket.fdb("dump"))]
 
     def remove_forwarding(self, link: Link, mac: str, *, own: bool) -> None:
         """Remove an entry of a port, from its bridge's table or from its ``own``; gone already is success."""
