@@ -1,0 +1,230 @@
+"""A gateway's network namespace: its place in the network's bridge, its way outside by the host, its addresses.
+
+In three steps, so that nothing reaches it before its firewall is there, and nobody is told of it before it works::
+
+    prepare -> firewall -> address -> DHCP and DNS -> appear
+
+The guests' side is a port of the network's bridge with one MAC address per network, so it moves between nodes as a guest does.
+The other cable leads to the host: next hops on it are 169.254.0.1 and .2, fe80::1 and ::2, the same for every network.  They
+have link scope, so that nobody takes them for the source of a packet that goes further.  Each step makes what is missing,
+changes what is different and leaves what is right, so it also ends what a killed daemon began.
+"""
+
+import threading
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from typing import Final
+
+from pvc_core.plugin import DriverError, NotReady
+from pvc_netdev import namespace, sysctl
+from pvc_netdev.announce import announce
+from pvc_netdev.links import Link, Links
+from pvc_netdev.namespace import entered
+from pvc_vxlan import names
+from pvc_vxlan.gateway.nexthop import give_link_address
+from pvc_vxlan.network import VxlanNetwork
+
+PROTOCOL: Final = 250
+"""Of our routes (rtnetlink(7), rtm_protocol; free for administrators): by it FRR tells which it may announce."""
+_INTERFACE_MAC: Final = 0
+_NO_ADDRESS: Final = 1
+"""Of ``addr_gen_mode``: whether a device makes its own link-local address."""
+
+
+def prepare(network_id: str, mtu: int) -> None:
+    """Make the namespace and both cables, in the network's bridge on one side; nothing passes yet.
+
+    Raises NotReady when the bridge is not there.
+    """
+    there = names.gateway_namespace(network_id)
+    namespace.create(there)
+    with Links() as host, Links(there) as inside:
+        bridge = host.get(names.bridge(network_id))
+        if bridge is None:
+            raise NotReady(f"there is no bridge {names.bridge(network_id)} yet, which the gateway is to be a port of")
+        _up(inside, _need(inside, "lo"))
+        mac = names.gateway_mac(network_id)
+        port, guest_side = _cable(host, inside, network_id, names.gateway_port(network_id), names.GUEST_SIDE, mac)
+        uplink, host_side = _cable(host, inside, network_id, names.gateway_uplink(network_id), names.HOST_SIDE, "")
+        for links, link in ((host, port), (inside, guest_side), (host, uplink), (inside, host_side)):
+            if link.mtu != mtu:
+                links.set(link, f"setting MTU {mtu}", mtu=mtu)
+        _alias(host, port, network_id, "gateway-port")
+        _alias(host, uplink, network_id, "gateway-uplink")
+        sysctl.no_ipv6(port.name)
+        if port.master != bridge.index:
+            host.set(port, f"putting into {bridge.name}", master=bridge.index)
+        _up(host, port)
+        _settings(there, uplink.name)
+        _up(host, uplink)
+        _up(inside, host_side)
+
+
+def address(network_id: str, network: VxlanNetwork) -> None:
+    """Give the gateway its addresses and its ways, and take those away that it had before; guests can reach it now."""
+    there = names.gateway_namespace(network_id)
+    wanted = _addresses(network)
+    prefixes = {interface.network for interface in wanted}
+    with Links() as host, Links(there) as inside:
+        guest_side, host_side = _need(inside, names.GUEST_SIDE), _need(inside, names.HOST_SIDE)
+        uplink = _need(host, names.gateway_uplink(network_id))
+        had = [ip_interface(text) for text in inside.addresses(guest_side)]
+        for old in had:
+            if old in wanted:
+                continue
+            if old.network not in prefixes:
+                host.remove_route(str(old.network), protocol=PROTOCOL)
+            # Before the new one: with the first address of a prefix the kernel removes the others too.
+            inside.remove_address(guest_side, str(old))
+        for new in wanted:
+            inside.add_address(guest_side, str(new))
+        _up(inside, guest_side)
+        if network.interface4:
+            give_link_address(uplink, names.HOST_ADDRESS4)
+            give_link_address(host_side, names.NAMESPACE_ADDRESS4, there)
+            inside.set_route("0.0.0.0/0", host_side, via=names.HOST_ADDRESS4, protocol=PROTOCOL)
+        if network.interface6:
+            host.add_address(uplink, f"{names.HOST_ADDRESS6}/64")
+            inside.add_address(host_side, f"{names.NAMESPACE_ADDRESS6}/64")
+            inside.set_route("::/0", host_side, via=names.HOST_ADDRESS6, protocol=PROTOCOL)
+
+
+def appear(network_id: str, network: VxlanNetwork) -> None:
+    """Announce new addresses to the network, then send what is for it there; the last of the announcements come later."""
+    there = names.gateway_namespace(network_id)
+    wanted = _addresses(network)
+    # What was announced is written on the device that it was announced by, so that it is done again with another one.
+    told = f"{names.OWNER}:{network_id}:announced:{','.join(str(interface.ip) for interface in wanted)}"
+    with Links() as host, Links(there) as inside:
+        guest_side = _need(inside, names.GUEST_SIDE)
+        if guest_side.alias != told:
+            _announce(network_id, wanted)
+        uplink = _need(host, names.gateway_uplink(network_id))
+        for interface in wanted:
+            via = names.NAMESPACE_ADDRESS4 if interface.version == 4 else names.NAMESPACE_ADDRESS6
+            host.set_route(str(interface.network), uplink, via=via, protocol=PROTOCOL)
+        if guest_side.alias != told:
+            inside.set(guest_side, "the alias", ifalias=told)
+
+
+def remove(network_id: str) -> None:
+    """Remove all of it; its routes go with their device.  Whoever runs in the namespace must have ended before."""
+    with Links() as host:
+        for name in (names.gateway_port(network_id), names.gateway_uplink(network_id)):
+            link = host.get(name)
+            if link is not None and _is_ours(link, network_id):
+                host.delete(link)
+    namespace.remove(names.gateway_namespace(network_id))
+
+
+def present() -> list[str]:
+    """Return the ids of the networks whose gateway, or a part of it, is here.
+
+    The namespace is made first and removed last, so where it is not there is nothing.
+    """
+    return [name.removeprefix(names.GATEWAY_PREFIX) for name in namespace.names(names.GATEWAY_PREFIX)]
+
+
+def _addresses(network: VxlanNetwork) -> list[IPv4Interface | IPv6Interface]:
+    return [interface for interface in (network.interface4, network.interface6) if interface]
+
+
+def _cable(
+    host: Links, inside: Links, network_id: str, outer_name: str, inner_name: str, mac: str
+) -> tuple[Link, Link]:
+    """Return both ends of a cable, made if it is not whole: one end left means that the other's namespace was removed."""
+    outer, inner = host.get(outer_name), inside.get(inner_name)
+    if outer is not None and not _is_ours(outer, network_id):
+        raise DriverError(
+            f"there is a device {outer_name}, a {outer.kind or 'NIC'} with alias {outer.alias!r}, that is not this "
+            "gateway's: rename or remove it",
+            retryable=False,
+        )
+    if outer is None or inner is None:
+        for links, left in ((host, outer), (inside, inner)):
+            if left is not None:
+                links.delete(left)
+        host.add_veth(outer_name, inner_name, peer_namespace=names.gateway_namespace(network_id), peer_mac=mac)
+        outer, inner = _need(host, outer_name), _need(inside, inner_name)
+    if mac and inner.mac != mac:
+        inside.set(inner, f"setting MAC address {mac}", address=mac)
+    return outer, inner
+
+
+def _settings(there: str, uplink: str) -> None:
+    """Set what the kernel does with packets, on the host and in the namespace."""
+    for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        sysctl.write(name, "1")
+    _next_hop(uplink)
+    with entered(there):
+        for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+            sysctl.write(name, "1")
+        _next_hop(names.HOST_SIDE)
+        for setting, value in (
+            # Its link-local address comes from its MAC address: guests, whose default route it is, keep it after a move.
+            ("ipv6/conf/{}/addr_gen_mode", _INTERFACE_MAC),
+            ("ipv6/conf/{}/accept_dad", 0),
+            ("ipv6/conf/{}/accept_ra", 0),
+            ("ipv6/conf/{}/accept_redirects", 0),
+            ("ipv4/conf/{}/accept_redirects", 0),
+            ("ipv4/conf/{}/send_redirects", 0),
+            ("ipv4/conf/{}/arp_ignore", 1),
+            # A guest sends outside only with addresses of its network.
+            ("ipv4/conf/{}/rp_filter", 1),
+        ):
+            sysctl.write(setting.format(names.GUEST_SIDE), str(value))
+
+
+def _next_hop(device: str) -> None:
+    """Set up an end of the cable between host and namespace."""
+    for setting, value in (
+        ("ipv6/conf/{}/addr_gen_mode", _NO_ADDRESS),
+        ("ipv6/conf/{}/accept_dad", 0),
+        ("ipv6/conf/{}/accept_ra", 0),
+        ("ipv6/conf/{}/accept_redirects", 0),
+        ("ipv4/conf/{}/accept_redirects", 0),
+        ("ipv4/conf/{}/send_redirects", 0),
+        # Only for its own address, which every such cable of the host has.
+        ("ipv4/conf/{}/arp_ignore", 1),
+        # Loose: an answer may come back another way than the kernel would send it.
+        ("ipv4/conf/{}/rp_filter", 2),
+    ):
+        sysctl.write(setting.format(device), str(value))
+
+
+def _announce(network_id: str, wanted: list[IPv4Interface | IPv6Interface]) -> None:
+    there, mac = names.gateway_namespace(network_id), names.gateway_mac(network_id)
+    addresses = [str(interface.ip) for interface in wanted]
+    with entered(there):
+        announce(names.GUEST_SIDE, addresses, mac, times=1, router=True)
+
+    def again() -> None:
+        try:
+            with entered(there):
+                announce(names.GUEST_SIDE, addresses, mac, router=True)
+        except DriverError:
+            return  # the gateway was given away meanwhile; whoever has it now announces it
+
+    threading.Thread(target=again, name=f"announce-{network_id[:8]}", daemon=True).start()
+
+
+def _is_ours(link: Link, network_id: str) -> bool:
+    # Without an alias: made by a daemon that was killed before it gave one.
+    return link.kind == "veth" and (not link.alias or link.alias.startswith(f"{names.OWNER}:{network_id}:"))
+
+
+def _alias(links: Links, link: Link, network_id: str, what: str) -> None:
+    alias = f"{names.OWNER}:{network_id}:{what}"
+    if link.alias != alias:
+        links.set(link, "the alias", ifalias=alias)
+
+
+def _up(links: Links, link: Link) -> None:
+    if not link.up:
+        links.set(link, "switching on", state="up")
+
+
+def _need(links: Links, name: str) -> Link:
+    link = links.get(name)
+    if link is None:
+        raise DriverError(f"device {name} of the gateway is not there: it was removed meanwhile")
+    return link

@@ -1,0 +1,29 @@
+"""Gives a device an IPv4 address that is only a next hop: of link scope, so no packet that goes further has it as its source.
+
+Without this a gateway would ask outside for names with 169.254.0.2 as its address, and no answer could come back.
+"""
+
+import contextlib
+import errno
+from typing import Final
+
+from pyroute2 import IPRoute, NetlinkError
+
+from pvc_core.plugin import DriverError
+from pvc_netdev.links import Link
+from pvc_netdev.namespace import entered
+
+_LINK_SCOPE: Final = 253
+"""RT_SCOPE_LINK of ``linux/rtnetlink.h``."""
+
+
+def give_link_address(link: Link, address: str, namespace: str = "") -> None:
+    """Give a device of the calling thread's namespace, or of a named one, an address of /32; it has it already is success."""
+    with entered(namespace) if namespace else contextlib.nullcontext(), IPRoute() as ip:
+        try:
+            ip.addr("add", index=link.index, address=address, prefixlen=32, scope=_LINK_SCOPE)
+        except NetlinkError as error:
+            if error.code != errno.EEXIST:
+                raise DriverError(
+                    f"giving {link.name} the address {address}: the kernel refused it: {error.args[-1]}"
+                ) from error
