@@ -87,7 +87,7 @@ def test_wrong_parameters_are_named(parameters, message):
     ],
 )
 def test_two_networks_cannot_have_the_same_frames(one, other):
-    with pytest.raises(InvalidRequest, match="network lan: .* are network dmz's"):
+    with pytest.raises(InvalidRequest, match=r"network lan: .* are network dmz's"):
         validate_network(_network(**one), [_other(**other)])
     with pytest.raises(InvalidRequest, match="being removed"):
         validate_network(_network(**one), [_other(deleting=True, **other)])
