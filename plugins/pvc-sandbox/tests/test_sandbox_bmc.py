@@ -193,8 +193,8 @@ def test_a_killed_starter_leaves_one_that_is_taken_over(tmp_path, power):
     port = free_port()
     program = f"""
 import os, pathlib, signal
-import pvc_sandbox.bmc as module
-module.write_record = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+import pvc_sandbox.bmc as module, pvc_sandbox.launch as launching
+launching.write_record = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 module.Bmc("hv1", pathlib.Path({str(tmp_path / "bmc")!r}), "127.0.0.1", {port}, ({str(power)!r},)).start()
 """
     assert run([sys.executable, "-c", program], deadline_s=20).returncode == -9

@@ -16,10 +16,10 @@ from pvc_sandbox.ceph_records import (
     make_record,
     write_first_osd,
 )
-from pvc_sandbox.ceph_units import unit
 from pvc_sandbox.cluster import ClusterPlan, node_equipment, node_services
 from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.layout import Layout
+from pvc_sandbox.units.known import unit
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_node_without_ceph_has_nothing_of_it(layout):
 
 @pytest.mark.parametrize("name", ["ceph-osd@12", "ceph-mon@hv1", "ceph-mgr@hv1", "ceph-osd@0.service"])
 def test_unit_is_the_daemon_of_that_id(tmp_path, name):
-    service = unit(tmp_path, name)
+    service = unit(tmp_path, name).service
     program, _, id_ = service.name.partition("@")
     assert service.name == name.removesuffix(".service")
     assert service.argv == (program, "-f", "-i", id_)

@@ -72,7 +72,7 @@ def test_starting_a_host_that_is_on_changes_nothing(host):
 def test_hosts_see_each_other_and_only_their_own_processes_and_links(host, other):
     assert pings(host, other)
     assert "pvc_sandbox.node_init" in shell(host, "tr '\\0' ' ' </proc/1/cmdline")
-    assert shell(host, "ls /sys/class/net") == "eth0\nguest0\nlo\nmgmt0"
+    assert shell(host, "ls /sys/class/net") == "eth0\nguest0\nlo\nmgmt0\nup0"
     assert shell(host, "hostname") == "hv1"
     assert shell(host, "ls /run/netns 2>/dev/null || true") == ""
 
@@ -177,10 +177,10 @@ def test_pulled_cables_and_back(host, other):
     host.cut_link()
     assert not pings(other, host)
     assert shell(host, "cat /sys/class/net/eth0/carrier") == "0"
-    assert pulled(host) == ["hv1", "hv1-guest"]
+    assert pulled(host) == ["hv1", "hv1-guest", "hv1-up"]
     assert pings(other, host, host.layout.management_address(1)), "the way to the BMCs is another one"
     host.cut_link(links.NETWORKS)
-    assert pulled(host) == ["hv1", "hv1-guest", "hv1-mgmt"]
+    assert pulled(host) == ["hv1", "hv1-guest", "hv1-mgmt", "hv1-up"]
     assert not pings(other, host, host.layout.management_address(1))
     host.heal_link()
     assert pulled(host) == []
@@ -190,11 +190,29 @@ def test_pulled_cables_and_back(host, other):
     assert pings(other, host)
 
 
+def test_cable_to_one_network_is_pulled_alone(host, other):
+    host.cut_link([links.UPSTREAM])
+    assert pulled(host) == ["hv1-up"]
+    assert not pings(other, host, host.layout.upstream_address6(1))
+    assert pings(other, host)
+    host.heal_link()
+    assert pings(other, host, host.layout.upstream_address6(1))
+
+
+def test_hosts_use_ipv6_at_once_and_have_no_way_outside_unless_there_is_a_router(host, other):
+    host.power_cut()
+    host.start()
+    assert shell(host, "ip -6 -o address show tentative") == ""
+    assert pings(other, host, host.layout.cluster_address6(1))
+    assert pings(other, host, host.layout.upstream_address(1))
+    assert shell(host, "ip route show default; ip -6 route show default") == ""
+
+
 def test_pulled_cables_stay_pulled_when_the_button_is_pressed(host, other):
     host.cut_link()
     host.power_cut()
     host.boot()
-    assert pulled(host) == ["hv1", "hv1-guest"]
+    assert pulled(host) == ["hv1", "hv1-guest", "hv1-up"]
     assert not pings(other, host)
     host.start()
     assert pings(other, host)

@@ -82,7 +82,7 @@ def test_power_is_cut_and_restored_over_the_network_from_another_node(asker, hos
     before = host.power
     switched(asker, bmc, "off")
     assert not host.running
-    assert links.carriers(host.layout).keys() == {"hv1", "hv1-guest", "hv1-mgmt"}
+    assert links.carriers(host.layout).keys() == {"hv1", "hv1-guest", "hv1-mgmt", "hv1-up"}
     switched(asker, bmc, "on")
     assert host.power not in (None, before)
     wait_until("its daemons run", lambda: has_libvirtd(host), deadline_s=30)
@@ -110,8 +110,9 @@ def test_node_without_cables_is_switched_off_and_stays_without_them(asker, host,
     host.cut_link(links.NETWORKS)
     switched(asker, bmc, "off")
     switched(asker, bmc, "on")
-    wait_until("it is connected", lambda: len(links.carriers(host.layout)) == 6, deadline_s=10)
-    assert {port for port, up in links.carriers(host.layout).items() if not up} == {"hv2", "hv2-guest", "hv2-mgmt"}
+    wait_until("it is connected", lambda: len(links.carriers(host.layout)) == 8, deadline_s=10)
+    pulled = {port for port, up in links.carriers(host.layout).items() if not up}
+    assert pulled == {"hv2", "hv2-guest", "hv2-mgmt", "hv2-up"}
 
 
 def test_node_without_cables_reaches_the_bmcs_unless_that_one_is_pulled_too(asker, host, bmc):

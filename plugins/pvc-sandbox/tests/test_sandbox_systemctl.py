@@ -9,7 +9,11 @@ import sys
 import pytest
 
 from pvc_sandbox import boot, systemctl
-from pvc_sandbox.control import NoAnswer, Service, Status, ask
+from pvc_sandbox.control import NoAnswer, Service, Start, Status, ask
+from pvc_sandbox.errors import SandboxError
+from pvc_sandbox.units.frr import configuration
+from pvc_sandbox.units.known import unit
+from pvc_sandbox.units.unit import Unit
 from pvc_sandbox.waiting import wait_until
 
 FIRST_PROCESS = """
@@ -45,15 +49,29 @@ def answers(run):
     return True
 
 
+SAYS_READY = """
+import os, socket, time
+time.sleep(0.3)
+socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+time.sleep(60)
+"""
+OTHERS = {
+    "ceph-mon@slow": ((sys.executable, "-c", SAYS_READY), {"notifies": True}, ("true",)),
+    "ceph-mon@broken": (("false",), {"notifies": True}, ()),
+    "ceph-mon@stubborn": (("sleep", "60"), {}, ("sh", "-c", "echo not like this >&2; exit 3")),
+}
+
+
 @pytest.fixture
 def call(run, tmp_path, monkeypatch, capsys):
-    """Call it as a program; an OSD is something that sleeps."""
+    """Call it as a program; an OSD is something that sleeps, monitors say when they are ready: ``OTHERS``."""
 
     def sleeping(state, name):
-        plain = real(state, name)
-        return Service(name=plain.name, argv=("sleep", "60"), log=plain.log, restart_delay_s=5.0)
+        plain = unit(state, name).service
+        argv, more, reload = OTHERS.get(plain.name, (("sleep", "60"), {}, ()))
+        service = Service(name=plain.name, argv=argv, log=plain.log, restart_delay_s=5.0, **more)
+        return Unit(service=service, reload=reload)
 
-    real = systemctl.unit
     monkeypatch.setattr(systemctl, "unit", sleeping)
 
     def call(*words):
@@ -87,6 +105,46 @@ def test_unit_that_has_died_is_about_to_be_started_again(call, run):
     wait_until("it is dead", lambda: call("is-active", "ceph-osd@0") == (3, "activating"), deadline_s=4)
 
 
+def test_start_returns_when_the_unit_is_ready(call, run):
+    assert call("start", "ceph-mon@slow") == (0, "")
+    assert ask(run, Status())["ceph-mon@slow"].ready
+    assert call("start", "ceph-mon@slow") == (0, "")
+    assert call("reload", "ceph-mon@slow") == (0, "")
+
+
+def test_unit_that_is_not_ready_yet_is_activating(call, run):
+    ask(run, Start(service=systemctl.unit(run, "ceph-mon@slow").service))
+    assert call("is-active", "ceph-mon@slow") == (3, "activating")
+
+
+def test_unit_that_ends_at_its_start_is_told(call):
+    status, said = call("start", "ceph-mon@broken")
+    assert status == 1
+    assert "ceph-mon@broken did not start (exit status 1); see " in said
+
+
+def test_restart_is_another_process(call, run):
+    call("start", "ceph-osd@0")
+    first = ask(run, Status())["ceph-osd@0"].pid
+    assert call("restart", "ceph-osd@0") == (0, "")
+    assert ask(run, Status())["ceph-osd@0"].pid not in (0, first)
+    assert call("restart", "ceph-osd@9") == (0, "")
+    assert call("is-active", "ceph-osd@9") == (0, "active")
+
+
+def test_reload_that_cannot_be_is_told(call):
+    assert call("reload", "ceph-osd@0") == (1, "systemctl: ceph-osd@0 cannot be reloaded; restart it")
+    status, said = call("reload", "ceph-mon@stubborn")
+    assert (status, said) == (1, "systemctl: ceph-mon@stubborn is not active, so it cannot be reloaded")
+    call("start", "ceph-mon@stubborn")
+    status, said = call("reload", "ceph-mon@stubborn")
+    assert (status, said) == (1, "systemctl: ceph-mon@stubborn did not reload (exit status 3): not like this")
+
+
+def test_failures_are_forgotten_without_a_word(call):
+    assert call("reset-failed", "ceph-osd@0") == (0, "")
+
+
 def test_units_are_enabled_and_disabled_without_being_started(call, tmp_path):
     assert call("is-enabled", "ceph-osd@0") == (1, "disabled")
     assert call("enable", "ceph-osd@0", "ceph-osd@1") == (0, "")
@@ -104,7 +162,7 @@ def test_units_are_enabled_and_disabled_without_being_started(call, tmp_path):
 def test_what_is_not_understood_is_told(call, words):
     status, said = call(*words)
     assert status == 1
-    assert "start|stop|enable|disable|is-active|is-enabled UNIT..." in said
+    assert "start|stop|restart|reload|enable|disable|is-active|is-enabled|reset-failed UNIT..." in said
 
 
 @pytest.mark.parametrize("verb", ["start", "enable", "is-active"])
@@ -114,6 +172,15 @@ def test_unknown_unit_is_told_and_nothing_is_done(call, run, tmp_path, verb):
     assert "unit 'sshd' is not known on a node of a sandbox" in said
     assert ask(run, Status()) == {}
     assert boot.enabled(tmp_path) == []
+
+
+def test_frr_is_a_unit_only_where_it_is(tmp_path):
+    with pytest.raises(SandboxError, match=r"unit 'frr\.service' is not known on a node of a sandbox"):
+        unit(tmp_path, "frr.service")
+    configuration(tmp_path).mkdir(parents=True)
+    found = unit(tmp_path, "frr.service")
+    assert (found.service.name, found.service.notifies) == ("frr", True)
+    assert found.reload[-2:] == ("/usr/lib/frr/frrinit.sh", "reload")
 
 
 def test_first_process_that_does_not_answer_is_told(tmp_path, capsys):

@@ -15,14 +15,14 @@ import os
 import re
 import shlex
 import signal
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.files import Lock, write_atomically
-from pvc_sandbox.records import ProcessRecord, is_alive, is_stopped, kill, living, send, write_record
+from pvc_sandbox.launch import launch
+from pvc_sandbox.records import ProcessRecord, is_alive, is_stopped, kill, living, send
 from pvc_sandbox.waiting import wait_until
 
 PORT: Final = 623
@@ -36,14 +36,6 @@ mc_enable 0x20
 """
 _PLAIN: Final = re.compile(r"[\w./+,:@%=-]+")
 """What ipmi_sim's configuration can hold without being misread."""
-
-# The process starts only when it is told that its record is written, and ends when we died before that.
-_LAUNCHER: Final = """\
-log=$1; shift
-exec 3<&0
-( read -r go <&3 && exec "$@" 3<&- ) </dev/null >>"$log" 2>&1 &
-echo $!
-"""
 
 # ipmi_sim runs it as: chassis MC get|set PARAMETER [VALUE] ..., and waits for its end and for the end of its output.
 # Descriptors 3 to 8 are ipmi_sim's own, its sockets too: nothing that a power command starts may keep them.
@@ -255,18 +247,7 @@ class Bmc:
     def _launch(self) -> ProcessRecord:
         argv = [_PROGRAM, "-n", "-p", "-c", str(self.directory / "lan.conf")]
         argv += ["-f", str(self.directory / "commands"), "-s", str(self.directory / "state")]
-        with subprocess.Popen(
-            ["sh", "-c", _LAUNCHER, "sh", str(self._log), *argv],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd="/",
-            start_new_session=True,
-        ) as launcher:
-            if launcher.stdin is None or launcher.stdout is None:
-                raise AssertionError("both are pipes")
-            write_record(self._pid_file, int(launcher.stdout.readline()))
-            launcher.stdin.write(b"go\n")
-        process = living(self._pid_file)
+        process = launch(argv, record=self._pid_file, log=self._log)
         if process is None:
             raise SandboxError(f"BMC {self.name} ended at once; see {self._log}")
         return process

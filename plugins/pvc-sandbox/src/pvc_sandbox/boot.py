@@ -27,6 +27,8 @@ class Equipment(msgspec.Struct, frozen=True, kw_only=True):
     """Sizes of its disks in bytes; see module ``disks``."""
     binds: tuple[tuple[str, str], ...] = ()
     """Files and directories of the machine, and what each stands in place of on the host."""
+    router: bool = False
+    """Its default routes lead to the router outside the cluster; see module ``router``."""
 
 
 NO_EQUIPMENT: Final = Equipment()

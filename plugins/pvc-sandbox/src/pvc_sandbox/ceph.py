@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from pvc_core.plugin.process import run
-from pvc_sandbox import boot, ceph_admin, ceph_config, systemctl
+from pvc_sandbox import boot, ceph_admin, ceph_config
 from pvc_sandbox.ceph_records import (
     CephRecord,
     common_directory,
@@ -25,12 +25,12 @@ from pvc_sandbox.ceph_records import (
     make_record,
     write_first_osd,
 )
-from pvc_sandbox.ceph_units import unit
 from pvc_sandbox.disks import LINK
 from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.files import write_atomically
 from pvc_sandbox.host import Host
 from pvc_sandbox.layout import Layout
+from pvc_sandbox.units.known import unit
 
 PLUGIN: Final = "ceph"
 """Section of a node's ``plugins`` that makes its daemon use Ceph."""
@@ -97,11 +97,6 @@ def node_binds(layout: Layout, number: int) -> tuple[tuple[str, str], ...]:
     )
 
 
-def programs(layout: Layout, number: int) -> Path:
-    """Return the directory of a node's own programs, which is to come first on the path."""
-    return layout.node_state(number) / "bin"
-
-
 def configure_node(layout: Layout, number: int) -> None:
     """Write a node's own files, its data excepted."""
     place = layout.node_state(number) / "ceph"
@@ -112,7 +107,6 @@ def configure_node(layout: Layout, number: int) -> None:
     write_atomically(place / "etc/ceph.conf", _conf(layout, record, logs=str(layout.node_state(number) / "log")))
     admin = "ceph.client.admin.keyring"
     write_atomically(place / "etc" / admin, (common_directory(layout) / admin).read_text(), mode=0o600)
-    systemctl.install(programs(layout, number), layout.node_state(number))
 
 
 def unfinished(layout: Layout, numbers: Sequence[int]) -> list[int]:
@@ -147,7 +141,7 @@ def _make_monitor(host: Host) -> None:
         files = ("--monmap", str(common / "monmap"), "--keyring", str(common / "initial.keyring"))
         _mkfs(host, store, ["ceph-mon", "--mkfs", "-i", name, *files], "--mon-data")
     for kind in ("mon", "mgr"):
-        service = unit(host.state, f"ceph-{kind}@{name}")
+        service = unit(host.state, f"ceph-{kind}@{name}").service
         boot.enable(host.state, service)
         host.start_service(service)
 
@@ -184,7 +178,7 @@ def _start_osd(host: Host) -> None:
     osd = load_first_osd(host.layout, host.number)
     if osd is None or osd.made:
         return
-    service = unit(host.state, f"ceph-osd@{osd.id}")
+    service = unit(host.state, f"ceph-osd@{osd.id}").service
     boot.enable(host.state, service)
     host.start_service(service)
     write_first_osd(host.layout, host.number, msgspec.structs.replace(osd, made=True))

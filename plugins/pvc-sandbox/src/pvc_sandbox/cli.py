@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 
 from pvc_core.model.errors import PvcError
 from pvc_core.plugin.cli import Column, Output, format_option, pass_output
+from pvc_sandbox import links
 from pvc_sandbox import logs as log_files
 from pvc_sandbox.control import ServiceState
 from pvc_sandbox.errors import SandboxError
@@ -31,12 +32,16 @@ def _service(service: ServiceState) -> str:
     return f"{service.name}{state}{again}"
 
 
+def _link(node: NodeState) -> str:
+    return f"{node.link} (cut: {', '.join(node.cut)})" if node.cut else node.link
+
+
 _NODE_COLUMNS: Final = (
     Column("NODE", lambda node: node.name),
     Column("ROLE", lambda node: node.role),
     Column("ADDRESS", lambda node: node.address),
     Column("POWER", lambda node: node.power),
-    Column("LINK", lambda node: node.link),
+    Column("LINK", _link),
     Column("BMC", lambda node: node.bmc or "none"),
     Column("SERVICES", _services),
 )
@@ -97,6 +102,12 @@ def sandbox() -> None:
     type=click.Choice(["dir", "ceph"]),
     help="ceph: a real Ceph in the nodes, when the sandbox is made; dir: only a shared directory [dir].",
 )
+@click.option(
+    "--network",
+    type=click.Choice(["bridge", "vxlan"]),
+    help="vxlan: managed networks too, with FRR in the nodes and a BGP router outside, when the sandbox is made; "
+    "bridge: only bridges [bridge].",
+)
 @pass_output
 def up(
     out: Output,
@@ -108,6 +119,7 @@ def up(
     bmc: bool | None,
     watchdog: bool | None,
     storage: str | None,
+    network: str | None,
 ) -> None:
     """Make the cluster, or what is missing of it; may be repeated, also after it was killed."""
     made = Sandbox(name, state)
@@ -119,6 +131,7 @@ def up(
         bmc=bmc,
         watchdog=watchdog,
         storage=storage,
+        network=network,
     )
     config = str(made.client_config)
     out.done(f"sandbox {name!r} is up; to use it: export PVC_CONFIG={config}", name=name, config=config)
@@ -154,8 +167,9 @@ def status(out: Output, name: str) -> None:
     """Show the nodes' power, cables and daemons; what the cluster thinks of them says `pvc node list`."""
     state = Sandbox(name).status()
     if out.format == "table":
+        outside = f", router in {state.upstream_network} {state.router}" if state.router else ""
         out.note(
-            f"{state.name}: cluster {state.cluster_network}, guests {state.guest_network}, {state.state_directory}"
+            f"{state.name}: cluster {state.cluster_network}, guests {state.guest_network}{outside}, {state.state_directory}"
         )
         out.listing(state.nodes, _NODE_COLUMNS, empty="no nodes")
     else:
@@ -197,10 +211,15 @@ def power_cut(out: Output, name: str, node: str, bmc: bool) -> None:
 @_name_option
 @_node_argument
 @click.option("--management", is_flag=True, help="That to the BMCs too.")
+@click.option(
+    "--only", type=click.Choice([*links.NAMES]), multiple=True, help="That to this network alone; repeatable."
+)
 @pass_output
-def cut_link(out: Output, name: str, node: str, management: bool) -> None:
+def cut_link(out: Output, name: str, node: str, management: bool, only: tuple[str, ...]) -> None:
     """Pull NODE's network cables: it lives on, unreachable, but can still reach the BMCs."""
-    Sandbox(name).cut_link(node, management=management)
+    if management and only:
+        raise click.UsageError("--management goes with all cables, --only names single ones")
+    Sandbox(name).cut_link(node, management=management, only=[links.NAMES[network] for network in only])
     out.done(f"{node}: cables are pulled", node=node)
 
 
@@ -279,7 +298,7 @@ def bmc(out: Output, name: str, node: str, fault: Callable[[NodeBmc], None] | No
 @click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C.")
 @pass_output
 def logs(out: Output, name: str, node: str, what: str, lines: int, follow: bool) -> None:
-    """Print the end of a log of NODE: pvcnoded (default), zookeeper, ceph-osd@0, libvirtd, init, console/<VM id>."""
+    """Print the end of a log of NODE: pvcnoded (default), zookeeper, frr, ceph-osd@0, libvirtd, init, console/<VM id>."""
     files = Sandbox(name).logs(node)
     if what not in files:
         raise SandboxError(f"{node} has no log {what!r}; it has: {', '.join(files)}")

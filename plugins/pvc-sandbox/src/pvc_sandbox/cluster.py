@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 import yaml
 
-from pvc_sandbox import ceph, fencing, libvirtd, zookeeper
+from pvc_sandbox import ceph, fencing, frr, libvirtd, managed, systemctl, zookeeper
 from pvc_sandbox.boot import Equipment, Watchdog
 from pvc_sandbox.control import PROGRAMS, Service
 from pvc_sandbox.errors import SandboxError
@@ -44,7 +44,8 @@ class ClusterPlan(msgspec.Struct, frozen=True, kw_only=True):
     timing: dict[str, float | int] = {}
     """Section ``timing`` of every node; what is not here has its default."""
     plugins: dict[str, dict[str, Any]] = msgspec.field(default_factory=lambda: {"dir": {}, "bridge": {}})
-    """Section ``plugins`` of every node; the one that fences through BMCs comes by itself."""
+    """Section ``plugins`` of every node; the one that fences through BMCs comes by itself, and so does what the sections of
+    managed networks' plugins do not say (module ``managed``)."""
     bmc: bool = True
     """Every node has a BMC, and is fenced through it."""
     watchdog: bool = False
@@ -63,6 +64,16 @@ class ClusterPlan(msgspec.Struct, frozen=True, kw_only=True):
     def has_ceph(self) -> bool:
         """Whether Ceph runs in its nodes."""
         return self.storage == "ceph"
+
+    @property
+    def has_units(self) -> bool:
+        """Whether its nodes have services that are kept by ``systemctl``."""
+        return self.has_ceph or self.frr
+
+    @property
+    def frr(self) -> bool:
+        """Whether FRR runs in its nodes, and a router outside: its networks are managed."""
+        return managed.PLUGIN in self.plugins
 
     def coordinator_numbers(self) -> range:
         """Return the numbers of the coordinators."""
@@ -92,17 +103,20 @@ def load_plan(layout: Layout) -> ClusterPlan | None:
 def make_plan(layout: Layout, nodes: int | None, **changes: Any) -> ClusterPlan:
     """Return the plan for ``up``: what is there, with ``changes``, grown to ``nodes``; and record it.
 
+    A change of ``network`` to ``vxlan`` adds the plugins of managed networks; ``bridge`` is what a cluster has without.
     Raises SandboxError for what cannot be.
     """
     if nodes is not None and not 1 <= nodes <= MAX_NODES:
         raise SandboxError(f"a sandbox has 1 to {MAX_NODES} nodes, not {nodes}")
     known = load_plan(layout)
+    network = changes.pop("network", None)
     changed = {name: value for name, value in changes.items() if value is not None}
     if known is None:
         count = nodes or DEFAULT_NODES
         if changed.get("storage") == "ceph":
             changed = {"disks": DISKS_WITH_CEPH, **changed}
         plan = ClusterPlan(nodes=count, coordinators=coordinators_for(count), **changed)
+        plan = _with_network(plan, network)
     elif nodes is not None and nodes < known.nodes:
         raise SandboxError(
             f"sandbox {layout.name!r} has {known.nodes} nodes already, so it cannot have {nodes}; "
@@ -112,6 +126,12 @@ def make_plan(layout: Layout, nodes: int | None, **changes: Any) -> ClusterPlan:
         _check_fixed(layout, known, changed)
         # New nodes are hypervisors: an ensemble does not grow while it runs.
         plan = msgspec.structs.replace(known, nodes=nodes or known.nodes, **changed)
+        plan = _with_network(plan, network)
+        if plan.frr != known.frr:
+            raise SandboxError(
+                f"sandbox {layout.name!r} was made {'with' if known.frr else 'without'} managed networks, which cannot be "
+                f"changed; begin anew: pvc sandbox down --name {layout.name}"
+            )
     record = msgspec.json.encode(plan)
     try:
         plan = msgspec.json.decode(record, type=ClusterPlan)  # as a later `up` will read it
@@ -123,6 +143,20 @@ def make_plan(layout: Layout, nodes: int | None, **changes: Any) -> ClusterPlan:
         )
     write_atomically(Path(layout.state) / PLAN_FILE, record)
     return plan
+
+
+def _with_network(plan: ClusterPlan, network: str | None) -> ClusterPlan:
+    match network:
+        case None:
+            return plan
+        case "vxlan":
+            added = {name: plan.plugins.get(name, {}) for name in managed.PLUGINS}
+            return msgspec.structs.replace(plan, plugins={**plan.plugins, **added})
+        case "bridge":
+            kept = {name: section for name, section in plan.plugins.items() if name not in managed.PLUGINS}
+            return msgspec.structs.replace(plan, plugins=kept)
+        case _:
+            raise SandboxError(f"a cluster cannot be like that: its network is bridge or vxlan, not {network!r}")
 
 
 def _check_fixed(layout: Layout, known: ClusterPlan, changed: Mapping[str, Any]) -> None:
@@ -171,8 +205,11 @@ def node_watchdog(plan: ClusterPlan) -> Watchdog | None:
 
 def node_equipment(layout: Layout, plan: ClusterPlan, number: int) -> Equipment:
     """Return what every node has beside its cables."""
-    binds = ceph.node_binds(layout, number) if plan.has_ceph else ()
-    return Equipment(disks=(plan.disk_gib << 30,) * plan.disks, binds=binds)
+    binds = (
+        *(ceph.node_binds(layout, number) if plan.has_ceph else ()),
+        *(frr.node_binds(layout, number) if plan.frr else ()),
+    )
+    return Equipment(disks=(plan.disk_gib << 30,) * plan.disks, binds=binds, router=plan.frr)
 
 
 def node_services(layout: Layout, plan: ClusterPlan, number: int) -> list[Service]:
@@ -184,6 +221,10 @@ def node_services(layout: Layout, plan: ClusterPlan, number: int) -> list[Servic
         services.append(zookeeper.configure(layout, number, members, lease_s=plan.timing.get("lease")))
     if plan.has_ceph:
         ceph.configure_node(layout, number)
+    if plan.frr:
+        frr.configure_node(layout, number)
+    if plan.has_units:
+        systemctl.install(systemctl.programs(layout, number), layout.node_state(number))
     services.append(
         Service(
             name=DAEMON,
@@ -200,6 +241,7 @@ def node_services(layout: Layout, plan: ClusterPlan, number: int) -> list[Servic
 
 
 def _node_yaml(layout: Layout, plan: ClusterPlan, number: int) -> str:
+    given = managed.sections(layout, coordinator=number in plan.coordinator_numbers())
     section: dict[str, Any] = {
         "cluster": _cluster_section(layout, plan),
         "node": {
@@ -217,7 +259,7 @@ def _node_yaml(layout: Layout, plan: ClusterPlan, number: int) -> str:
         "plugins": {
             **({fencing.PLUGIN: {}} if plan.bmc else {}),
             **({ceph.PLUGIN: {"osd_layout": "raw"}} if plan.has_ceph else {}),
-            **plan.plugins,
+            **{name: {**given.get(name, {}), **section} for name, section in plan.plugins.items()},
         },
     }
     if plan.watchdog:
@@ -238,7 +280,7 @@ def shell_environment(layout: Layout, plan: ClusterPlan, number: int) -> list[st
 
 def _programs(layout: Layout, plan: ClusterPlan, number: int) -> str:
     """Return where a node's programs are sought."""
-    return f"{ceph.programs(layout, number)}:{PROGRAMS}" if plan.has_ceph else PROGRAMS
+    return f"{systemctl.programs(layout, number)}:{PROGRAMS}" if plan.has_units else PROGRAMS
 
 
 def _cluster_section(layout: Layout, plan: ClusterPlan) -> dict[str, Any]:

@@ -12,14 +12,19 @@ from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.waiting import wait_until
 
 
-def write_atomically(path: Path, content: bytes | str, mode: int = 0o644) -> None:
-    """Replace a file so that a reader, and a kill at any moment, sees the old or the new one."""
+def write_atomically(path: Path, content: bytes | str, mode: int = 0o644, owner: str = "") -> None:
+    """Replace a file so that a reader, and a kill at any moment, sees the old or the new one.
+
+    ``owner``: the user, and the group of the same name, to whom it is to belong.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
         Path(temporary).chmod(mode)
+        if owner:
+            shutil.chown(temporary, owner, owner)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

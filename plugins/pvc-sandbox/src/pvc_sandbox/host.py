@@ -34,6 +34,7 @@ from pvc_sandbox.layout import (
 )
 from pvc_sandbox.node_init import InitSpec
 from pvc_sandbox.records import ProcessRecord, is_alive, is_stopped, kill, living, send
+from pvc_sandbox.router import Router
 from pvc_sandbox.waiting import wait_until
 
 START_DEADLINE_S: Final = 30.0
@@ -166,7 +167,7 @@ class Host:
             if power is not None:
                 self._thaw(power)
 
-    def cut_link(self, networks: Collection[int] = (links.CLUSTER, links.GUESTS)) -> None:
+    def cut_link(self, networks: Collection[int] = links.IN_USE) -> None:
         """Pull its cables to these networks: the host and its guests live on, unreachable there, also after a boot."""
         with self._lock():
             self._powered()
@@ -216,6 +217,7 @@ class Host:
             return
         with Lock(RUN_ROOT / "lock"):
             if not any(path.is_dir() for root in (state, self.layout.run) for path in root.glob("hv*")):
+                Router(self.layout).stop()
                 links.remove_switch(self.layout)
                 (state / RECORD_FILE).unlink(missing_ok=True)
                 shutil.rmtree(self.layout.run, ignore_errors=True)
@@ -242,7 +244,7 @@ class Host:
             self._clear()
             power = self._boot(boot.equipment, lock)
         self._wait_for_init(power)
-        links.connect(self.layout, self.number, power.pid, pulled=self._pulled())
+        links.connect(self.layout, self.number, power.pid, pulled=self._pulled(), router=boot.equipment.router)
         if boot.watchdog is None:
             self._end_watchdog()
         elif self._other_watchdog() is None:

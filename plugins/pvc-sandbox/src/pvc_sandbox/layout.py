@@ -7,6 +7,7 @@ sockets, whose paths must be short, are below ``/run/pvc-sandbox``.
 import contextlib
 import hashlib
 import re
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,8 @@ MAX_INDEX: Final = 250
 MAX_NODES: Final = 99
 SWITCH_HOST: Final = 254
 """Last octet of the switch's own address: clients and tests reach the nodes from there."""
+ROUTER_HOST: Final = 250
+"""Last octet of the router outside the cluster, in the upstream network."""
 _FIRST_BMC: Final = 100
 """A BMC's last octet is this and its node's number."""
 
@@ -51,6 +54,11 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         return f"pvc-{self.name}"
 
     @property
+    def router(self) -> str:
+        """Network namespace of the router outside the cluster."""
+        return f"{self.switch}-router"
+
+    @property
     def shared(self) -> Path:
         """Directory that all nodes see: pool images."""
         return Path(self.state) / "shared"
@@ -63,6 +71,18 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     def cluster_address(self, host: int = SWITCH_HOST) -> str:
         """Return a node's address in the cluster network (a /24)."""
         return f"10.77.{self.index}.{host}"
+
+    def cluster_address6(self, host: int = SWITCH_HOST) -> str:
+        """Return a node's IPv6 address in the cluster network (a /64); it ends like the IPv4 one reads, in decimal digits."""
+        return _address6("fd77", self.index, host)
+
+    def upstream_address(self, host: int = SWITCH_HOST) -> str:
+        """Return a node's address in the upstream network (a /24), where the router outside is."""
+        return f"10.80.{self.index}.{host}"
+
+    def upstream_address6(self, host: int = SWITCH_HOST) -> str:
+        """Return a node's IPv6 address in the upstream network (a /64)."""
+        return _address6("fd80", self.index, host)
 
     def guest_address(self, host: int = SWITCH_HOST) -> str:
         """Return an address in the guests' network (a /24); the nodes themselves have none there."""
@@ -80,6 +100,21 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     def cluster_network(self) -> str:
         """Network of the nodes' addresses."""
         return f"{self.cluster_address(0)}/24"
+
+    @property
+    def cluster_network6(self) -> str:
+        """Network of the nodes' IPv6 addresses."""
+        return f"{_address6('fd77', self.index, 0)}/64"
+
+    @property
+    def upstream_network(self) -> str:
+        """Network between the nodes and the router outside."""
+        return f"{self.upstream_address(0)}/24"
+
+    @property
+    def upstream_network6(self) -> str:
+        """The same for IPv6."""
+        return f"{_address6('fd80', self.index, 0)}/64"
 
     @property
     def guest_network(self) -> str:
@@ -114,6 +149,11 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         """Return the directory of a node's BMC."""
         return self.run / "bmc" / self.node_name(number)
 
+    @property
+    def router_run(self) -> Path:
+        """Directory of the router outside."""
+        return self.run / "router"
+
     def watchdog_record(self, number: int) -> Path:
         """Return the file that says which process is a node's watchdog."""
         return self.run / f"{self.node_name(number)}.watchdog"
@@ -121,6 +161,11 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     def mac(self, number: int, network: int) -> str:
         """Return the address of a node's card: the same after a power cut, as with real hardware."""
         return f"02:77:{self.index:02x}:{network:02x}:00:{number:02x}"
+
+
+def _address6(block: str, index: int, host: int) -> str:
+    # As the kernel prints it.
+    return str(IPv6Address(f"{block}:0:0:{index:x}::{host}"))
 
 
 def default_name(state: Path) -> str:

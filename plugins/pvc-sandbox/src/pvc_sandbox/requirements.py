@@ -10,6 +10,7 @@ from pvc_sandbox.errors import SandboxError
 
 _ALWAYS: Final = "packages.txt"
 _WITH_CEPH: Final = "packages-ceph.txt"
+_OF_MANAGED_NETWORKS: Final = ("pvc_vxlan", "pvc_hostnet")
 
 
 def missing_packages(*, ceph: bool = False) -> list[str]:
@@ -24,8 +25,11 @@ def missing_packages(*, ceph: bool = False) -> list[str]:
     return [package for package, proof in wanted if not glob.glob(proof)]  # noqa: PTH207 - an absolute pattern
 
 
-def check_requirements(*, ceph: bool = False) -> None:
-    """Raise SandboxError, saying what to do, when a sandbox, with ``ceph`` in its nodes, cannot be made here."""
+def check_requirements(*, ceph: bool = False, vxlan: bool = False) -> None:
+    """Raise SandboxError, saying what to do, when a sandbox cannot be made here.
+
+    ``ceph``: one with Ceph in its nodes; ``vxlan``: one with managed networks.
+    """
     if os.geteuid() != 0:
         raise SandboxError("a sandbox makes namespaces and mounts, which only root may: repeat it with sudo")
     missing = missing_packages(ceph=ceph)
@@ -37,6 +41,10 @@ def check_requirements(*, ceph: bool = False) -> None:
         raise SandboxError(
             "Debian's binding of librados is not seen by this Python, and there is no other; use an environment of "
             "/usr/bin/python3 that sees Debian's packages: python3 -m venv --system-site-packages"
+        )
+    if vxlan and (lacking := [name for name in _OF_MANAGED_NETWORKS if importlib.util.find_spec(name) is None]):
+        raise SandboxError(
+            f"{' and '.join(lacking)} cannot be imported; install them: pip install 'pvc-sandbox[vxlan]'"
         )
     if importlib.util.find_spec("libvirt") is None:
         raise SandboxError(

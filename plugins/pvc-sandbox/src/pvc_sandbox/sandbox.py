@@ -5,14 +5,14 @@ where it stopped, ``down`` removes it.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from pvc_core.model.units import format_duration
 from pvc_core.plugin.process import Completed
-from pvc_sandbox import ceph, cluster, fencing, libvirtd, links, zookeeper
+from pvc_sandbox import ceph, cluster, fencing, frr, libvirtd, links, managed, zookeeper
 from pvc_sandbox.client import PvcCommand
 from pvc_sandbox.cluster import ClusterPlan
 from pvc_sandbox.control import NoAnswer
@@ -31,6 +31,7 @@ from pvc_sandbox.layout import (
 )
 from pvc_sandbox.node_bmc import NodeBmc
 from pvc_sandbox.requirements import check_requirements
+from pvc_sandbox.router import Router
 from pvc_sandbox.status import SandboxState, status
 from pvc_sandbox.waiting import wait_until
 
@@ -91,10 +92,10 @@ class Sandbox:
         """Make the cluster, or what is missing of it, and return when every node's daemon works.
 
         ``nodes``: how many (default: those there are, else 3); hypervisors are added to a cluster that is
-        there.  ``changes`` are other fields of ``ClusterPlan``; a daemon that they concern is started again.
+        there.  ``changes`` are other fields of ``ClusterPlan``, and ``network`` (see ``make_plan``); a daemon that they concern is started again.
         ``report`` gets a line for each step.  Raises SandboxError.
         """
-        check_requirements(ceph=self._is_to_have_ceph(changes))
+        check_requirements(ceph=self._is_to_have_ceph(changes), vxlan=self._is_to_have_vxlan(changes))
         begun = time.monotonic()
         with self._lock():
             layout = self._known = claim_layout(self._state or STATE_ROOT / self.name, self.name)
@@ -103,6 +104,9 @@ class Sandbox:
             cluster.configure(layout, plan)
             links.make_switch(layout)
             report(f"switch {layout.switch}: cluster {layout.cluster_network}, guests {layout.guest_network}")
+            if plan.frr:
+                self.router.start()
+                report(f"router {self.router.namespace}: {self.router.address} in {layout.upstream_network}")
             if plan.has_ceph:  # first: the daemons look for it when they start
                 self._make_ceph(plan, report)
             self._power_on(plan, plan.node_numbers(), report)
@@ -129,6 +133,7 @@ class Sandbox:
             self._each([NodeBmc(layout, number) for number in numbers], NodeBmc.remove)  # they could switch nodes on
             hosts = [Host(layout, number) for number in numbers]
             self._each(hosts, Host.destroy)
+            Router(layout).stop()
             links.remove_switch(layout)
             remove_tree(Path(layout.state))
             # Last: as long as this is there, a repeated `down` knows what to remove.
@@ -162,6 +167,16 @@ class Sandbox:
             )
         return NodeBmc(self.layout, number)
 
+    @property
+    def router(self) -> Router:
+        """The router outside the cluster; raises SandboxError when there is none."""
+        if not self.plan.frr:
+            raise SandboxError(
+                f"sandbox {self.name!r} has no router outside: its networks are not managed; "
+                f"make one that has: pvc sandbox up --network vxlan"
+            )
+        return Router(self.layout)
+
     def power_on(self, node: str, *, report: Report = lambda _: None) -> None:
         """Switch a node on and return when its libvirtd answers; its daemon joins the cluster by itself.
 
@@ -178,13 +193,14 @@ class Sandbox:
             self.bmc(node).power_cut()
         self.host(node).power_cut()
 
-    def cut_link(self, node: str, *, management: bool = False) -> None:
-        """Pull a node's cables to the cluster and to the guests' network; with ``management`` that to the BMCs too.
+    def cut_link(self, node: str, *, management: bool = False, only: Collection[int] = ()) -> None:
+        """Pull a node's cables to all networks but that of the BMCs; with ``management`` that one too.
+
+        ``only``: those to these networks instead, such as ``links.UPSTREAM``; what was pulled before stays pulled.
 
         They stay pulled when the node is booted by its BMC or its watchdog, until ``heal_link``, ``power_on`` or ``up``.
         """
-        networks = links.NETWORKS if management else (links.CLUSTER, links.GUESTS)
-        self.host(node).cut_link(networks)
+        self.host(node).cut_link(only or (links.NETWORKS if management else links.IN_USE))
 
     def heal_link(self, node: str) -> None:
         """Put a node's network cables back."""
@@ -226,6 +242,8 @@ class Sandbox:
         bmc = NodeBmc(self.layout, host.number).log()
         if bmc.exists():
             files["bmc"] = bmc
+        if self.plan.frr:
+            files["frr"] = frr.log(self.layout, host.number)
         return files | {"libvirtd": state / "libvirt/log/libvirtd.log"} | guests
 
     def wait_ready(self, nodes: Iterable[str] | None = None, *, report: Report = lambda _: None) -> None:
@@ -277,6 +295,11 @@ class Sandbox:
         layout = self._recorded()
         known = cluster.load_plan(layout) if layout else None
         return known.has_ceph if known else changes.get("storage") == "ceph"
+
+    def _is_to_have_vxlan(self, changes: Mapping[str, Any]) -> bool:
+        layout = self._recorded()
+        known = cluster.load_plan(layout) if layout else None
+        return known.frr if known else changes.get("network") == "vxlan" or managed.PLUGIN in changes.get("plugins", {})
 
     def _recorded(self) -> Layout | None:
         return load_layout(self._state) if self._state else find_layout(self.name)

@@ -1,5 +1,7 @@
 """A sandbox as it is: power, cables, BMCs and daemons of its nodes."""
 
+from collections.abc import Mapping
+
 import msgspec
 
 from pvc_sandbox import links
@@ -8,6 +10,7 @@ from pvc_sandbox.control import NoAnswer, ServiceState
 from pvc_sandbox.host import Host
 from pvc_sandbox.layout import Layout
 from pvc_sandbox.node_bmc import NodeBmc
+from pvc_sandbox.router import Router
 
 
 class NodeState(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,7 +22,9 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     power: str
     """on, off or frozen."""
     link: str
-    """up or down; down too while the power is off."""
+    """up or down: its cable to the cluster network; down too while the power is off."""
+    cut: tuple[str, ...] = ()
+    """Networks whose cables are pulled, while the power is on."""
     bmc: str = ""
     """works, or what is wrong with it; empty: it has none."""
     uri: str
@@ -37,6 +42,9 @@ class SandboxState(msgspec.Struct, frozen=True, kw_only=True):
     cluster_network: str
     guest_network: str
     management_network: str = ""
+    upstream_network: str = ""
+    router: str = ""
+    """The router outside: works or off; empty: there is none."""
     nodes: tuple[NodeState, ...] = ()
 
 
@@ -51,16 +59,16 @@ def status(layout: Layout, plan: ClusterPlan) -> SandboxState:
         cluster_network=layout.cluster_network,
         guest_network=layout.guest_network,
         management_network=layout.management_network,
-        nodes=tuple(
-            _node(layout, plan, number, carrier=carriers.get(layout.node_name(number), False))
-            for number in plan.node_numbers()
-        ),
+        upstream_network=layout.upstream_network,
+        router=("works" if Router(layout).running else "off") if plan.frr else "",
+        nodes=tuple(_node(layout, plan, number, carriers) for number in plan.node_numbers()),
     )
 
 
-def _node(layout: Layout, plan: ClusterPlan, number: int, *, carrier: bool) -> NodeState:
+def _node(layout: Layout, plan: ClusterPlan, number: int, carriers: Mapping[str, bool]) -> NodeState:
     host = Host(layout, number)
     services: tuple[ServiceState, ...] = ()
+    up = {name: carriers.get(links.port(layout, number, network), False) for name, network in links.NAMES.items()}
     power = "frozen" if host.frozen else "on" if host.running else "off"
     if power == "on":
         try:
@@ -72,7 +80,8 @@ def _node(layout: Layout, plan: ClusterPlan, number: int, *, carrier: bool) -> N
         role="coordinator" if number in plan.coordinator_numbers() else "hypervisor",
         address=host.address,
         power=power,
-        link="up" if carrier else "down",
+        link="up" if carriers.get(links.port(layout, number, links.CLUSTER)) else "down",
+        cut=() if power == "off" else tuple(name for name, is_up in up.items() if not is_up),
         bmc=(", ".join(NodeBmc(layout, number).faults()) or "works") if plan.bmc else "",
         uri=host.uri,
         services=services,
