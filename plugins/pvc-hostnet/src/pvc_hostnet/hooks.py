@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from pvc_core.model.base import Condition
-from pvc_core.plugin import Context, Query, RoleService, hookimpl
+from pvc_core.plugin import Context, DriverError, Query, RoleService, hookimpl
 from pvc_hostnet.config import HostnetConfig
 from pvc_hostnet.duplicates import Question, others
 from pvc_hostnet.faults import conditions, faults
@@ -25,6 +25,7 @@ class HostNetworks:
 
     def __init__(self, context: Context, config: HostnetConfig) -> None:
         self._node = context.node.name
+        self._log = context.log
         self._layout = layout(config, self._node)
         self._upkeep = Upkeep(self._layout, context.log)
 
@@ -49,7 +50,7 @@ class HostNetworks:
     def health_checks(self) -> list[Condition]:
         """Return a condition for each network, after making true again what can be."""
         self._upkeep.start()
-        found = self._upkeep.look(twice=_twice(self._layout), whole=True)
+        found = self._upkeep.look(twice=self._twice(), whole=True)
         return conditions(self._layout, found)
 
     @hookimpl
@@ -65,24 +66,27 @@ class HostNetworks:
         found = faults(self._layout, seen, held=held, refused={}, twice={})
         return msgspec.to_builtins(status(self._node, self._layout, seen, found, held=held))
 
-
-def _twice(layout: Layout) -> dict[str, str]:
-    """Return which of this node's addresses another machine has too."""
-    with Links() as links:
-        seen = read(links, layout, whole=True)
-    questions = [question for network in layout.own if (question := _question(seen, network.device)) is not None]
-    wanted = {address.partition("/")[0] for network in layout.own for address in network.addresses}
-    wanted |= set(layout.floating)
-    asked = [
-        msgspec.structs.replace(question, addresses=tuple(a for a in question.addresses if a in wanted))
-        for question in {question.device: question for question in questions}.values()
-    ]
-    return others(asked, {link.mac for link in seen.all_links})
+    def _twice(self) -> dict[str, str]:
+        """Return which of this node's addresses another machine has too: address -> its MAC address."""
+        with Links() as links:
+            seen = read(links, self._layout, whole=True)
+        try:
+            return others(_questions(self._layout, seen), {link.mac for link in seen.all_links})
+        except DriverError as error:
+            # A device that goes down meanwhile: what is wrong with it is told, this could not be looked at.
+            self._log.warning("duplicates-unknown error=%s", error)
+            return {}
 
 
-def _question(seen: Seen, device: str) -> Question | None:
-    link = seen.links.get(device)
-    if link is None or not link.carrier or not link.mac:
-        return None
-    here = tuple(address.address.partition("/")[0] for address in seen.at(device))
-    return Question(device=device, mac=link.mac, addresses=here)
+def _questions(layout: Layout, seen: Seen) -> list[Question]:
+    """Return what to ask on each device: after those of its addresses that the section gives."""
+    wanted = {address.partition("/")[0] for network in layout.own for address in network.addresses} | set(
+        layout.floating
+    )
+    found = []
+    for device, link in seen.links.items():
+        here = [address.address.partition("/")[0] for address in seen.at(device)]
+        asked = tuple(address for address in here if address in wanted)
+        if asked and link.carrier and link.mac:
+            found.append(Question(device=device, mac=link.mac, addresses=asked))
+    return found
