@@ -1,5 +1,6 @@
 """The libvirt hypervisor on two real hosts (namespaces, libvirtd, QEMU): the contract, and what only libvirt does."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -23,6 +24,7 @@ from pvc_core.hypervisor.api import (
 from pvc_core.hypervisor.domainxml import limits_of, render_disk, render_scsi_controller
 from pvc_core.hypervisor.kvmprobe import BOOT_IMAGE, probe_xml
 from pvc_core.hypervisor.libvirt import LibvirtHypervisor
+from pvc_core.hypervisor.nicxml import is_link_up, nic_limits_of, render_nic
 from pvc_core.model.disk import Disk, DiskLimits
 from pvc_core.model.vm import DirectKernel, Nic, VmSpec
 from pvc_core.plugin.process import run
@@ -31,6 +33,7 @@ from pvc_core.plugin.specs.storage import DiskSource
 from pvc_core.testkit.contracts.hypervisor import HypervisorContract
 from pvc_core.testkit.guest import GUEST_UP, guest_image, guest_plan
 from pvc_core.testkit.lan import entered
+from pvc_core.testkit.shaping import shaping
 from pvc_core.testkit.waiting import eventually
 from pvc_sandbox.host import Host
 from pvc_sandbox.images.linux import LINUX_MEMORY_MIB, LINUX_UP, tiny_linux
@@ -40,6 +43,7 @@ from pvc_sandbox.sandbox import Sandbox
 pytestmark = pytest.mark.real
 
 HEAVY_MIB = 64
+TEST_BRIDGE = NicSource(type="bridge", inner_xml="<source bridge='brtest'/>")
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +68,8 @@ class _Bench:
         self.directory = directory
         self.connections = []
         self.heavy = set()
+        self.shaped = False
+        self.stack = contextlib.ExitStack()
         for host in hosts:
             host.start()
         self.here, self.there = self.connect(0), self.connect(1)
@@ -114,6 +120,20 @@ class _Bench:
         xml = ET.fromstring(_virsh(self.hosts[0], "dumpxml", vm))
         return limits_of(xml.find(f"devices/disk/target[@dev='{target}']/.."))
 
+    def spare_nic(self, nic):
+        if not self.shaped:
+            self.shaped = True
+            for host in self.hosts:
+                self.stack.enter_context(shaping(host.exec))
+                if host.exec(["ip", "link", "show", "brtest"]).returncode:
+                    host.exec(["ip", "link", "add", "brtest", "type", "bridge"]).check()
+        return ET.tostring(render_nic(nic, TEST_BRIDGE), encoding="unicode")
+
+    def nic(self, vm, mac):
+        xml = ET.fromstring(_virsh(self.hosts[0], "dumpxml", vm))
+        nic = xml.find(f"devices/interface/mac[@address='{mac}']/..")
+        return is_link_up(nic), nic_limits_of(nic)
+
     def booted(self, vm):
         eventually(lambda: GUEST_UP in self.log(vm).read_text(errors="replace"), "the guest to boot", within_s=60)
         if vm in self.heavy:
@@ -156,6 +176,7 @@ class _Bench:
         eventually(lambda: self.there.domain(vm), "the target to get its half", within_s=60)
 
     def close(self):
+        self.stack.close()
         for connection in self.connections:
             connection.close()
         for host in self.hosts:

@@ -20,9 +20,9 @@ from pvc_core.hypervisor.domainxml import (
     newest_common_machine,
     render,
     render_disk,
-    render_nic,
     volume_of,
 )
+from pvc_core.hypervisor.nicxml import render_nic
 from pvc_core.hypervisor.xmlimport import vm_from_xml
 from pvc_core.model.disk import DiskLimits, disk_target, disk_targets
 from pvc_core.model.errors import InvalidRequest

@@ -2,12 +2,15 @@
 
 import uuid
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
 from pvc_core.hypervisor.api import DomainState, ExitReason, HypervisorError, HypervisorUnavailable, MigrationOptions
 from pvc_core.hypervisor.domainxml import disk_alias
 from pvc_core.hypervisor.memory import MemoryWorld, Pace
+from pvc_core.hypervisor.nicxml import render_nic
+from pvc_core.plugin.specs.network import NicSource
 from pvc_core.testkit.contracts.hypervisor import HypervisorContract
 from pvc_core.testkit.guest import guest_plan
 
@@ -57,6 +60,13 @@ class _Bench:
 
     def limits(self, vm, target):
         return self.world.limits("one", vm)[target]
+
+    def spare_nic(self, nic):
+        source = NicSource(type="bridge", inner_xml="<source bridge='none'/>")
+        return ET.tostring(render_nic(nic, source), encoding="unicode")
+
+    def nic(self, vm, mac):
+        return self.world.nics("one", vm)[mac]
 
     def booted(self, vm):
         self.clock.now += self.world.pace.boot_s

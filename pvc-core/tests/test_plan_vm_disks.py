@@ -157,8 +157,8 @@ def test_another_order_needs_a_restart():
 
 def test_a_disk_that_failed_to_be_plugged_in_is_tried_again_after_a_growing_pause():
     vm, known = with_disks(ROOT, MORE), status(ROOT, MORE)
-    tried = plan.DiskTry(what="plug", first=90.0, last=98.0, count=2, error="no slot")
-    memory = plan.Memory(attached=True, disk_tries={"ssd/more": tried})
+    tried = plan.DeviceTry(what="plug", first=90.0, last=98.0, count=2, error="no slot")
+    memory = plan.Memory(attached=True, tries={"ssd/more": tried})
     waits = decide(vm, guest(ROOT), known, memory=memory)
     assert reasons(waits)["Disks"] == ("PlugFailed", "ssd/more cannot be plugged in: no slot")
     assert decide(vm, guest(ROOT), said(waits), memory=memory) == plan.Idle(again_s=2.0)
@@ -174,8 +174,8 @@ GOING = with_disks(ROOT, removing(DATA))
 def test_a_disk_that_is_to_be_taken_away_is_asked_for_and_stays_in_the_status():
     known = status(ROOT, DATA)
     assert decide(GOING, guest(ROOT, DATA), known) == plan.UnplugDisk(volume="ssd/data", target="vdb")
-    tried = plan.DiskTry(what="unplug", first=100.0, last=100.0)
-    asked = decide(GOING, guest(ROOT, DATA), known, memory=plan.Memory(disk_tries={"ssd/data": tried}))
+    tried = plan.DeviceTry(what="unplug", first=100.0, last=100.0)
+    asked = decide(GOING, guest(ROOT, DATA), known, memory=plan.Memory(tries={"ssd/data": tried}))
     assert reasons(asked)["Disks"] == ("Unplugging", "the guest was asked to let go of ssd/data")
     assert said(asked).running_disks == ("ssd/root", "ssd/data")
 
@@ -186,8 +186,8 @@ def test_a_disk_is_released_once_the_domain_has_it_no_more():
 
 def test_a_guest_that_keeps_a_disk_is_named_asked_again_and_may_keep_it():
     known = status(ROOT, DATA)
-    tried = plan.DiskTry(what="unplug", first=60.0, last=95.0, count=1, error="already being unplugged")
-    memory = plan.Memory(disk_tries={"ssd/data": tried})
+    tried = plan.DeviceTry(what="unplug", first=60.0, last=95.0, count=1, error="already being unplugged")
+    memory = plan.Memory(tries={"ssd/data": tried})
     kept = decide(GOING, guest(ROOT, DATA), known, memory=memory)
     reason, message = reasons(kept)["Disks"]
     assert reason == "GuestKeepsDisk"
@@ -206,8 +206,8 @@ def test_a_disk_that_a_guest_let_go_of_after_its_removal_was_taken_back_is_plugg
 
 def test_a_disk_that_may_still_be_plugged_in_is_not_released():
     """The answer to its plugging was lost with the hypervisor, which may do it when it goes on."""
-    lost = plan.DiskTry(what="plug", first=90.0, last=90.0, error="libvirt is gone", unsure=True)
-    memory = plan.Memory(disk_tries={"ssd/data": lost})
+    lost = plan.DeviceTry(what="plug", first=90.0, last=90.0, error="libvirt is gone", unsure=True)
+    memory = plan.Memory(tries={"ssd/data": lost})
     waits = decide(GOING, guest(ROOT), status(ROOT, DATA), memory=memory)
     assert reasons(waits)["Disks"] == ("Unplugging", "ssd/data may be plugged in yet: libvirt is gone")
     assert decide(GOING, guest(ROOT), said(waits), memory=memory).again_s is not None
@@ -218,12 +218,12 @@ def test_a_disk_that_may_still_be_plugged_in_is_not_released():
 
 def test_what_is_not_wanted_any_more_was_not_tried():
     tries = {
-        "ssd/data": plan.DiskTry(what="unplug", first=1.0, last=1.0),
-        "ssd/more": plan.DiskTry(what="plug", first=1.0, last=1.0),
+        "ssd/data": plan.DeviceTry(what="unplug", first=1.0, last=1.0),
+        "ssd/more": plan.DeviceTry(what="plug", first=1.0, last=1.0),
     }
     assert plan.still_tried(with_disks(ROOT, removing(DATA), MORE), tries) == tries
     assert plan.still_tried(with_disks(ROOT, DATA), tries) == {}
-    lost = {"ssd/data": plan.DiskTry(what="plug", first=1.0, last=1.0, unsure=True)}
+    lost = {"ssd/data": plan.DeviceTry(what="plug", first=1.0, last=1.0, unsure=True)}
     assert plan.still_tried(GOING, lost) == lost
 
 
@@ -317,8 +317,8 @@ def test_limits_are_applied_to_the_running_guest_and_said_then():
 
 def test_limits_that_cannot_be_changed_are_tried_again():
     vm = with_disks(ROOT, replace(DATA, limits=DiskLimits(iops=1)))
-    tried = plan.DiskTry(what="limit", first=99.0, last=99.0, error="busy")
-    waits = decide(vm, guest(ROOT, DATA), status(ROOT, DATA), memory=plan.Memory(disk_tries={"ssd/data": tried}))
+    tried = plan.DeviceTry(what="adjust", first=99.0, last=99.0, error="busy")
+    waits = decide(vm, guest(ROOT, DATA), status(ROOT, DATA), memory=plan.Memory(tries={"ssd/data": tried}))
     assert reasons(waits)["Disks"] == ("LimitFailed", "the limits of ssd/data cannot be changed: busy")
 
 
@@ -394,8 +394,8 @@ class Schedules(RuleBasedStateMachine):
                 self.running[action.disk.path] = has
             case plan.UnplugDisk():
                 self.asked.add(action.volume)
-                tried = plan.DiskTry(what="unplug", first=self.now, last=self.now)
-                self.memory = replace(self.memory, disk_tries={**self.memory.disk_tries, action.volume: tried})
+                tried = plan.DeviceTry(what="unplug", first=self.now, last=self.now)
+                self.memory = replace(self.memory, tries={**self.memory.tries, action.volume: tried})
             case plan.ReleaseDisks():
                 vm, known = plan.released(self.vm, self.status, action.volumes)
                 assert known is not None

@@ -7,7 +7,7 @@ from pvc_core.model.disk import DiskLimits
 from pvc_core.model.errors import InUse, InvalidRequest, NotFound
 from pvc_core.ops.fence_status import FenceStatus, fence_status
 from pvc_core.ops.message import decode_request
-from pvc_core.ops.vm_definition import DiskDefinition, LimitsDefinition, NicDefinition, VmDefine
+from pvc_core.ops.vm_definition import DiskDefinition, LimitsDefinition, VmDefine
 from pvc_core.ops.vm_disks import (
     VmDiskAdd,
     VmDiskModify,
@@ -195,12 +195,6 @@ def test_a_removed_vm_keeps_the_volume_that_was_being_taken_from_it(equipped):
     assert volume_info(equipped.ops, VolumeQuery(volume="ssd/web")).deleting
     assert not volume_info(equipped.ops, VolumeQuery(volume="ssd/db")).deleting
     assert holder(equipped) is None
-
-
-def test_a_nic_of_a_running_guest_is_still_not_taken_away(equipped):
-    equipped.run(disks=(WEB, DB), nics=(NicDefinition(network="lan", mac="52:54:00:00:00:01"),))
-    with pytest.raises(InUse, match="its guest uses NIC 52:54:00:00:00:01 in network lan: shut it down first"):
-        vm_modify(equipped.ops, VmModify(vm="web", patch=VmPatch(disks=(WEB,), nics=())))
 
 
 # --- settings ---------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ import yaml
 
 from pvc_core.model.errors import InvalidRequest
 from pvc_core.model.names import check_mac, did_you_mean
-from pvc_core.ops.vm_definition import DiskDefinition, NicDefinition, VmDefine
+from pvc_core.ops.vm_definition import DiskDefinition, VmDefine
 from pvc_core.ops.vm_modify import VmPatch
+from pvc_core.ops.vm_nic_definition import NicDefinition
 from pvc_core.plugin.config import InvalidSection, decode
 from pvc_core.plugin.errors import ConfigError
 

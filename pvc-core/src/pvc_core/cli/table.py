@@ -82,6 +82,16 @@ CORE: Final = (
             ),
         ),
         _group(
+            "nic",
+            "NICs of a VM, while it runs or not.",
+            vm_nic=(
+                ("list", "List the NICs of a VM."),
+                ("add", "Give a VM another NIC."),
+                ("remove", "Take a NIC from a VM."),
+                ("modify", "Change a NIC of a VM."),
+            ),
+        ),
+        _group(
             "snapshot",
             "Snapshots of whole VMs: all disks at one instant.",
             vm_snapshot=(

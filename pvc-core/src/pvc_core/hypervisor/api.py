@@ -15,7 +15,7 @@ import msgspec
 from pvc_core.model.disk import DiskLimits
 from pvc_core.model.errors import PvcError
 from pvc_core.model.node import GuestUsage
-from pvc_core.model.vm import VmSpec
+from pvc_core.model.vm import NicLimits, VmSpec
 from pvc_core.plugin.specs.network import NicSource
 from pvc_core.plugin.specs.storage import DiskSource
 
@@ -85,6 +85,8 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True):
     """Those it was started with in the order of the VM's, then those that were plugged in later."""
     controllers: frozenset[str] = frozenset()
     """Kinds of those controllers that a disk may need before it is plugged in: scsi, usb."""
+    nics: tuple[str, ...] = ()
+    """MAC addresses of those of the VM's NICs that it has now; not of others (its overlay's)."""
 
 
 class ExitReason(enum.StrEnum):
@@ -266,6 +268,12 @@ class Hypervisor(Protocol):
 
     def limit_disk(self, vm: str, target: str, limits: DiskLimits) -> None:
         """Give a running domain's disk these limits in place of those it has."""
+
+    def limit_nic(self, vm: str, mac: str, limits: NicLimits) -> None:
+        """Give a running domain's NIC these limits in place of those it has."""
+
+    def set_link(self, vm: str, mac: str, *, up: bool) -> None:
+        """Plug the cable of a running domain's NIC in, or pull it out; as it is already is success."""
 
     def console(self, vm: str) -> Console:
         """Open the serial console; another client's connection is ended."""

@@ -1,6 +1,7 @@
 """What does not change while a domain runs, read from its live XML once."""
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 from xml.etree import ElementTree as ET
 
 import msgspec
@@ -8,6 +9,7 @@ import msgspec
 from pvc_core.hypervisor.api import DomainDisk
 from pvc_core.hypervisor.domainxml import MARK, NOTE, volume_of
 from pvc_core.hypervisor.kvmprobe import PROBE_MARK
+from pvc_core.hypervisor.nicxml import mac_of
 
 _TO_MIB = {"b": 2**-20, "bytes": 2**-20, "KiB": 2**-10, "k": 2**-10, "MiB": 1.0, "M": 1.0, "GiB": 2.0**10, "G": 2.0**10}
 
@@ -28,6 +30,8 @@ class DomainInfo(msgspec.Struct, frozen=True, kw_only=True):
     disks: tuple[DomainDisk, ...]
     """Those it was started with, in the order of the VM's definition, then later ones."""
     controllers: frozenset[str] = frozenset()
+    nics: tuple[str, ...] = ()
+    """MAC addresses of those that are the VM's."""
     boot_id: str = ""
     started_s: float = 0.0
     """When it was started, in seconds since that boot."""
@@ -53,6 +57,7 @@ def read_domain(xml: str, run: int) -> DomainInfo:
         vnc=_vnc(graphics) if graphics is not None else "",
         disks=domain_disks(root.findall("devices/disk"), defined),
         controllers=frozenset(kind for c in root.iterfind("devices/controller") if (kind := controller_kind(c))),
+        nics=tuple(mac for nic in root.iterfind("devices/interface") if (mac := nic_of(nic))),
         boot_id=mark.get("boot", "") if mark is not None else "",
         started_s=float(mark.get("started", "0")) if mark is not None else 0.0,
         note=root.findtext(f"metadata/{NOTE}", ""),
@@ -81,16 +86,27 @@ def controller_kind(element: ET.Element) -> str:
     return kind if kind == "scsi" or (kind == "usb" and model != "none") else ""
 
 
+def nic_of(element: ET.Element) -> str | None:
+    """Return the MAC address of an ``<interface>`` that is one of the VM's NICs, None when it is not (its overlay's)."""
+    alias = element.find("alias")
+    return mac_of(alias.get("name", "")) if alias is not None else None
+
+
 def _vnc(graphics: ET.Element) -> str:
     port = graphics.get("port", "-1")
     listen = graphics.get("listen") or "127.0.0.1"
     return "" if port == "-1" else f"[{listen}]:{port}" if ":" in listen else f"{listen}:{port}"
 
 
+_KEYS: Final = (("target", "dev"), ("mac", "address"), ("alias", "name"))
+_NIC_KEYS: Final = (("mac", "address"), ("alias", "name"), ("target", "dev"))
+"""A NIC's target is made anew on each host."""
+
+
 def device_key(xml: str) -> tuple[str, str, str] | None:
     """Return tag, path and value of what tells a device from others of its kind, None when nothing does."""
     element = ET.fromstring(xml)  # noqa: S314 - checked by the caller
-    for path, attribute in (("target", "dev"), ("mac", "address"), ("alias", "name")):
+    for path, attribute in _KEYS if element.tag != "interface" else _NIC_KEYS:
         found = element.find(path)
         if found is not None and found.get(attribute):
             return element.tag, f"{path}@{attribute}", found.get(attribute, "").lower()

@@ -10,11 +10,12 @@ from xml.etree import ElementTree as ET
 
 import msgspec
 
-from pvc_core.hypervisor.api import DomainPlan, HypervisorError
+from pvc_core.hypervisor.api import DomainPlan
+from pvc_core.hypervisor.fragment import fragment
+from pvc_core.hypervisor.nicxml import render_nic
 from pvc_core.hypervisor.overlay import NAMESPACE, lay_over
 from pvc_core.model.disk import Disk, DiskLimits, bus_of, disk_index, disk_targets, is_q35
-from pvc_core.model.vm import Nic, VmSpec
-from pvc_core.plugin.specs.network import NicSource
+from pvc_core.model.vm import VmSpec
 from pvc_core.plugin.specs.storage import DiskSource
 
 MARK: Final = f"{{{NAMESPACE}}}vm"
@@ -278,27 +279,6 @@ def limits_of(disk: ET.Element) -> DiskLimits:
 def limit_parameters(limits: DiskLimits) -> dict[str, int]:
     """Return all limits, those that are not set as 0, by their names in libvirt."""
     return {name: getattr(limits, field) for field, name in IOTUNE.items()}
-
-
-def render_nic(nic: Nic, source: NicSource) -> ET.Element:
-    """Return one ``<interface>`` element, as also used for plugging one into a running guest."""
-    element = fragment(
-        f"<interface type='{source.type}'>{source.inner_xml}</interface>", f"the NIC in network {nic.network}"
-    )
-    ET.SubElement(element, "mac", address=nic.mac)
-    if source.has_model:
-        ET.SubElement(element, "model", type=nic.model)
-        if not nic.link_up:
-            ET.SubElement(element, "link", state="down")
-    return element
-
-
-def fragment(xml: str, what: str) -> ET.Element:
-    """Return an element from XML that a driver supplied; raise HypervisorError when it cannot be read."""
-    try:
-        return ET.fromstring(xml)  # noqa: S314 - from our own drivers
-    except ET.ParseError as error:
-        raise HypervisorError(f"{what} as the driver gave it is not valid XML ({error}): {xml}") from error
 
 
 def newest_common_machine(wanted: str, offered: Iterable[Iterable[str]]) -> str:

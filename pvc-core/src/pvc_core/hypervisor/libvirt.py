@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from xml.etree import ElementTree as ET
 
 from pvc_core.hypervisor import hostfacts
 from pvc_core.hypervisor.admissions import Admissions
@@ -29,15 +30,18 @@ from pvc_core.hypervisor.api import (
 )
 from pvc_core.hypervisor.console import ConsoleBuffer
 from pvc_core.hypervisor.domaininfo import DomainInfo, device_key, find_device, read_domain
-from pvc_core.hypervisor.domainxml import Origin, fragment, limit_parameters, render
+from pvc_core.hypervisor.domainxml import Origin, limit_parameters, render
 from pvc_core.hypervisor.exits import Exits
+from pvc_core.hypervisor.fragment import fragment
 from pvc_core.hypervisor.kvmprobe import KvmProbe
 from pvc_core.hypervisor.link import Link
+from pvc_core.hypervisor.nicxml import bandwidth_parameters, is_link_up, with_link
+from pvc_core.hypervisor.rootports import placed
 from pvc_core.hypervisor.transfers import Transfers
 from pvc_core.hypervisor.usage import UsageMeter
 from pvc_core.model.disk import DiskLimits
 from pvc_core.model.node import GuestUsage
-from pvc_core.model.vm import VmSpec
+from pvc_core.model.vm import NicLimits, VmSpec
 
 if TYPE_CHECKING:
     from pvc_core.hypervisor.libvirt_calls import Connection, ConsoleStream, Handle, Observer
@@ -255,6 +259,7 @@ class LibvirtHypervisor:
             note=info.note,
             disks=info.disks,
             controllers=info.controllers,
+            nics=info.nics,
         )
 
     def _age(self, vm: str, info: DomainInfo) -> float:
@@ -378,10 +383,11 @@ class LibvirtHypervisor:
     # -- devices and consoles ---------------------------------------------------------------------------------
 
     def attach_device(self, vm: str, xml: str) -> None:
-        fragment(xml, "the device")
+        device = fragment(xml, "the device")
         with self._call(f"plug a device into VM {vm}") as connection:
+            handle, _ = self._required(connection, vm)
             try:
-                self._required(connection, vm)[0].attach(xml)
+                handle.attach(ET.tostring(placed(device, handle.xml()), encoding="unicode"))
             finally:
                 self._replugged(vm)
 
@@ -407,6 +413,23 @@ class LibvirtHypervisor:
     def limit_disk(self, vm: str, target: str, limits: DiskLimits) -> None:
         with self._call(f"limit disk {target} of VM {vm}") as connection:
             self._with_disk(connection, vm, target).limit_disk(target, limit_parameters(limits))
+
+    def limit_nic(self, vm: str, mac: str, limits: NicLimits) -> None:
+        with self._call(f"limit NIC {mac} of VM {vm}") as connection:
+            self._with_nic(connection, vm, mac).limit_nic(mac, bandwidth_parameters(limits))
+
+    def set_link(self, vm: str, mac: str, *, up: bool) -> None:
+        with self._call(f"set the link of NIC {mac} of VM {vm}") as connection:
+            handle = self._with_nic(connection, vm, mac)
+            device = find_device(handle.xml(), ("interface", "mac@address", mac))
+            if device is not None and is_link_up(device) != up:
+                handle.update(with_link(device, up=up))
+
+    def _with_nic(self, connection: "Connection", vm: str, mac: str) -> "Handle":
+        handle, info = self._required(connection, vm)
+        if mac not in info.nics:
+            raise HypervisorError(f"{info.name} has no NIC {mac}: it has {', '.join(info.nics) or 'none'}")
+        return handle
 
     def _with_disk(self, connection: "Connection", vm: str, target: str) -> "Handle":
         handle, info = self._required(connection, vm)

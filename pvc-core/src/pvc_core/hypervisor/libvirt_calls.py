@@ -441,6 +441,16 @@ class Handle:
         with _errors(self._connection):
             self._raw.setBlockIoTune(target, rates, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
+    def limit_nic(self, mac: str, rates: dict[str, int]) -> None:
+        """Set the limits of a NIC, all at once."""
+        with _errors(self._connection):
+            self._raw.setInterfaceParameters(mac, rates, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def update(self, xml: str) -> None:
+        """Change what can be changed of a device; all else of it must be as it is."""
+        with _errors(self._connection):
+            self._raw.updateDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
     def resize_disk(self, target: str, size_bytes: int) -> None:
         """Tell the guest the new size of a disk."""
         with _errors(self._connection):

@@ -35,6 +35,7 @@ from pvc_core.hypervisor.memory_guest import (
     body_of,
 )
 from pvc_core.model.disk import DiskLimits
+from pvc_core.model.vm import NicLimits
 
 __all__ = ["Faults", "MemoryHypervisor", "MemoryWorld", "Pace"]
 
@@ -113,6 +114,11 @@ class MemoryWorld:
         """Return the limits of the disks of a guest on a host, by target."""
         devices = self._hosts[host].guests[vm].body.devices.values()
         return {device.disk.target: device.limits for device in devices if device.disk is not None}
+
+    def nics(self, host: str, vm: str) -> dict[str, tuple[bool, NicLimits]]:
+        """Return the NICs that a guest on a host has now: whether the link is up, and the limits, by MAC address."""
+        devices = self._hosts[host].guests[vm].body.devices.values()
+        return {device.mac: (device.link_up, device.nic_limits) for device in devices if device.mac}
 
     def admitted(self, host: str, vm: str) -> bool:
         """Return whether a live migration may bring the VM to this host now."""

@@ -23,6 +23,7 @@ from pvc_core.hypervisor.console import ConsoleBuffer
 from pvc_core.hypervisor.memory_guest import Guest, Host, device_of
 from pvc_core.model.disk import DiskLimits
 from pvc_core.model.node import GuestUsage
+from pvc_core.model.vm import NicLimits
 
 if TYPE_CHECKING:
     from pvc_core.hypervisor.memory import MemoryWorld
@@ -151,6 +152,7 @@ class MemoryHypervisor:
             running_for_s=self._world.now - guest.since,
             disks=guest.body.disks(),
             controllers=guest.body.controllers(),
+            nics=guest.body.nics(),
             note=guest.note,
         )
 
@@ -284,6 +286,16 @@ class MemoryHypervisor:
         with self._call():
             guest = self._device_guest(vm)
             guest.body.disk(guest.plan.vm.name, target).limits = limits
+
+    def limit_nic(self, vm: str, mac: str, limits: NicLimits) -> None:
+        with self._call():
+            guest = self._device_guest(vm)
+            guest.body.nic(guest.plan.vm.name, mac).nic_limits = limits
+
+    def set_link(self, vm: str, mac: str, *, up: bool) -> None:
+        with self._call():
+            guest = self._device_guest(vm)
+            guest.body.nic(guest.plan.vm.name, mac).link_up = up
 
     def _device_guest(self, vm: str) -> Guest:
         guest = self._guest(vm)

@@ -16,9 +16,12 @@ from pvc_core.hypervisor.api import (
     MigrationStats,
 )
 from pvc_core.hypervisor.console import ConsoleBuffer
-from pvc_core.hypervisor.domaininfo import controller_kind, device_key, domain_disks
-from pvc_core.hypervisor.domainxml import fragment, limits_of, render_disks
+from pvc_core.hypervisor.domaininfo import controller_kind, device_key, domain_disks, nic_of
+from pvc_core.hypervisor.domainxml import limits_of, render_disks
+from pvc_core.hypervisor.fragment import fragment
+from pvc_core.hypervisor.nicxml import is_link_up, nic_limits_of, render_nic
 from pvc_core.model.disk import NO_LIMITS, DiskLimits, bus_of
+from pvc_core.model.vm import NO_NIC_LIMITS, NicLimits
 
 
 class Monotonic(Protocol):
@@ -87,6 +90,10 @@ class Device:
     disk: DomainDisk | None = None
     limits: DiskLimits = NO_LIMITS
     controller: str = ""
+    mac: str = ""
+    """Of a NIC of the VM's."""
+    link_up: bool = True
+    nic_limits: NicLimits = NO_NIC_LIMITS
 
 
 @dataclasses.dataclass(eq=False)
@@ -112,6 +119,17 @@ class Body:
         """Return the kinds of controllers that it has, as far as disks need them."""
         return self.first_controllers | {d.controller for d in self.devices.values() if d.controller}
 
+    def nics(self) -> tuple[str, ...]:
+        """Return the MAC addresses of its NICs, in the order in which it got them."""
+        return tuple(device.mac for device in self.devices.values() if device.mac)
+
+    def nic(self, name: str, mac: str) -> Device:
+        """Return its NIC; raises HypervisorError when the VM of this name has none with this MAC address."""
+        found = {device.mac: device for device in self.devices.values() if device.mac}
+        if mac not in found:
+            raise HypervisorError(f"{name} has no NIC {mac}: it has {', '.join(found) or 'none'}")
+        return found[mac]
+
     def disk(self, name: str, target: str) -> Device:
         """Return its disk of this target; raises HypervisorError when the VM of this name has none."""
         found = {device.disk.target: device for device in self.devices.values() if device.disk is not None}
@@ -125,7 +143,11 @@ def device_of(xml: str, defined: Sequence[str] = ()) -> tuple[tuple[str, ...], D
     element = fragment(xml, "the device")
     disk = domain_disks([element], defined)[0] if element.tag == "disk" else None
     kind = controller_kind(element) if element.tag == "controller" else ""
-    return device_key(xml) or (xml,), Device(xml, disk, limits_of(element), kind)
+    device = Device(xml, disk, limits_of(element), kind)
+    if element.tag == "interface":
+        device.mac = nic_of(element) or ""
+        device.link_up, device.nic_limits = is_link_up(element), nic_limits_of(element)
+    return device_key(xml) or (xml,), device
 
 
 def body_of(plan: DomainPlan, booted_at: float) -> Body:
@@ -135,6 +157,7 @@ def body_of(plan: DomainPlan, booted_at: float) -> Body:
     body = Body(booted_at, first_controllers=frozenset(buses & {"scsi", "usb"}))
     elements = list(render_disks(plan))
     targets = [target.get("dev", "") for element in elements for target in element.iterfind("target")]
+    elements += (render_nic(nic, source) for nic, source in zip(vm.nics, plan.nics, strict=True))
     for element in elements:
         key, device = device_of(ET.tostring(element, encoding="unicode"), targets)
         body.devices[key] = device

@@ -30,6 +30,23 @@ class NicLimits(Value, frozen=True, kw_only=True):
     out_peak: Annotated[int, Meta(ge=0)] = 0
     out_burst: Annotated[int, Meta(ge=0)] = 0
 
+    def problem(self) -> str:
+        """Return what no hypervisor would take, for people; empty: nothing.
+
+        libvirt wants an average wherever there is a peak or a burst (``<bandwidth>`` in its domain format).
+        """
+        for way in ("in", "out"):
+            average, peak, burst = (getattr(self, f"{way}_{what}") for what in ("average", "peak", "burst"))
+            for what, value in (("peak", peak), ("burst", burst)):
+                if value and not average:
+                    return f"limit {way}_{what} needs a limit {way}_average"
+            if peak and peak < average:
+                return f"limit {way}_peak is {peak}, less than {way}_average, which is {average}"
+        return ""
+
+
+NO_NIC_LIMITS: Final = NicLimits()
+
 
 class Nic(Value, frozen=True, kw_only=True):
     """A network card.  ``parameters`` are the network driver's own (VF)."""
@@ -40,12 +57,17 @@ class Nic(Value, frozen=True, kw_only=True):
     link_up: bool = True
     queues: Annotated[int, Meta(ge=1, le=256)] = 1
     """Pairs of queues, which as many vCPUs can use at the same time; with model virtio."""
-    limits: NicLimits = NicLimits()
+    limits: NicLimits = NO_NIC_LIMITS
     addresses: tuple[str, ...] = ()
     """IP addresses (without prefix lengths) that are this NIC's: a managed network gives them to it and to nobody else."""
     removing: bool = False
     """The guest is to let go of it; it stays here until it has."""
     parameters: dict[str, str] = {}
+
+    @property
+    def title(self) -> str:
+        """What it is called, for people."""
+        return f"NIC {self.mac} in network {self.network}"
 
 
 class DirectKernel(Value, frozen=True, kw_only=True):
@@ -191,6 +213,8 @@ class VmStatus(Document, frozen=True, kw_only=True):
     guest_disks: tuple[Disk, ...] | None = None
     """The disks of the running guest as it was given them, which may differ from what is wanted by now; None: unknown,
     as an earlier version of PVC started it."""
+    guest_nics: tuple[Nic, ...] | None = None
+    """The same of its NICs: a NIC is here before it is plugged in."""
     halted: int = 0
     """Generation of the spec at which it ended for good (guest off, gave up): only a newer one starts it again."""
 
@@ -271,6 +295,21 @@ def removed_disks(vm: VmSpec) -> tuple[str, ...]:
     return tuple(disk.path for disk in vm.disks if disk.removing)
 
 
+def kept_nics(vm: VmSpec) -> tuple[Nic, ...]:
+    """Return the NICs that are not to be taken away: those that a guest is started with."""
+    return tuple(nic for nic in vm.nics if not nic.removing)
+
+
+def removed_nics(vm: VmSpec) -> tuple[str, ...]:
+    """Return the MAC addresses of the NICs that are to be taken away."""
+    return tuple(nic.mac for nic in vm.nics if nic.removing)
+
+
+def kept_devices(vm: VmSpec) -> VmSpec:
+    """Return a VM without the disks and NICs that are to be taken away."""
+    return msgspec.structs.replace(vm, disks=kept_disks(vm), nics=kept_nics(vm))
+
+
 def started_with(vm: VmSpec) -> dict[str, Any]:
     """Return what the status of a guest that is started from this spec remembers of it."""
     disks = kept_disks(vm)
@@ -278,6 +317,7 @@ def started_with(vm: VmSpec) -> dict[str, Any]:
         "running_hardware": hardware(vm),
         "running_disks": tuple(disk.path for disk in disks) if _only_its_disks(vm) else None,
         "guest_disks": disks,
+        "guest_nics": kept_nics(vm),
     }
 
 
@@ -305,28 +345,31 @@ _HARDWARE: Final = (
     "direct_kernel",
     "vnc",
     "guest_agent",
-    "nics",
     "overlay_xml",
 )
-_HARDWARE_AND_DISKS: Final = (*_HARDWARE[:9], "disks", *_HARDWARE[9:])
-"""What the fingerprint was made of before disks could be plugged in."""
+_HARDWARE_AND_NICS: Final = (*_HARDWARE[:9], "nics", *_HARDWARE[9:])
+"""What the fingerprint was made of before NICs could be plugged in."""
+_HARDWARE_AND_DISKS: Final = (*_HARDWARE[:9], "disks", "nics", *_HARDWARE[9:])
+"""The same before disks could."""
 
 
 def with_hardware(vm: VmSpec, other: VmSpec) -> VmSpec:
-    """Return a VM with the hardware, disks included, of another definition of it."""
+    """Return a VM with the hardware, disks and NICs included, of another definition of it."""
     return msgspec.structs.replace(vm, **{field: getattr(other, field) for field in _HARDWARE_AND_DISKS})
 
 
 def hardware(vm: VmSpec) -> str:
-    """Return a fingerprint of all that a running guest takes over only when it is started again, but for its disks."""
+    """Return a fingerprint of all that a running guest takes over only when it is started again, but for disks and NICs."""
     return _fingerprint(vm, _HARDWARE)
 
 
 def hardware_changed(vm: VmSpec, status: VmStatus) -> bool:
-    """Return whether the running guest has other hardware than its spec says, disks apart where those are known."""
+    """Return whether the running guest has other hardware than its spec says, disks and NICs apart where those are known."""
     if not status.running_hardware:
         return False
-    fields = _HARDWARE_AND_DISKS if status.guest_disks is None else _HARDWARE
+    fields: tuple[str, ...] = _HARDWARE if status.guest_nics is not None else _HARDWARE_AND_NICS
+    if status.guest_disks is None:
+        fields = _HARDWARE_AND_DISKS
     return _fingerprint(vm, fields) != status.running_hardware
 
 

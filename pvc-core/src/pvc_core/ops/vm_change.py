@@ -2,14 +2,14 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
 from pvc_core.model.disk import Disk
 from pvc_core.model.errors import InUse
-from pvc_core.model.vm import VmSpec, VmStatus, hardware, hardware_changed, kept_disks
+from pvc_core.model.vm import Nic, VmSpec, VmStatus, hardware, hardware_changed, kept_devices, kept_disks
 from pvc_core.ops.context import Ops
 from pvc_core.ops.message import View
 from pvc_core.ops.transaction import attempt
@@ -19,7 +19,7 @@ from pvc_core.ops.vm_resources import check_resources, read_resources, reference
 from pvc_core.ops.vm_snapshot_documents import require_no_rollback
 from pvc_core.ops.vm_views import VmView, read_view
 from pvc_core.ops.vm_write import VmDocuments, changed, read_vm
-from pvc_core.plan.vm import behind
+from pvc_core.plan.vm import behind, behind_nics
 from pvc_core.store.api import Operation
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class VmModified(View, frozen=True, kw_only=True):
     restarting: bool = False
     written: bool = True
     reasons: tuple[str, ...] = ()
-    """Which changes of disks need the restart, as sentences."""
+    """Which changes of disks and NICs need the restart, as sentences."""
 
 
 def change_vm(
@@ -51,17 +51,19 @@ def change_vm(
 ) -> VmModified:
     """Replace a VM's spec by what ``next_`` makes of it, after all checks.
 
-    A disk that ``next_`` leaves out is taken away at once while nobody may run the VM.  Of a running guest it stays in the
-    spec, marked: the VM's node frees it when the guest has let go.  ``next_`` gets the disks without those marks, and takes
-    a removal back by leaving the disk in.
+    A disk or NIC that ``next_`` leaves out is taken away at once while nobody may run the VM.  Of a running guest it stays in
+    the spec, marked: the VM's node frees it when the guest has let go.  ``next_`` gets the VM without those that are marked,
+    and takes a removal back by leaving the device in.
     """
 
     def once() -> VmModified:
         vm = read_vm(ops, name)
         old = vm.spec
-        wanted = next_(replace(old, disks=kept_disks(old)))
+        wanted = next_(kept_devices(old))
         if vm.holder:
-            wanted = replace(wanted, disks=_with_removed(old.disks, _taken_back(old.disks, wanted.disks)))
+            wanted = replace(
+                wanted, disks=_merged(old.disks, wanted.disks, _path), nics=_merged(old.nics, wanted.nics, _mac)
+            )
         changes = differences(old, wanted)
         if not changes:
             return VmModified(vm=read_view(ops, old), changes=(), restart_needed=False, written=False)
@@ -95,23 +97,34 @@ def differences(old: VmSpec, new: VmSpec) -> tuple[FieldChange, ...]:
     )
 
 
-def _taken_back(old: tuple[Disk, ...], wanted: tuple[Disk, ...]) -> tuple[Disk, ...]:
-    """Return the wanted disks; one that was being removed, and of which only the name is said, is as it was."""
-    removing = {disk.path: replace(disk, removing=False) for disk in old if disk.removing}
-    return tuple(
-        removing.get(disk.path, disk) if disk == Disk(pool=disk.pool, volume=disk.volume) else disk for disk in wanted
-    )
+Device = TypeVar("Device", Disk, Nic)
 
 
-def _with_removed(old: tuple[Disk, ...], wanted: tuple[Disk, ...]) -> tuple[Disk, ...]:
-    """Return the wanted disks with those that are left out of the old ones, marked, each behind what it was behind."""
-    names = {disk.path for disk in wanted}
-    result = list(wanted)
-    for index, disk in enumerate(old):
-        if disk.path not in names:
-            before = {other.path for other in old[:index]}
-            place = max((n for n, other in enumerate(result, 1) if other.path in before), default=0)
-            result.insert(place, replace(disk, removing=True))
+def _path(disk: Disk) -> tuple[str, Disk]:
+    """Return what tells a disk from others, and the disk of which only that is said."""
+    return disk.path, Disk(pool=disk.pool, volume=disk.volume)
+
+
+def _mac(nic: Nic) -> tuple[str, Nic]:
+    """The same of a NIC."""
+    return nic.mac, Nic(network=nic.network, mac=nic.mac)
+
+
+def _merged(
+    old: tuple[Device, ...], wanted: tuple[Device, ...], name: Callable[[Device], tuple[str, Device]]
+) -> tuple[Device, ...]:
+    """Return the wanted devices, and those of the old ones that are left out, marked, each behind what it was behind.
+
+    A wanted one that was being removed, and of which only the name is said, is as it was.
+    """
+    removing = {name(device)[0]: replace(device, removing=False) for device in old if device.removing}
+    result = [removing.get(name(device)[0], device) if device == name(device)[1] else device for device in wanted]
+    names = {name(device)[0] for device in wanted}
+    for index, device in enumerate(old):
+        if name(device)[0] not in names:
+            before = {name(other)[0] for other in old[:index]}
+            place = max((n for n, other in enumerate(result, 1) if name(other)[0] in before), default=0)
+            result.insert(place, replace(device, removing=True))
     return tuple(result)
 
 
@@ -120,18 +133,19 @@ def _hardware_differs(vm: VmDocuments, wanted: VmSpec) -> bool:
         return False
     if vm.status is None or not vm.status.value.running_hardware:
         # Nobody has said yet what it was started with: it was this spec.
-        return hardware(wanted) != hardware(vm.spec) or wanted.disks != vm.spec.disks
+        return hardware(wanted) != hardware(vm.spec) or (wanted.disks, wanted.nics) != (vm.spec.disks, vm.spec.nics)
     return hardware_changed(wanted, vm.status.value)
 
 
 def _reasons(wanted: VmSpec, status: VmStatus) -> tuple[str, ...]:
-    """Return what of the disks a guest takes over only when it is started again."""
+    """Return what of the disks and NICs a guest takes over only when it is started again."""
+    nics = behind_nics(wanted, {nic.mac: nic for nic in status.guest_nics}) if status.guest_nics is not None else ()
     if status.guest_disks is None:
-        return ()
+        return nics
     has = {disk.path: disk for disk in status.guest_disks}
     # A display brings a controller for USB with it; what the guest really has is known on its node.
     usb = wanted.vnc or any(disk.bus == "usb" for disk in status.guest_disks)
-    return behind(wanted, has, usb=usb)
+    return (*behind(wanted, has, usb=usb), *nics)
 
 
 def _checked(ops: Ops, vm: VmDocuments, new: VmSpec, *, restarting: bool) -> list[Operation]:
@@ -161,9 +175,13 @@ def _refuse_to_take(vm: VmDocuments, new: VmSpec) -> None:
     where = f"VM {old.name!r} runs on node {vm.holder} and its guest uses"
     if old.disks and not old.disks[0].removing and old.disks[0].path not in _paths(kept_disks(new)):
         raise InUse(f"{where} volume {old.disks[0].path}, its first disk: shut it down first")
-    nics = _lost_nics(old, new)
-    if nics:
-        raise InUse(f"{where} {', '.join(nics)}: shut it down first")
+    networks = {nic.mac: nic.network for nic in new.nics}
+    moved = [nic for nic in old.nics if networks.get(nic.mac, nic.network) != nic.network]
+    if moved:
+        raise InUse(
+            f"{where} {moved[0].title}, which keeps its network while it runs: add another NIC in network "
+            f"{networks[moved[0].mac]} and remove this one, or shut it down first"
+        )
 
 
 def _paths(disks: tuple[Disk, ...]) -> set[str]:
@@ -172,9 +190,5 @@ def _paths(disks: tuple[Disk, ...]) -> set[str]:
 
 def _lost(old: VmSpec, new: VmSpec) -> bool:
     """Return whether a change takes something from the VM."""
-    return bool(_paths(old.disks) - _paths(new.disks) or _lost_nics(old, new))
-
-
-def _lost_nics(old: VmSpec, new: VmSpec) -> list[str]:
-    kept = {(nic.mac, nic.network) for nic in new.nics}
-    return [f"NIC {nic.mac} in network {nic.network}" for nic in old.nics if (nic.mac, nic.network) not in kept]
+    nics = {(nic.mac, nic.network) for nic in old.nics} - {(nic.mac, nic.network) for nic in new.nics}
+    return bool(_paths(old.disks) - _paths(new.disks) or nics)

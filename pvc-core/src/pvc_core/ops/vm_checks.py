@@ -9,6 +9,7 @@ from pvc_core.model.units import format_mib
 from pvc_core.model.vm import VmSpec
 from pvc_core.ops.context import Ops
 from pvc_core.ops.snapshot import NodeFacts, offered, read_nodes
+from pvc_core.ops.vm_nic_definition import check_nic_settings
 from pvc_core.plan.placement import CORE_SELECTORS
 
 
@@ -18,6 +19,8 @@ def check_spec(ops: Ops, vm: VmSpec, old: VmSpec | None = None) -> None:
     Raises InvalidRequest (malformed; more memory or vCPUs than any node has) and NotFound (node).
     """
     _check_ranges(vm)
+    for nic in vm.nics:
+        check_nic_settings(nic, vm.vcpus)
     if vm.overlay_xml and (old is None or vm.overlay_xml != old.overlay_xml):
         check_overlay(vm.overlay_xml)
     if old is not None and _node_fields(vm) == _node_fields(old):

@@ -11,20 +11,19 @@ from msgspec.structs import asdict
 from pvc_core.model.base import Value
 from pvc_core.model.disk import Disk, DiskBus, DiskCache, DiskLimits
 from pvc_core.model.errors import InvalidRequest
-from pvc_core.model.names import check_mac, check_name
+from pvc_core.model.names import check_name
 from pvc_core.model.units import parse_bytes, parse_mib
-from pvc_core.model.vm import DirectKernel, MigrationMethod, Nic, NicModel, RestartPolicy, Tag, VmSpec, kept_disks
+from pvc_core.model.vm import (
+    DirectKernel,
+    MigrationMethod,
+    RestartPolicy,
+    Tag,
+    VmSpec,
+    kept_disks,
+    kept_nics,
+)
 from pvc_core.ops.message import Request
-
-
-class NicDefinition(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A network card; without ``mac`` it gets one that no other VM of the cluster has."""
-
-    network: str
-    mac: str = ""
-    model: NicModel = "virtio"
-    link_up: bool = True
-    parameters: dict[str, str] = {}
+from pvc_core.ops.vm_nic_definition import NicDefinition, nic_definition, nics
 
 
 class LimitsDefinition(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -148,7 +147,7 @@ def definition_of(spec: VmSpec) -> VmDefine:
         memory=spec.memory_mib,
         node=spec.node,
         disks=tuple(disk_definition(disk) for disk in kept_disks(spec)),
-        nics=tuple(NicDefinition(**asdict(nic)) for nic in spec.nics),
+        nics=tuple(nic_definition(nic) for nic in kept_nics(spec)),
         tags=tuple(tag if tag.protected else tag.name for tag in spec.tags),
     )
 
@@ -196,23 +195,6 @@ def disk_limits(given: Mapping[str, int | str], what: str) -> DiskLimits:
     if problem:
         raise InvalidRequest(f"{what}: {problem}")
     return limits
-
-
-def nics(definitions: tuple[NicDefinition, ...], macs: Iterator[str]) -> tuple[Nic, ...]:
-    """Return the NICs; those without a MAC address get the next one of ``macs``.  Raises InvalidRequest when one is there twice."""
-    given = [check_mac(nic.mac) if nic.mac else "" for nic in definitions]
-    taken: set[str] = set()
-    for mac in given:
-        if mac in taken:
-            raise InvalidRequest(f"MAC address {mac} is given twice")
-        if mac:
-            taken.add(mac)
-    result: list[Nic] = []
-    for nic, mac in zip(definitions, given, strict=True):
-        chosen = mac or next(free for free in macs if free not in taken)
-        taken.add(chosen)
-        result.append(Nic(**(asdict(nic) | {"mac": chosen})))
-    return tuple(result)
 
 
 def tags(definitions: tuple[Tag | str, ...]) -> tuple[Tag, ...]:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from pvc_core.model.base import Value
 from pvc_core.model.errors import AlreadyExists, Conflict, InUse, InvalidRequest, NotFound
-from pvc_core.model.names import check_mac, check_name, did_you_mean
+from pvc_core.model.names import check_name, did_you_mean
 from pvc_core.model.vm import DirectKernel, MigrationMethod, RestartPolicy, Tag, VmSpec
 from pvc_core.ops.context import Ops
 from pvc_core.ops.mac import free_macs
@@ -17,15 +17,13 @@ from pvc_core.ops.transaction import attempt
 from pvc_core.ops.vm_change import VmModified, change_vm
 from pvc_core.ops.vm_definition import (
     DiskDefinition,
-    NicDefinition,
     VmDefine,
-    definition_of,
     disks,
     memory_mib,
-    nics,
     spec_fields,
     tags,
 )
+from pvc_core.ops.vm_nic_definition import NicDefinition, nics
 from pvc_core.ops.vm_views import VmView, read_view
 from pvc_core.ops.vm_write import changed, read_vm
 from pvc_core.store import keys
@@ -103,27 +101,11 @@ class VmAutostart(Request, frozen=True, kw_only=True):
     autostart: bool
 
 
-class VmNicAdd(Request, frozen=True, kw_only=True):
-    """Give a VM another NIC."""
-
-    vm: str
-    nic: NicDefinition
-    restart: bool = False
-
-
-class VmNicRemove(Request, frozen=True, kw_only=True):
-    """Take a NIC from a VM that does not run; by network when it has one there, else by MAC address."""
-
-    vm: str
-    network: str = ""
-    mac: str = ""
-
-
 def vm_modify(ops: Ops, request: VmModify) -> VmModified:
     """Change a VM's definition.
 
-    The first disk, and NICs, are taken only from a VM that does not run: its guest would go on using them.  Another disk
-    of a running guest is the VM's until the guest has let go of it.  Raises NotFound,
+    The first disk is taken only from a VM that does not run: its guest would go on using it.  Another disk of a running
+    guest, or a NIC, is the VM's until the guest has let go of it.  Raises NotFound,
     InvalidRequest, InUse, AlreadyExists (MAC), NoNodeFits (restart with more memory), Conflict (other generation).
     """
     if (request.patch is None) == (request.definition is None):
@@ -186,35 +168,6 @@ def vm_tags(ops: Ops, request: VmTags) -> VmView:
 def vm_autostart(ops: Ops, request: VmAutostart) -> VmView:
     """Set or clear autostart.  Raises NotFound."""
     return change_vm(ops, request.vm, lambda vm: replace(vm, autostart=request.autostart)).vm
-
-
-def vm_nic_add(ops: Ops, request: VmNicAdd) -> VmModified:
-    """Add a NIC.  Raises NotFound (network), AlreadyExists (MAC address)."""
-
-    def next_(vm: VmSpec) -> VmSpec:
-        return replace(vm, nics=nics((*definition_of(vm).nics, request.nic), free_macs(ops)))
-
-    return change_vm(ops, request.vm, next_, restart=request.restart)
-
-
-def vm_nic_remove(ops: Ops, request: VmNicRemove) -> VmModified:
-    """Remove a NIC.  Raises NotFound, InvalidRequest when the network names several, InUse while the VM runs."""
-    mac = check_mac(request.mac) if request.mac else ""
-    if not mac and not request.network:
-        raise InvalidRequest("say which NIC: its network or its MAC address")
-
-    def next_(vm: VmSpec) -> VmSpec:
-        found = [nic for nic in vm.nics if mac in ("", nic.mac) and request.network in ("", nic.network)]
-        what = " ".join(word for word in (request.network, mac) if word)
-        if not found:
-            have = ", ".join(f"{nic.mac} in {nic.network}" for nic in vm.nics) or "none"
-            raise NotFound(f"VM {vm.name!r} has no NIC {what}; it has {have}")
-        if len(found) > 1:
-            macs = ", ".join(nic.mac for nic in found)
-            raise InvalidRequest(f"VM {vm.name!r} has {len(found)} NICs in {what}; give the MAC address, one of {macs}")
-        return replace(vm, nics=tuple(nic for nic in vm.nics if nic is not found[0]))
-
-    return change_vm(ops, request.vm, next_)
 
 
 def _patched(ops: Ops, vm: VmSpec, patch: VmPatch) -> VmSpec:

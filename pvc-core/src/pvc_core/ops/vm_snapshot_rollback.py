@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from pvc_core.model.errors import InUse, InvalidRequest, NotFound
 from pvc_core.model.task import Task
-from pvc_core.model.vm import Rollback, VmSpec, kept_disks, with_hardware
+from pvc_core.model.vm import Rollback, VmSpec, kept_disks, kept_nics, with_hardware
 from pvc_core.model.vm_snapshot import VmSnapshot
 from pvc_core.ops.context import Ops
 from pvc_core.ops.message import Request
@@ -195,7 +195,7 @@ def _restored(
         # A volume may have another name by now.
         pool, _, name = members.path(member).partition("/")
         disks.append(replace(disk, pool=pool, volume=name))
-    restored = with_hardware(new, replace(then, disks=tuple(disks)))
+    restored = with_hardware(new, replace(then, disks=tuple(disks), nics=kept_nics(then)))
     check_spec(ops, restored, old)
     resources = read_resources(ops, old, restored)
     check_resources(ops, restored, resources)

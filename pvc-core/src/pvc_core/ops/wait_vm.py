@@ -1,12 +1,15 @@
 """Waiting for a VM."""
 
 import enum
+from collections.abc import Callable
+from functools import partial
 
+from pvc_core.model.base import Condition
 from pvc_core.model.vm import MigrationResult, VmSpec, VmState
 from pvc_core.ops.context import Ops
 from pvc_core.ops.vm_views import UNKNOWN, VmInfo, read_info
 from pvc_core.ops.waiting import Done, Progress, Report, WaitFailed, wait_until
-from pvc_core.plan.vm import DISKS, UNPLUGGING
+from pvc_core.plan.vm import DISKS, NICS, UNPLUGGING, Kind
 from pvc_core.store import keys
 from pvc_core.store.documents import read
 
@@ -25,6 +28,8 @@ class VmGoal(enum.StrEnum):
     """The responsible node has seen the last change, and does nothing more about it."""
     DISKS = "given its disks"
     """The running guest has the disks that are wanted, or does not run."""
+    NICS = "given its NICs"
+    """The same of its NICs."""
     GONE = "gone"
 
 
@@ -64,7 +69,8 @@ def wait_vm(
 def _standing(info: VmInfo, goal: VmGoal) -> str:
     """Say how far it is."""
     view = info.view
-    pending = next((c for c in info.conditions if c.type == DISKS), None) if goal is VmGoal.DISKS else None
+    kind = {VmGoal.DISKS: DISKS, VmGoal.NICS: NICS}.get(goal)
+    pending = _pending(info, kind) if kind is not None else None
     reason = pending.message if pending is not None else view.reason
     return f"{view.state}: {reason}" if reason else view.state
 
@@ -126,10 +132,15 @@ def _settled(info: VmInfo) -> bool:
     return info.view.settled and (info.status is None or info.status.state not in _BUSY)
 
 
-def _disks(info: VmInfo) -> bool:
+def _pending(info: VmInfo, kind: Kind) -> Condition | None:
+    """Return what is not done yet about the devices of a running guest."""
+    return next((condition for condition in info.conditions if condition.type == kind.condition), None)
+
+
+def _given(info: VmInfo, kind: Kind) -> bool:
     if not _settled(info):
         return False
-    pending = next((c for c in info.conditions if c.type == DISKS), None)
+    pending = _pending(info, kind)
     if pending is not None and pending.reason != UNPLUGGING:
         raise WaitFailed(f"VM {info.spec.name!r}: {pending.message}")
     return pending is None or info.claim is None
@@ -150,10 +161,11 @@ def _how(state: VmState) -> str:
     return "failed" if state is VmState.FAILED else "does not run"
 
 
-_LOOKS = {
+_LOOKS: dict[VmGoal, Callable[[VmInfo], bool]] = {
     VmGoal.RUNNING: _running,
     VmGoal.STOPPED: _stopped,
     VmGoal.SETTLED: _settled,
-    VmGoal.DISKS: _disks,
+    VmGoal.DISKS: partial(_given, kind=DISKS),
+    VmGoal.NICS: partial(_given, kind=NICS),
     VmGoal.GONE: _never,
 }

@@ -6,15 +6,13 @@ from typing import Any, Final, TypeVar, get_args
 import click
 import msgspec
 
-from pvc_core.cli import words
 from pvc_core.cli.commands.vm_show import disk_columns
 from pvc_core.cli.complete import VM, VOLUME
 from pvc_core.cli.options import Size, format_option, wait_options
-from pvc_core.cli.progress import watching
 from pvc_core.cli.session import Session, pass_session
+from pvc_core.cli.vm_devices import finish, restart_option
 from pvc_core.model.disk import DiskBus, DiskCache
 from pvc_core.model.errors import InvalidRequest
-from pvc_core.ops.vm_change import VmModified
 from pvc_core.ops.vm_definition import DiskDefinition, LimitsDefinition
 from pvc_core.ops.vm_disks import (
     LIMITS,
@@ -26,7 +24,7 @@ from pvc_core.ops.vm_disks import (
     vm_disk_remove,
 )
 from pvc_core.ops.vm_views import VmQuery, vm_info
-from pvc_core.ops.wait import VmGoal, wait_vm
+from pvc_core.ops.wait import VmGoal
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -65,7 +63,6 @@ def _limits(given: dict[str, int | None]) -> dict[str, int]:
 
 
 _cache_option = click.option("--cache", type=click.Choice(get_args(DiskCache)), help="How the host caches it.")
-_restart_option = click.option("-r", "--restart", is_flag=True, help="Restart the guest, if the change needs that.")
 
 
 @click.command("add")
@@ -78,7 +75,7 @@ _restart_option = click.option("-r", "--restart", is_flag=True, help="Restart th
 @_cache_option
 @click.option("--discard/--no-discard", default=True, help="What the guest discards is freed in the volume (default).")
 @_limit_options
-@_restart_option
+@restart_option
 @wait_options()
 @format_option
 @pass_session
@@ -113,13 +110,13 @@ def add(
         limits=LimitsDefinition(**_limits(limits)),
     )
     done = vm_disk_add(session.client.ops, VmDiskAdd(vm=vm, disk=disk, restart=restart))
-    _finish(session, done, f"has the disk {volume}", wait=wait, timeout=timeout)
+    finish(session, done, VmGoal.DISKS, f"has the disk {volume}", wait=wait, timeout=timeout)
 
 
 @click.command("remove")
 @click.argument("vm", type=VM)
 @click.argument("volume", type=VOLUME, metavar="POOL/VOLUME")
-@_restart_option
+@restart_option
 @wait_options()
 @format_option
 @pass_session
@@ -130,7 +127,7 @@ def remove(session: Session, vm: str, volume: str, restart: bool, wait: bool, ti
     only from a VM that does not run.
     """
     done = vm_disk_remove(session.client.ops, VmDiskRemove(vm=vm, volume=volume, restart=restart))
-    _finish(session, done, f"has no disk {volume} any more", wait=wait, timeout=timeout)
+    finish(session, done, VmGoal.DISKS, f"has no disk {volume} any more", wait=wait, timeout=timeout)
 
 
 @click.command("modify")
@@ -139,7 +136,7 @@ def remove(session: Session, vm: str, volume: str, restart: bool, wait: bool, ti
 @_limit_options
 @_cache_option
 @click.option("--discard/--no-discard", default=None, help="What the guest discards is freed in the volume, or not.")
-@_restart_option
+@restart_option
 @wait_options()
 @format_option
 @pass_session
@@ -167,7 +164,7 @@ def modify(
         restart=restart,
     )
     done = vm_disk_modify(session.client.ops, request)
-    _finish(session, done, f"has the disk {volume} with these settings", wait=wait, timeout=timeout)
+    finish(session, done, VmGoal.DISKS, f"has the disk {volume} with these settings", wait=wait, timeout=timeout)
 
 
 @click.command("list")
@@ -178,25 +175,3 @@ def list_(session: Session, vm: str) -> None:
     """List the disks of a VM, in the order in which it boots from them."""
     found = vm_info(session.client.ops, VmQuery(vm=vm))
     session.out.listing(found.spec.disks, disk_columns(found), empty=f"VM {found.view.name} has no disks")
-
-
-def follow(session: Session, done: VmModified, *, wait: bool, timeout: float) -> VmModified:
-    """Wait until the running guest has the disks that are wanted, unless that takes a restart that is not made."""
-    vm = done.vm
-    goal = VmGoal.RUNNING if done.restarting else VmGoal.DISKS
-    if not (wait and vm.running_on) or done.restart_needed:
-        return done
-    with watching(session, f"VM {vm.name}", later=f"pvc vm info {vm.name}") as report:
-        found = wait_vm(session.client.ops, vm.id, goal, timeout_s=timeout, report=report)
-    return msgspec.structs.replace(done, vm=found.view) if found is not None else done
-
-
-def _finish(session: Session, done: VmModified, what: str, *, wait: bool, timeout: float) -> None:
-    """Wait until the running guest has followed, and say so, or what it needs to follow."""
-    done = follow(session, done, wait=wait, timeout=timeout)
-    name = done.vm.name
-    if done.restart_needed:
-        why = f" ({words.words(done.reasons)})" if done.reasons else ""
-        session.out.note(f"VM {name} runs with the old settings{why} until: pvc vm restart {name}")
-    said = f"VM {name} {what}" if done.written else f"VM {name}: nothing to change"
-    session.out.done(said, **msgspec.structs.asdict(done))

@@ -7,7 +7,6 @@ from typing import Any
 import click
 import msgspec
 
-from pvc_core.cli.commands.vm_disk import follow
 from pvc_core.cli.commands.vm_power import finish
 from pvc_core.cli.complete import NETWORK, VM, VOLUME
 from pvc_core.cli.diff import show_diff
@@ -16,9 +15,10 @@ from pvc_core.cli.options import format_option, wait_options, yes_option
 from pvc_core.cli.output import to_yaml, written
 from pvc_core.cli.patch import Edits, patch_of
 from pvc_core.cli.session import Session, pass_session
+from pvc_core.cli.vm_devices import follow
 from pvc_core.model.errors import InvalidRequest, PvcError
 from pvc_core.ops.vm_change import VmModified
-from pvc_core.ops.vm_definition import NicDefinition, VmDefine
+from pvc_core.ops.vm_definition import VmDefine
 from pvc_core.ops.vm_modify import (
     VmAutostart,
     VmModify,
@@ -29,6 +29,7 @@ from pvc_core.ops.vm_modify import (
     vm_rename,
     vm_tags,
 )
+from pvc_core.ops.vm_nic_definition import NicDefinition
 from pvc_core.ops.vm_views import VmInfo, VmQuery, vm_dump, vm_info
 from pvc_core.ops.wait import VmGoal
 
@@ -132,8 +133,9 @@ def modify(
     if done.restarting:
         finish(session, done.vm, VmGoal.RUNNING, wait=wait, timeout=timeout, asked="is changed and will be restarted")
     else:
-        if any(change.field == "disks" for change in done.changes):
-            done = follow(session, done, wait=wait, timeout=timeout)
+        for field, goal in (("disks", VmGoal.DISKS), ("nics", VmGoal.NICS)):
+            if any(change.field == field for change in done.changes):
+                done = follow(session, done, goal, wait=wait, timeout=timeout)
         session.out.done(f"VM {done.vm.name} is changed", **msgspec.structs.asdict(done))
 
 

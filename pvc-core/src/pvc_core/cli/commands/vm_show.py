@@ -9,7 +9,7 @@ from pvc_core.cli.output import Block, Cell, Column, Line, Sheet, to_yaml, writt
 from pvc_core.cli.session import Session, pass_session
 from pvc_core.cli.sheets import conditions
 from pvc_core.model.disk import NO_LIMITS, DiskLimits
-from pvc_core.model.vm import VmState
+from pvc_core.model.vm import NO_NIC_LIMITS, NicLimits, VmState
 from pvc_core.ops.vm_views import VmInfo, VmList, VmQuery, VmView, vm_dump, vm_info, vm_list
 
 
@@ -108,16 +108,7 @@ def _sheet(found: VmInfo) -> Sheet:
             tuple(disk_columns(found)),
             spec.disks,
         ),
-        Block(
-            "NICs",
-            (
-                Column("Network", lambda nic: nic[0]),
-                Column("MAC", lambda nic: nic[1].mac),
-                Column("Model", lambda nic: nic[1].model),
-                Column("Link", lambda nic: "up" if nic[1].link_up else "down"),
-            ),
-            list(zip(vm.networks, spec.nics, strict=False)),
-        ),
+        Block("NICs", tuple(nic_columns(found)), spec.nics),
         conditions(found.conditions),
     ]
     return lines
@@ -136,6 +127,34 @@ def disk_columns(found: VmInfo) -> list[Column]:
     if any(disk.removing for disk in found.spec.disks):
         columns.append(Column("State", lambda disk: Cell("being removed", "warn") if disk.removing else ""))
     return columns
+
+
+def nic_columns(found: VmInfo) -> list[Column]:
+    """Return the columns of a table of a VM's NICs; some only where there is something to say."""
+    nics = found.spec.nics
+    columns = [
+        Column("Network", lambda nic: nic.network),
+        Column("MAC", lambda nic: nic.mac),
+        Column("Model", lambda nic: nic.model),
+        Column("Link", lambda nic: "up" if nic.link_up else Cell("down", "warn")),
+    ]
+    if any(nic.queues > 1 for nic in nics):
+        columns.append(Column("Queues", lambda nic: str(nic.queues), right=True))
+    if any(nic.addresses for nic in nics):
+        columns.append(Column("Addresses", lambda nic: words.words(nic.addresses)))
+    if any(nic.limits != NO_NIC_LIMITS for nic in nics):
+        columns.append(Column("Limits", lambda nic: _nic_limits(nic.limits)))
+    if any(nic.removing for nic in nics):
+        columns.append(Column("State", lambda nic: Cell("being removed", "warn") if nic.removing else ""))
+    return columns
+
+
+def _nic_limits(limits: NicLimits) -> str:
+    set_ = {name: rate for name in limits.__struct_fields__ if (rate := getattr(limits, name))}
+    return words.words(
+        f"{name.replace('_', ' ')} {words.size(rate * 1024)}{'' if name.endswith('burst') else '/s'}"
+        for name, rate in set_.items()
+    )
 
 
 def _limits(limits: DiskLimits) -> str:

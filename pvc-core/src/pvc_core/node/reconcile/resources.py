@@ -51,6 +51,15 @@ class Resources(NamedTuple):
         kept = tuple(v for v in self.volumes if f"{v.pool.name}/{v.name}" not in paths)
         return self._replace(volumes=kept)
 
+    def with_nics(self, more: Iterable[tuple[NetworkSpec, Nic]]) -> "Resources":
+        """Return these and more NICs, in place of those with the same MAC addresses."""
+        new = tuple(more)
+        return self._replace(networks=(*self.without_nics([nic.mac for _, nic in new]).networks, *new))
+
+    def without_nics(self, macs: Collection[str]) -> "Resources":
+        """Return these without some NICs."""
+        return self._replace(networks=tuple((network, nic) for network, nic in self.networks if nic.mac not in macs))
+
     def live_obstacle(self, drivers: Drivers) -> str:
         """Return why a guest with these cannot be moved live, or an empty string."""
         for volume in self.volumes:
@@ -114,7 +123,7 @@ def obstacle(store: Store, drivers: Drivers, vm: VmSpec, node: str) -> str:
     missing += [f"network driver {n.driver}" for n, _ in resources.networks if n.driver not in network]
     if missing:
         return f"node {node} has no working {missing[0]}"
-    return unready_volume(store, resources) or _unready_network(store, resources, node)
+    return unready_volume(store, resources) or unready_network(store, resources, node)
 
 
 def unready_volume(store: Store, resources: Resources) -> str:
@@ -133,7 +142,8 @@ def _volume_state(entry: Entry[VolumeStatus] | None) -> VolumeState | None:
     return entry.value.state if entry is not None else None
 
 
-def _unready_network(store: Store, resources: Resources, node: str) -> str:
+def unready_network(store: Store, resources: Resources, node: str) -> str:
+    """Return which network is not ready for use on this node, or an empty string."""
     entries: list[Entry[NetworkStatus] | None] = read_many(
         store, [keys.network_status(n.id, node) for n, _ in resources.networks]
     )

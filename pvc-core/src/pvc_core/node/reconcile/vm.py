@@ -26,10 +26,10 @@ from pvc_core.model.vm import (
 )
 from pvc_core.node.context import NodeContext
 from pvc_core.node.lease import LeaseLost
-from pvc_core.node.reconcile import resources
+from pvc_core.node.reconcile import resources, vm_disks, vm_nics
 from pvc_core.node.reconcile.exclusive import Exclusive
 from pvc_core.node.reconcile.standstill import let_go_left
-from pvc_core.node.reconcile.vm_disks import ACTIONS, Attached, VmDisks, Writes
+from pvc_core.node.reconcile.vm_devices import Attached, Devices, Writes
 from pvc_core.node.reconcile.vm_view import VmDocuments, VmViews
 from pvc_core.ops.context import Ops
 from pvc_core.ops.vm_remove import vm_forget
@@ -66,7 +66,8 @@ class VmReconciler:
         self._exclusive = exclusive or Exclusive()
         self._attached: Attached = {}
         writes = Writes(self._commit, self._write_status, self._demand_lease)
-        self._disks = VmDisks(context, self._views, self._attached, writes)
+        devices = Devices(context, self._views, self._attached, writes)
+        self._disks, self._nics = vm_disks.VmDisks(devices), vm_nics.VmNics(devices)
 
     def reconcile(self, id_: str) -> float | None:
         """Do the next thing for this VM; see ``node.context.Reconciler``."""
@@ -129,8 +130,10 @@ class VmReconciler:
                 self._remove(id_)
             case plan.RevertMove():
                 self._revert_move(id_, action, s, read)
-            case _ if isinstance(action, ACTIONS):
+            case _ if isinstance(action, vm_disks.ACTIONS):
                 self._disks.do(id_, action, s, read)
+            case _ if isinstance(action, vm_nics.ACTIONS):
+                self._nics.do(id_, action, s, read)
             case _:
                 self._migrate(id_, action, s, read)
         return 0.0

@@ -1,41 +1,25 @@
 """Carries out what ``plan.vm.disks`` decides about the disks of a running guest, and frees those that were taken from a VM."""
 
 import logging
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 from xml.etree import ElementTree as ET
 
 from msgspec.structs import replace
 
-from pvc_core.hypervisor.api import HypervisorError, HypervisorUnavailable
 from pvc_core.hypervisor.domainxml import render_disk, render_scsi_controller
 from pvc_core.model.disk import Disk, bus_of
-from pvc_core.model.vm import VmStatus
-from pvc_core.node.context import NodeContext
-from pvc_core.node.lease import LeaseLost
 from pvc_core.node.reconcile import resources
-from pvc_core.node.reconcile.vm_view import VmDocuments, VmViews
+from pvc_core.node.reconcile.vm_devices import Devices, same_claim
+from pvc_core.node.reconcile.vm_view import VmDocuments
 from pvc_core.plan import vm as plan
 from pvc_core.plugin.errors import DriverError, NotReady
 from pvc_core.plugin.specs.storage import VolumeRef
 from pvc_core.store import keys
-from pvc_core.store.api import Check, CheckAbsent, Delete, Operation
+from pvc_core.store.api import Delete, Operation
 
 log = logging.getLogger(__name__)
 
 ACTIONS: Final = (plan.PlugController, plan.PlugDisk, plan.UnplugDisk, plan.LimitDisk, plan.ReleaseDisks)
-
-Attached = dict[str, resources.Resources]
-"""VM -> what this daemon attached for it."""
-
-
-class Writes(NamedTuple):
-    """How the reconciler of VMs writes, which this one shares."""
-
-    commit: Callable[..., None]
-    """Commits operations under our lease."""
-    status: Callable[[str, VmStatus, VmDocuments], None]
-    demand_lease: Callable[[str, plan.Snapshot], None]
 
 
 class VmDisks:
@@ -44,59 +28,28 @@ class VmDisks:
     Calls for one VM must not overlap; for different VMs they may.
     """
 
-    def __init__(self, context: NodeContext, views: VmViews, attached: Attached, writes: Writes) -> None:
-        self._c = context
-        self._views = views
-        self._attached = attached
-        self._writes = writes
+    def __init__(self, devices: Devices) -> None:
+        self._devices = devices
+        self._c = devices.context
 
     def do(self, id_: str, action: plan.Action, s: plan.Snapshot, read: VmDocuments) -> None:
         """Carry one of ``ACTIONS`` out."""
         match action:
             case plan.PlugController():
-                self._try(id_, "plug", action.volume, s, lambda: self._plug_controller(id_))
+                self._devices.attempt(id_, "plug", action.volume, s, lambda: self._plug_controller(id_))
             case plan.PlugDisk():
-                self._try(id_, "plug", action.disk.path, s, lambda: self._plug(id_, action, s))
+                self._devices.attempt(id_, "plug", action.disk.path, s, lambda: self._plug(id_, action, s))
             case plan.UnplugDisk():
-                self._unplug(id_, action, s)
+                self._devices.ask(id_, action.volume, s, f"<disk><target dev='{action.target}'/></disk>")
             case plan.LimitDisk():
-                self._try(id_, "limit", action.disk.path, s, lambda: self._limit(id_, action, s, read))
+                self._devices.attempt(id_, "adjust", action.disk.path, s, lambda: self._limit(id_, action, s, read))
             case plan.ReleaseDisks() if s.domain is None:
                 self._release(id_, action, s, read)
             case plan.ReleaseDisks():
                 # Its guest has other needs, which are not to wait for the storage of a disk that it does not have any more.
-                self._try(id_, "release", action.volumes[0], s, lambda: self._release(id_, action, s, read))
+                self._devices.attempt(id_, "release", action.volumes[0], s, lambda: self._release(id_, action, s, read))
             case _:
                 raise AssertionError(f"no way to carry out {action}")
-
-    # --- trying -------------------------------------------------------------------------------------
-
-    def _try(self, id_: str, what: str, volume: str, s: plan.Snapshot, call: Callable[[], None]) -> None:
-        try:
-            call()
-        except HypervisorUnavailable as error:
-            self._note(id_, what, volume, s, str(error), unsure=True)
-            raise
-        except LeaseLost:
-            raise
-        except (HypervisorError, DriverError) as error:
-            log.warning("disk-%s-failed vm=%s volume=%s error=%s", what, id_, volume, error)
-            self._note(id_, what, volume, s, str(error))
-        else:
-            self._forget(id_, (volume,))
-
-    def _note(self, id_: str, what: str, volume: str, s: plan.Snapshot, error: str, *, unsure: bool = False) -> None:
-        old = s.memory.disk_tries.get(volume)
-        if old is None or old.what != what:
-            old = plan.DiskTry(what=what, first=s.now, last=s.now, count=0)  # type: ignore[arg-type]  # one of them
-        # What may still be done of an earlier try does not depend on how this one ended.
-        tried = replace(old, last=s.now, count=old.count + 1, error=error, unsure=unsure or old.unsure)
-        self._views.note(id_, disk_tries=s.memory.disk_tries | {volume: tried})
-
-    def _forget(self, id_: str, volumes: tuple[str, ...]) -> None:
-        tries = self._views.memory(id_).disk_tries
-        if any(volume in tries for volume in volumes):
-            self._views.note(id_, disk_tries={v: tried for v, tried in tries.items() if v not in volumes})
 
     # --- the guest ----------------------------------------------------------------------------------
 
@@ -109,11 +62,10 @@ class VmDisks:
         assert s.claim is not None
         disk = action.disk
         volume = self._ready_volume(s, disk)
-        self._attached[id_] = self._held(id_, s).with_volumes((volume,))
+        self._devices.attached[id_] = self._devices.held(id_, s).with_volumes((volume,))
         source = self._c.drivers.storage(volume.pool.driver).disk_attach(volume, id_, s.claim.epoch, False)
         element = render_disk(disk, source, action.target, bus_of(disk, s.vm.machine))
-        self._writes.demand_lease(id_, s)
-        self._c.hypervisor.attach_device(id_, ET.tostring(element, encoding="unicode"))
+        self._devices.plug(id_, s, ET.tostring(element, encoding="unicode"))
         log.info("disk-plugged vm=%s volume=%s target=%s", id_, disk.path, action.target)
 
     def _ready_volume(self, s: plan.Snapshot, disk: Disk) -> VolumeRef:
@@ -124,22 +76,10 @@ class VmDisks:
             raise NotReady(unready)
         return needs.volumes[0]
 
-    def _unplug(self, id_: str, action: plan.UnplugDisk, s: plan.Snapshot) -> None:
-        error = ""
-        try:
-            self._c.hypervisor.detach_device(id_, f"<disk><target dev='{action.target}'/></disk>")
-            log.info("disk-unplug-asked vm=%s volume=%s target=%s", id_, action.volume, action.target)
-        except HypervisorUnavailable:
-            raise
-        except HypervisorError as failed:
-            error = str(failed)
-            log.info("disk-unplug-refused vm=%s volume=%s error=%s", id_, action.volume, failed)
-        self._note(id_, "unplug", action.volume, s, error)
-
     def _limit(self, id_: str, action: plan.LimitDisk, s: plan.Snapshot, read: VmDocuments) -> None:
         assert s.status is not None
         self._c.hypervisor.limit_disk(id_, action.target, action.disk.limits)
-        self._writes.status(id_, plan.recorded(s.status, action.disk), read)
+        self._devices.writes.status(id_, plan.recorded(s.status, action.disk), read)
         log.info("disk-limited vm=%s volume=%s", id_, action.disk.path)
 
     # --- freeing ------------------------------------------------------------------------------------
@@ -154,16 +94,16 @@ class VmDisks:
             needs = resources.find(self._c.store, replace(s.vm, disks=disks, nics=()))
             for volume in needs.volumes:
                 self._detach(id_, volume, s)
-            held = self._attached.get(id_)
+            held = self._devices.attached.get(id_)
             if held is not None:
-                self._attached[id_] = held.without_volumes(action.volumes)
+                self._devices.attached[id_] = held.without_volumes(action.volumes)
         status = read.status.value if read.status is not None else None
         vm, said = plan.released(read.vm.value, status, action.volumes)
-        writes: list[Operation] = [read.vm.put(vm), *self._holds(id_, action.volumes), _same_claim(id_, read)]
+        writes: list[Operation] = [read.vm.put(vm), *self._holds(id_, action.volumes), same_claim(id_, read)]
         if read.status is not None and said is not None:
             writes.append(read.status.put(said))
-        self._writes.commit(*writes)
-        self._forget(id_, action.volumes)
+        self._devices.writes.commit(*writes)
+        self._devices.forget(id_, action.volumes)
         log.info("disks-released vm=%s volumes=%s", id_, ",".join(action.volumes))
 
     def _detach(self, id_: str, volume: VolumeRef, s: plan.Snapshot) -> None:
@@ -186,14 +126,3 @@ class VmDisks:
             for path, node in zip(paths, store.get_many(paths), strict=True)
             if node is not None and node.value.decode() == id_
         ]
-
-    def _held(self, id_: str, s: plan.Snapshot) -> resources.Resources:
-        """Return what is attached here for the VM: of a guest that an earlier daemon started, all it may have."""
-        assert s.vm is not None
-        return self._attached.get(id_) or resources.find(self._c.store, s.vm)
-
-
-def _same_claim(id_: str, read: VmDocuments) -> Operation:
-    """Return the check that the claim is as it was read: nobody starts a guest meanwhile, or moves it."""
-    path = keys.claim(id_).path
-    return CheckAbsent(path) if read.claim is None else Check(path, read.claim.version)

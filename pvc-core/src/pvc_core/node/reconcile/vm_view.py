@@ -10,7 +10,7 @@ from pvc_core.hypervisor.api import Domain, DomainState, ExitReason, JobState
 from pvc_core.model.cluster import Cluster
 from pvc_core.model.fence import FenceRecord
 from pvc_core.model.node import NodeSpec, NodeStatus
-from pvc_core.model.vm import MAY_EXECUTE_ON_TARGET, MigrationPhase, VmClaim, VmSpec, VmStatus, kept_disks
+from pvc_core.model.vm import MAY_EXECUTE_ON_TARGET, MigrationPhase, VmClaim, VmSpec, VmStatus, kept_devices
 from pvc_core.node.context import NodeContext
 from pvc_core.node.reconcile import resources
 from pvc_core.node.reconcile.slots import Slots
@@ -94,8 +94,8 @@ class VmViews:
         claim = read.claim.value if read.claim is not None else None
         now = self._c.clock.monotonic()
         memory = self._remember(id_, claim, domain, now)
-        if memory.disk_tries and vm is not None:
-            memory = replace(memory, disk_tries=plan.still_tried(vm, memory.disk_tries))
+        if memory.tries and vm is not None:
+            memory = replace(memory, tries=plan.still_tried(vm, memory.tries))
             self._memory[id_] = memory
         self._count(id_, claim, domain)
         holder = claim is not None and claim.node == self._c.name
@@ -143,8 +143,8 @@ class VmViews:
         return resources.find(self._c.store, vm).live_obstacle(self._c.drivers)
 
     def _obstacle(self, vm: VmSpec, *, asked: bool) -> str:
-        # A guest that comes here may have a disk that is being taken away; one that is started does not get it.
-        needed = vm if asked else replace(vm, disks=kept_disks(vm))
+        # A guest that comes here may have a device that is being taken away; one that is started does not get it.
+        needed = vm if asked else kept_devices(vm)
         return resources.obstacle(self._c.store, self._c.drivers, needed, self._c.name)
 
     def _room(self, id_: str, vm: VmSpec, report: Entry[NodeStatus] | None) -> str:
@@ -253,4 +253,5 @@ def _view(domain: Domain | None) -> plan.DomainView | None:
         accelerator=domain.accelerator,
         disks=tuple(plan.GuestDisk(target=d.target, bus=d.bus, volume=d.volume) for d in domain.disks),
         controllers=domain.controllers,
+        nics=domain.nics,
     )

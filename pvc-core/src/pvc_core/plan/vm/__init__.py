@@ -20,7 +20,7 @@ It holds because of these rules, each of which is one compare-and-set of the cla
 A VM whose spec says that its disks are being rolled back is not started, nor is its claim taken for that: the claim was
 vacant when that was written, and a claim is taken only in a transaction that checks the spec that was read.
 
-What holds of the disks of a running guest, and how they come and go, is in ``disks``.
+What holds of the disks and NICs of a running guest, and how they come and go, is in ``disks`` and ``nics``.
 
 ``decide`` is a pure function of a snapshot; it returns one action.  The reconciler carries it out and asks
 again, so the death of the daemon between any two actions loses nothing: whatever is only in ``Memory`` is
@@ -30,6 +30,7 @@ allowed to be forgotten.
 from pvc_core.plan.vm.action import (
     AbortTransfer,
     Action,
+    AdjustNic,
     Answer,
     AskTarget,
     BeginMigration,
@@ -42,9 +43,11 @@ from pvc_core.plan.vm.action import (
     LimitDisk,
     PlugController,
     PlugDisk,
+    PlugNic,
     PrepareIncoming,
     ReleaseClaim,
     ReleaseDisks,
+    ReleaseNics,
     RemoveDocuments,
     RenewClaim,
     RevertMove,
@@ -54,40 +57,48 @@ from pvc_core.plan.vm.action import (
     StartTransfer,
     TakeClaim,
     UnplugDisk,
+    UnplugNic,
 )
 from pvc_core.plan.vm.decision import decide
-from pvc_core.plan.vm.disks import DISKS, UNPLUGGING, behind, recorded, released, still_tried
+from pvc_core.plan.vm.devices import UNPLUGGING, Kind, still_tried
+from pvc_core.plan.vm.disks import DISKS, behind, recorded, released
 from pvc_core.plan.vm.migration import LIVE_ATTEMPTS
+from pvc_core.plan.vm.nics import NICS, behind_nics, recorded_nic, released_nics
 from pvc_core.plan.vm.status import crashed, restart_pause
-from pvc_core.plan.vm.view import DiskTry, DomainView, Ended, GuestDisk, Limits, Memory, Snapshot
+from pvc_core.plan.vm.view import DeviceTry, DomainView, Ended, GuestDisk, Limits, Memory, Snapshot
 
 __all__ = [
     "DISKS",
     "LIVE_ATTEMPTS",
+    "NICS",
     "UNPLUGGING",
     "AbortTransfer",
     "Action",
+    "AdjustNic",
     "Answer",
     "AskTarget",
     "BeginMigration",
     "BeginTransfer",
     "DestroyDomain",
     "Detach",
-    "DiskTry",
+    "DeviceTry",
     "DomainView",
     "EndMigration",
     "Ended",
     "GuestDisk",
     "HandOver",
     "Idle",
+    "Kind",
     "LimitDisk",
     "Limits",
     "Memory",
     "PlugController",
     "PlugDisk",
+    "PlugNic",
     "PrepareIncoming",
     "ReleaseClaim",
     "ReleaseDisks",
+    "ReleaseNics",
     "RemoveDocuments",
     "RenewClaim",
     "RevertMove",
@@ -98,11 +109,15 @@ __all__ = [
     "StartTransfer",
     "TakeClaim",
     "UnplugDisk",
+    "UnplugNic",
     "behind",
+    "behind_nics",
     "crashed",
     "decide",
     "recorded",
+    "recorded_nic",
     "released",
+    "released_nics",
     "restart_pause",
     "still_tried",
 ]

@@ -2,7 +2,7 @@
 
 from pvc_core.model.base import Value
 from pvc_core.model.disk import Disk
-from pvc_core.model.vm import MigrationPhase, VmStatus
+from pvc_core.model.vm import MigrationPhase, Nic, VmStatus
 
 
 class Idle(Value, frozen=True, kw_only=True):
@@ -75,6 +75,33 @@ class ReleaseDisks(Value, frozen=True, kw_only=True):
     """Take disks from the VM that no guest of it has any more: their volumes are free."""
 
     volumes: tuple[str, ...]
+
+
+class PlugNic(Value, frozen=True, kw_only=True):
+    """Attach a NIC and plug it into the running guest."""
+
+    nic: Nic
+
+
+class UnplugNic(Value, frozen=True, kw_only=True):
+    """Ask the guest to let go of a NIC."""
+
+    nic: Nic
+
+
+class AdjustNic(Value, frozen=True, kw_only=True):
+    """Have the running guest's NIC get these addresses, limits and this state of its link, and say so in the status."""
+
+    given: Nic
+    """As the guest was given it."""
+    nic: Nic
+    """The same with what is wanted now."""
+
+
+class ReleaseNics(Value, frozen=True, kw_only=True):
+    """Take NICs from the VM that no guest of it has any more: their MAC addresses and networks are free."""
+
+    macs: tuple[str, ...]
 
 
 class BeginMigration(Value, frozen=True, kw_only=True):
@@ -162,6 +189,10 @@ Action = (
     | UnplugDisk
     | LimitDisk
     | ReleaseDisks
+    | PlugNic
+    | UnplugNic
+    | AdjustNic
+    | ReleaseNics
     | BeginMigration
     | PrepareIncoming
     | Answer

@@ -10,7 +10,6 @@ from pvc_core.model.vm import (
     VmState,
     VmStatus,
     hardware_changed,
-    removed_disks,
     started_with,
 )
 from pvc_core.plan.backoff import least
@@ -19,16 +18,17 @@ from pvc_core.plan.vm.action import (
     DestroyDomain,
     Detach,
     Idle,
-    ReleaseDisks,
     RemoveDocuments,
     RenewClaim,
     StartDomain,
     TakeClaim,
 )
-from pvc_core.plan.vm.disks import again_in, disk_conditions, disks_behind, plugging
+from pvc_core.plan.vm.devices import again_in
+from pvc_core.plan.vm.disks import disk_conditions, disks_behind, plugging
 from pvc_core.plan.vm.migration import leaving, migrating, target
+from pvc_core.plan.vm.nics import nic_conditions, nics_behind, plugging_nics
 from pvc_core.plan.vm.status import backoff_left, crashed, say
-from pvc_core.plan.vm.stop import let_go, stopping
+from pvc_core.plan.vm.stop import let_go, releasing, stopping
 from pvc_core.plan.vm.view import DomainView, Ended, Snapshot
 
 
@@ -77,9 +77,9 @@ def _want_to_start(s: Snapshot, vm: VmSpec) -> Action:
 
 def _rest(s: Snapshot, vm: VmSpec) -> Action:
     """Say that it is stopped; a restart asked for meanwhile has nothing left to do."""
-    removed = removed_disks(vm)
-    if removed:
-        return ReleaseDisks(volumes=removed)
+    released = releasing(vm)
+    if released is not None:
+        return released
     state = VmState.DISABLED if vm.power == "disabled" else VmState.STOPPED
     reason = _rolling_back(vm.rollback) if vm.rollback is not None else ""
     return say(s, vm, state, reason, restart_done=vm.restart_request, crashes=0, failed_moves=0) or Idle()
@@ -122,14 +122,15 @@ def _running(s: Snapshot, vm: VmSpec, domain: DomainView) -> Action:
     status = s.status
     if status is not None and vm.restart_request > status.restart_done:
         return stopping(s, vm)
-    plugged = plugging(s, vm, domain)
+    plugged = plugging(s, vm, domain) or plugging_nics(s, vm, domain)
     if plugged is not None:
         return plugged
     stable = domain.running_for_s >= s.limits.stable_s
     changes: dict[str, object] = {"vnc": domain.vnc, "accelerator": domain.accelerator, "failed_moves": 0, "halted": 0}
     if stable:
         changes["crashes"] = 0
-    changes["conditions"] = disk_conditions(s, vm, domain, _hardware_condition(s, vm, domain))
+    conditions = disk_conditions(s, vm, domain, _hardware_condition(s, vm, domain))
+    changes["conditions"] = nic_conditions(s, vm, domain, conditions)
     reason = "" if domain.executing else "the guest is paused"
     said = say(s, vm, VmState.RUNNING, reason, **changes)
     if said is not None:
@@ -142,10 +143,10 @@ def _hardware_condition(s: Snapshot, vm: VmSpec, domain: DomainView) -> tuple[Co
     status = s.status
     if status is None:
         return ()
-    disks = disks_behind(s, vm, domain)
-    if not (disks or hardware_changed(vm, status)):
+    behind = (*disks_behind(s, vm, domain), *nics_behind(s, vm, domain))
+    if not (behind or hardware_changed(vm, status)):
         return without_condition(status.conditions, "Hardware")
-    which = f" ({', '.join(disks)})" if disks else ""
+    which = f" ({', '.join(behind)})" if behind else ""
     message = f"the guest runs with older settings{which}; restart it to apply the new ones"
     return with_condition(
         status.conditions, Condition(type="Hardware", ok=False, reason="RestartNeeded", message=message)
@@ -156,9 +157,9 @@ def _not_running(s: Snapshot, vm: VmSpec) -> Action:
     """The guest should run here, and does not: it was never started, or it ended by itself."""
     if vm.rollback is not None:
         return let_go(s)
-    status, removed = s.status, removed_disks(vm)
-    if removed:
-        return ReleaseDisks(volumes=removed)
+    status, released = s.status, releasing(vm)
+    if released is not None:
+        return released
     if status is None or status.state is VmState.STARTING:
         refusal = s.accepting or s.cannot_run or s.no_room
         if refusal:

@@ -24,22 +24,30 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from pvc_core.model.base import Condition, with_condition, without_condition
+from pvc_core.model.base import Condition
 from pvc_core.model.disk import HOT_PLUGGED, Disk, bus_of, disk_target
 from pvc_core.model.vm import VmSpec, VmStatus, kept_disks, removed_disks
-from pvc_core.plan.backoff import backoff, least
 from pvc_core.plan.vm.action import Action, LimitDisk, PlugController, PlugDisk, ReleaseDisks, SetStatus, UnplugDisk
-from pvc_core.plan.vm.status import left
-from pvc_core.plan.vm.view import DiskTry, DomainView, GuestDisk, Snapshot
+from pvc_core.plan.vm.devices import (
+    Device,
+    Kind,
+    after_release,
+    device_conditions,
+    in_other_order,
+    is_free,
+    pause,
+    to_release,
+)
+from pvc_core.plan.vm.view import DomainView, GuestDisk, Snapshot
 
-DISKS: Final = "Disks"
-"""Type of the condition that says what is not done yet about the disks of a running guest."""
-
-UNPLUGGING: Final = "Unplugging"
-"""Its reason while the guest may still be about to let go; any other says that something does not work."""
-
-ASK_AGAIN_S: Final = 10.0
-"""First pause before a guest is asked again for a disk: one that was still booting did not hear it."""
+DISKS: Final = Kind(
+    condition="Disks",
+    noun="disk",
+    backend="storage",
+    settings="limits",
+    keeps="GuestKeepsDisk",
+    fails="LimitFailed",
+)
 
 
 def plugging(s: Snapshot, vm: VmSpec, domain: DomainView) -> Action | None:
@@ -48,47 +56,26 @@ def plugging(s: Snapshot, vm: VmSpec, domain: DomainView) -> Action | None:
     if status is None or not _is_open(status, domain):
         return None
     have = _known(domain)
-    for volume in removed_disks(vm):
-        if volume not in have and not _may_come(s, volume) and not _pause(s, volume, "release"):
-            return ReleaseDisks(volumes=(volume,))
+    released = to_release(s, removed_disks(vm), have)
+    if released is not None:
+        return ReleaseDisks(volumes=(released,))
     for disk in kept_disks(vm):
         action = _adjust(s, status, disk, have[disk.path]) if disk.path in have else _plug(s, status, vm, disk, domain)
         if action is not None:
             return action
     for volume, target in _to_unplug(vm, domain):
-        if not _pause(s, volume, "unplug"):
+        if not pause(s, volume, "unplug"):
             return UnplugDisk(volume=volume, target=target)
     return None
-
-
-def still_tried(vm: VmSpec, tries: Mapping[str, DiskTry]) -> dict[str, DiskTry]:
-    """Return what was tried and is still wanted: a removal that was taken back, and is asked for again, begins anew."""
-    removed, kept = removed_disks(vm), {disk.path for disk in kept_disks(vm)}
-    return {
-        volume: tried
-        for volume, tried in tries.items()
-        if tried.unsure or volume in (removed if tried.what in ("unplug", "release") else kept)
-    }
-
-
-def again_in(s: Snapshot, vm: VmSpec) -> float | None:
-    """Return in how many seconds the next of what is pending is due, None when nothing is."""
-    tries = {disk.path: s.memory.disk_tries[disk.path] for disk in vm.disks if disk.path in s.memory.disk_tries}
-    pauses = [_pause(s, volume, tried.what) for volume, tried in tries.items()]
-    unsure = [left(tried.last + s.limits.unplug_s, s.now) for tried in tries.values() if tried.unsure]
-    return least(*(pause for pause in (*pauses, *unsure) if pause))
 
 
 def disk_conditions(
     s: Snapshot, vm: VmSpec, domain: DomainView, conditions: tuple[Condition, ...]
 ) -> tuple[Condition, ...]:
     """Return the conditions with that on what is pending about the disks; without it when nothing is."""
-    problems = [found for disk in vm.disks if (found := _problem(s, disk, domain))]
-    if not problems:
-        return without_condition(conditions, DISKS)
-    reason = next((reason for reason, _ in problems if reason != UNPLUGGING), UNPLUGGING)
-    message = "; ".join(message for _, message in problems)
-    return with_condition(conditions, Condition(type=DISKS, ok=False, reason=reason, message=message))
+    known = _known(domain)
+    devices = [Device(disk.path, disk.path, disk.removing, disk.path in known) for disk in vm.disks]
+    return device_conditions(s, DISKS, devices, conditions)
 
 
 def disks_behind(s: Snapshot, vm: VmSpec, domain: DomainView) -> tuple[str, ...]:
@@ -128,8 +115,7 @@ def behind(vm: VmSpec, has: Mapping[str, Disk], *, usb: bool) -> tuple[str, ...]
                 said.append(f"{disk.path} is taken away when it stops")
         elif _fixed(given) != _fixed(disk):
             said.append(f"{disk.path} has other settings")
-    kept = [disk.path for disk in kept_disks(vm) if disk.path in has]
-    if kept != [volume for volume in has if volume in kept]:
+    if in_other_order((disk.path for disk in kept_disks(vm)), has):
         said.append("its disks are in another order")
     return tuple(said)
 
@@ -148,25 +134,20 @@ def recorded(status: VmStatus, disk: Disk) -> VmStatus:
 
 def released(vm: VmSpec, status: VmStatus | None, volumes: tuple[str, ...]) -> tuple[VmSpec, VmStatus | None]:
     """Return spec and status of a VM that some disks were taken from; none of its guests has them any more."""
-    new = replace(vm, disks=tuple(d for d in vm.disks if d.path not in volumes), generation=vm.generation + 1)
+    new = replace(vm, disks=tuple(disk for disk in vm.disks if disk.path not in volumes))
     if status is None:
-        return new, None
+        return replace(new, generation=vm.generation + 1), None
     known, running = status.guest_disks, status.running_disks
-    changes: dict[str, object] = {
+    changes = {
         "guest_disks": known and tuple(disk for disk in known if disk.path not in volumes),
         "running_disks": running and tuple(volume for volume in running if volume not in volumes),
-        "conditions": without_condition(status.conditions, DISKS),
     }
-    # It is the node's own change: nothing waits for it, and it starts no guest that ended for good.
-    for field in ("observed_generation", "halted"):
-        if getattr(status, field) == vm.generation:
-            changes[field] = new.generation
-    return new, replace(status, **changes)
+    return after_release(vm, new, status, DISKS, changes)
 
 
 def _is_open(status: VmStatus, domain: DomainView) -> bool:
     """Return whether the devices of a guest may be changed now, and are known."""
-    return domain.executing and not domain.transfer and status.guest_disks is not None and _is_told(domain)
+    return is_free(domain) and status.guest_disks is not None and _is_told(domain)
 
 
 def _is_told(domain: DomainView) -> bool:
@@ -187,25 +168,16 @@ def _fixed(disk: Disk) -> tuple[object, ...]:
     return disk.bus, disk.read_only, disk.cache, disk.discard
 
 
-def _may_come(s: Snapshot, volume: str) -> bool:
-    """Return whether a disk may still be plugged in by a request of which the hypervisor's answer was lost.
-
-    A hypervisor that hung carries out what it was asked before as soon as it goes on, also for a client that is gone.
-    """
-    tried = s.memory.disk_tries.get(volume)
-    return tried is not None and tried.unsure and s.now < tried.last + s.limits.unplug_s
-
-
 def _adjust(s: Snapshot, status: VmStatus, disk: Disk, has: GuestDisk) -> Action | None:
     given = next((old for old in status.guest_disks or () if old.path == disk.path), None)
-    if given is None or given.limits == disk.limits or _pause(s, disk.path, "limit"):
+    if given is None or given.limits == disk.limits or pause(s, disk.path, "adjust"):
         return None
     return LimitDisk(disk=replace(given, limits=disk.limits), target=has.target)
 
 
 def _plug(s: Snapshot, status: VmStatus, vm: VmSpec, disk: Disk, domain: DomainView) -> Action | None:
     bus = bus_of(disk, vm.machine)
-    if not _is_hot(bus, usb="usb" in domain.controllers) or _pause(s, disk.path, "plug"):
+    if not _is_hot(bus, usb="usb" in domain.controllers) or pause(s, disk.path, "plug"):
         return None
     known = recorded(status, disk)
     if known != status:
@@ -220,39 +192,3 @@ def _to_unplug(vm: VmSpec, domain: DomainView) -> list[tuple[str, str]]:
     removed = removed_disks(vm)
     later = [disk for disk in domain.disks[1:] if disk.bus in HOT_PLUGGED]
     return [(disk.volume, disk.target) for disk in later if disk.volume and disk.volume in removed]
-
-
-def _pause(s: Snapshot, volume: str, what: str) -> float:
-    """Return the seconds until something is done to a disk that was tried before, 0: it is due."""
-    tried = s.memory.disk_tries.get(volume)
-    if tried is None or tried.what != what:
-        return 0.0
-    first = ASK_AGAIN_S if what == "unplug" else s.limits.backoff_s
-    return left(tried.last + backoff(tried.count, first, s.limits.backoff_max_s), s.now)
-
-
-def _problem(s: Snapshot, disk: Disk, domain: DomainView) -> tuple[str, str] | None:
-    """Return reason and message about what was tried on a disk and has not come of it."""
-    tried: DiskTry | None = s.memory.disk_tries.get(disk.path)
-    if tried is None:
-        return None
-    has = _known(domain).get(disk.path)
-    if disk.removing:
-        if has is None and _may_come(s, disk.path):
-            return UNPLUGGING, f"{disk.path} may be plugged in yet: {tried.error}"
-        if tried.what == "release" and has is None:
-            return "ReleaseFailed", f"the guest has let go of {disk.path}, and its storage does not: {tried.error}"
-        if tried.what != "unplug" or has is None:
-            return None
-        said = f" ({tried.error})" if tried.error else ""
-        if s.now - tried.first < s.limits.unplug_s:
-            return UNPLUGGING, f"the guest was asked to let go of {disk.path}{said}"
-        return "GuestKeepsDisk", (
-            f"the guest does not let go of {disk.path}{said}: it is asked again; shut the VM down or restart it, or take "
-            "the removal back by adding the disk again"
-        )
-    if has is None and tried.what == "plug":
-        return "PlugFailed", f"{disk.path} cannot be plugged in: {tried.error}"
-    if has is not None and tried.what == "limit":
-        return "LimitFailed", f"the limits of {disk.path} cannot be changed: {tried.error}"
-    return None

@@ -2,8 +2,17 @@
 
 from typing import Final
 
-from pvc_core.model.vm import VmSpec, VmState, removed_disks
-from pvc_core.plan.vm.action import Action, DestroyDomain, Detach, Idle, ReleaseClaim, ReleaseDisks, ShutdownDomain
+from pvc_core.model.vm import VmSpec, VmState, removed_disks, removed_nics
+from pvc_core.plan.vm.action import (
+    Action,
+    DestroyDomain,
+    Detach,
+    Idle,
+    ReleaseClaim,
+    ReleaseDisks,
+    ReleaseNics,
+    ShutdownDomain,
+)
 from pvc_core.plan.vm.status import say
 from pvc_core.plan.vm.view import Snapshot
 
@@ -17,8 +26,15 @@ def let_go(s: Snapshot) -> Action:
     """Give up what is held for a guest that is confirmed gone: first its devices, then the claim."""
     if s.memory.attached:
         return Detach()
-    removed = removed_disks(s.vm) if s.vm is not None else ()
-    return ReleaseDisks(volumes=removed) if removed else ReleaseClaim()
+    return (releasing(s.vm) if s.vm is not None else None) or ReleaseClaim()
+
+
+def releasing(vm: VmSpec) -> Action | None:
+    """Return how what is to be taken from a VM that has no guest becomes free, None when nothing is."""
+    disks, nics = removed_disks(vm), removed_nics(vm)
+    if disks:
+        return ReleaseDisks(volumes=disks)
+    return ReleaseNics(macs=nics) if nics else None
 
 
 def stopping(s: Snapshot, vm: VmSpec) -> Action:

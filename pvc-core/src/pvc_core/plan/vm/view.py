@@ -35,6 +35,8 @@ class DomainView(Value, frozen=True, kw_only=True):
     """The first is what it was booted from."""
     controllers: frozenset[str] = frozenset()
     """Of scsi and usb those that it has."""
+    nics: tuple[str, ...] = ()
+    """MAC addresses of those of the VM's NICs that it has."""
 
 
 class Ended(enum.StrEnum):
@@ -47,10 +49,10 @@ class Ended(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
-class DiskTry(Value, frozen=True, kw_only=True):
-    """What was tried on a disk, and has not led to its end."""
+class DeviceTry(Value, frozen=True, kw_only=True):
+    """What was tried on a disk or NIC, and has not led to its end."""
 
-    what: Literal["plug", "unplug", "limit", "release"]
+    what: Literal["plug", "unplug", "adjust", "release"]
     first: float
     last: float
     """When."""
@@ -81,8 +83,8 @@ class Memory(Value, frozen=True, kw_only=True):
     """The attempt that was told to stop."""
     arrived_from: str = ""
     """The source of the migration that brought the guest here."""
-    disk_tries: dict[str, DiskTry] = {}
-    """By ``pool/volume``."""
+    tries: dict[str, DeviceTry] = {}
+    """By ``pool/volume`` of a disk, or MAC address of a NIC."""
 
 
 class Limits(Value, frozen=True, kw_only=True):

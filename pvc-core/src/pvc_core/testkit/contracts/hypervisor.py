@@ -25,6 +25,8 @@ from pvc_core.hypervisor.api import (
 )
 from pvc_core.hypervisor.domainxml import render_scsi_controller
 from pvc_core.model.disk import NO_LIMITS, DiskLimits
+from pvc_core.model.vm import Nic, NicLimits
+from pvc_core.testkit.contracts.hypervisor_nics import NicContract
 from pvc_core.testkit.contracts.hypervisor_standstill import StandstillContract
 
 
@@ -58,6 +60,12 @@ class HypervisorBench(Protocol):
     def limits(self, vm: str, target: str) -> DiskLimits:
         """Return the limits of a disk of the guest running ``here``."""
 
+    def spare_nic(self, nic: Nic) -> str:
+        """Return the XML of a NIC, in a network that both hosts have."""
+
+    def nic(self, vm: str, mac: str) -> tuple[bool, NicLimits]:
+        """Return whether the link of a NIC of the guest running ``here`` is up, and the NIC's limits."""
+
     def booted(self, vm: str) -> None:
         """Wait until the guest started ``here`` reacts to its power button."""
 
@@ -80,7 +88,7 @@ class HypervisorBench(Protocol):
         """Return a new connection ``here``, as of a restarted daemon."""
 
 
-class HypervisorContract(StandstillContract):
+class HypervisorContract(NicContract, StandstillContract):
     """The suite."""
 
     @pytest.fixture

@@ -15,6 +15,7 @@ from pvc_core.hypervisor.api import (
 )
 from pvc_core.model.disk import DiskLimits
 from pvc_core.model.node import GuestUsage
+from pvc_core.model.vm import NicLimits
 
 
 class FragileHypervisor:
@@ -128,3 +129,13 @@ class FragileHypervisor:
         self._around("before limiting")
         self._inner.limit_disk(vm, target, limits)
         self._around("after limiting")
+
+    def limit_nic(self, vm: str, mac: str, limits: NicLimits) -> None:
+        self._around("before limiting")
+        self._inner.limit_nic(vm, mac, limits)
+        self._around("after limiting")
+
+    def set_link(self, vm: str, mac: str, *, up: bool) -> None:
+        self._around("before setting a link")
+        self._inner.set_link(vm, mac, up=up)
+        self._around("after setting a link")
