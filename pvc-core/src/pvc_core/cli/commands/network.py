@@ -114,6 +114,8 @@ def _finish(session: Session, view: NetworkView, done: str, *, wait: bool, timeo
         with watching(session, f"network {view.name}", later=f"pvc network info {view.name}") as report:
             found = wait_network(session.client.ops, view.id, ObjectGoal.READY, timeout_s=timeout, report=report)
         view = found.view if found else view
+        for problem in view.problems:
+            session.out.warn(problem)
     session.out.done(f"network {view.name} {'is' if wait else 'will be'} {done}", network=view)
 
 

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from pvc_core.model.base import Condition, with_condition
 from pvc_core.model.network import NetworkSpec, NetworkStatus
 from pvc_core.node.context import NodeContext
-from pvc_core.node.reconcile.problems import problem, ready
+from pvc_core.node.reconcile.problems import not_ready, problem, ready
 from pvc_core.ops.context import Ops
 from pvc_core.ops.network import network_forget
 from pvc_core.plugin.errors import DriverError, NotReady
@@ -68,7 +68,9 @@ class NetworkReconciler:
                 raise
             log.warning("network-refused network=%s name=%s error=%s", network.id, network.name, error)
             return None
-        self._say(spec, status, state, ready(self._c.clock.wall()))
+        now = self._c.clock.wall()
+        wrong = "; ".join(state.problems)
+        self._say(spec, status, state, not_ready("Degraded", wrong, now) if wrong else ready(now))
         return None
 
     def _say(

@@ -37,6 +37,8 @@ class NetworkState(msgspec.Struct, frozen=True, kw_only=True):
 
     device: str
     mtu: int
+    problems: tuple[str, ...] = ()
+    """What is wrong though NICs can be attached, in sentences: a rule that was left out, an address that two guests want."""
 
 
 class NicSource(msgspec.Struct, frozen=True, kw_only=True):

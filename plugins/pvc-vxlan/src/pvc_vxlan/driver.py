@@ -1,0 +1,221 @@
+"""The network driver ``vxlan``: puts the parts together; each says in its own module what it does.
+
+On every node: the overlay (``overlay``), the fabric (``fabric``, ``evpn``), the guards of the NICs (``guards``).  On the primary:
+the gateways (``gateway``) with their firewalls (``firewall``).
+"""
+
+import os
+import threading
+import time
+from typing import Any, Final
+
+from pvc_core.model.base import Condition
+from pvc_core.model.network import NetworkSpec
+from pvc_core.model.vm import Nic
+from pvc_core.plugin import (
+    Context,
+    Finding,
+    NetworkCapabilities,
+    NetworkDriver,
+    NetworkNic,
+    NetworkState,
+    NicSource,
+    NotReady,
+    ObjectMissing,
+    Query,
+    RoleService,
+    hookimpl,
+)
+from pvc_netdev import sysctl
+from pvc_netdev.links import Links
+from pvc_vxlan import check, names
+from pvc_vxlan.config import VxlanConfig
+from pvc_vxlan.evpn.render import require_tunnel_end
+from pvc_vxlan.fabric import FabricMember
+from pvc_vxlan.firewall import table
+from pvc_vxlan.gateway.service import Gateways
+from pvc_vxlan.guards import Guards, device_of
+from pvc_vxlan.network import VxlanNetwork
+from pvc_vxlan.overlay import Overlay, Underlay, find_underlay
+from pvc_vxlan.parameters import NIC_PARAMETERS, PARAMETERS, network_of
+from pvc_vxlan.repeated import Repeated
+from pvc_vxlan.role import GatewayRole
+from pvc_vxlan.rules import Rules
+from pvc_vxlan.whereabouts import Whereabouts
+
+_DEFAULT_MTU: Final = 1500
+_UNDERLAY_S: Final = 5.0
+"""For so long what was seen of the underlay is taken for true."""
+_FABRIC_S: Final = 2.0
+_GATEWAYS_S: Final = 1.0
+_TABLES_S: Final = 5.0
+_CAP_NET_ADMIN: Final = 1 << 12
+
+
+class VxlanDriver(NetworkDriver):
+    """Managed networks on this node.  May be used from any thread."""
+
+    def __init__(self, context: Context, config: VxlanConfig) -> None:
+        self._context: Final = context
+        self._config: Final = config
+        self._address: Final = config.vtep or context.node.address
+        self._overlay: Final = Overlay(context.node.name, config.port, context.log)
+        self._fabric: Final = FabricMember(context, config)
+        self._guards: Final = Guards()
+        self._rules: Final = Rules(context.log)
+        self._gateways: Final = Gateways(context, config, self._rules.apply)
+        self._whereabouts: Final = Whereabouts(context.node.name, context.records, context.log)
+        self._role: Final = GatewayRole(
+            begin=self._take_gateways, end=self._gateways.remove_all, end_one=self._gateways.remove
+        )
+        self._lock: Final = threading.Lock()
+        self._seen: tuple[float, Underlay] | None = None
+        log = context.log
+        self._repeated: Final = (
+            Repeated("vxlan-fabric", _FABRIC_S, lambda: self._fabric.tend(self._underlay()), log),
+            Repeated("vxlan-gateways", _GATEWAYS_S, self._tend_gateways, log),
+            Repeated("vxlan-tables", _TABLES_S, self._tend_tables, log),
+        )
+
+    # --- the driver's life --------------------------------------------------------------------------
+
+    def network_capabilities(self) -> NetworkCapabilities:
+        return NetworkCapabilities(
+            gateway=True, max_mtu=self._underlay().max_mtu, parameters=PARAMETERS, nic_parameters=NIC_PARAMETERS
+        )
+
+    def network_preflight(self) -> bool:
+        with open("/proc/thread-self/status", encoding="ascii") as status:  # noqa: PTH123  (procfs, not a file)
+            effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+        if not effective & _CAP_NET_ADMIN:
+            raise NotReady(f"the daemon (user {os.geteuid()}) may not make network devices: it needs CAP_NET_ADMIN")
+        require_tunnel_end(self._address)
+        self._underlay()
+        check.require_programs(coordinator=self._context.node.role == "coordinator")
+        return True
+
+    def network_close(self) -> bool:
+        for each in self._repeated:
+            each.stop()
+        return True
+
+    @hookimpl
+    def node_starting(self, node: str) -> None:
+        """Look after FRR from now on: guests of this node are cut off without it, whether the state store answers or not."""
+        del node
+        for each in self._repeated:
+            each.start()
+
+    @hookimpl
+    def role_services(self) -> list[RoleService]:
+        return [self._role]
+
+    @hookimpl
+    def health_checks(self) -> list[Condition]:
+        return list(self._fabric.conditions)
+
+    @hookimpl
+    def queries(self) -> dict[str, Query]:
+        return {"vxlan.leases": self._leases, "vxlan.counters": self._counters}
+
+    # --- networks -----------------------------------------------------------------------------------
+
+    def network_ensure(self, network: NetworkSpec) -> NetworkState:
+        wanted = network_of(network)
+        underlay = self._underlay()
+        if not self._config.bridge_netfilter:
+            sysctl.no_bridge_netfilter()
+        mtu = self._overlay.ensure(network.id, network.name, wanted, mtu=network.mtu, underlay=underlay)
+        nics = self._context.network_nics(network.id)
+        self._whereabouts.note(network.id, nics)
+        self._guards.ensure(wanted, nics)
+        problems = self._ensure_gateway(network, wanted, nics, mtu)
+        return NetworkState(device=names.bridge(network.id), mtu=mtu, problems=tuple(problems))
+
+    def network_remove(self, network: NetworkSpec) -> bool:
+        with self._role.turn(network.id):
+            self._gateways.remove(network.id)
+        self._overlay.remove(network.id)
+        self._whereabouts.forget(network.id)
+        if network.deleting and self._role.held:
+            self._context.records.delete(f"lease/{network.id}")
+        return True
+
+    def network_list(self) -> list[str]:
+        return sorted({*self._overlay.networks(), *self._gateways.present()})
+
+    def network_check(self, network: NetworkSpec) -> list[Finding]:
+        site = check.Site(
+            node=self._context.node.name,
+            underlay=self._underlay(),
+            nodes=self._whereabouts.nodes(),
+            fabric=self._fabric,
+            gateways=self._gateways,
+            held=self._role.held,
+            bridge_netfilter=self._config.bridge_netfilter,
+        )
+        return check.findings(site, network, network_of(network), self._context.network_nics(network.id))
+
+    # --- NICs ---------------------------------------------------------------------------------------
+
+    def nic_attach(self, network: NetworkSpec, nic: Nic, vm: str, incoming: bool) -> NicSource:
+        del vm, incoming  # libvirt makes the tap and puts it into the bridge, on the target of a migration too
+        bridge = self._overlay.bridge(network.id)
+        if bridge is None:
+            raise ObjectMissing(f"network {network.name} does not exist on node {self._context.node.name} yet")
+        self._guards.attach(network_of(network), nic, self._context.network_nics(network.id))
+        mtu = "" if bridge.mtu == _DEFAULT_MTU else f"<mtu size='{bridge.mtu}'/>"
+        inner = f"<source bridge='{bridge.name}'/><target dev='{device_of(nic.mac)}'/>{mtu}"
+        return NicSource(type="bridge", inner_xml=inner)
+
+    def nic_detach(self, network: NetworkSpec, nic: Nic, vm: str) -> bool:
+        del network, vm  # the tap ends with the guest
+        self._guards.detach(nic)
+        return True
+
+    # --- parts --------------------------------------------------------------------------------------
+
+    def _underlay(self) -> Underlay:
+        with self._lock:
+            now = time.monotonic()
+            if self._seen is None or now - self._seen[0] > _UNDERLAY_S:
+                with Links() as links:
+                    self._seen = now, find_underlay(links, self._address, self._context.node.name)
+            return self._seen[1]
+
+    def _ensure_gateway(
+        self, network: NetworkSpec, wanted: VxlanNetwork, nics: list[NetworkNic], mtu: int
+    ) -> list[str]:
+        with self._role.turn(network.id) as here:
+            if not here:
+                return []
+            self._gateways.ensure(network.id, network.name, wanted, nics, mtu)
+        return [*self._gateways.problems(network.id), *self._rules.problems(network.id)]
+
+    def _take_gateways(self) -> None:
+        for network_id in self._overlay.networks():
+            self._context.wake("network", network_id)
+
+    def _tend_gateways(self) -> None:
+        if not self._role.held:
+            return
+        for network_id in self._gateways.mend():
+            self._context.log.warning("gateway-mended network=%s", network_id)
+            self._context.wake("network", network_id)
+        self._gateways.publish()
+
+    def _tend_tables(self) -> None:
+        underlay = self._underlay()
+        self._whereabouts.announce(underlay.address)
+        if self._role.held:
+            self._whereabouts.take_gateways()
+        self._whereabouts.mend(underlay.address)
+
+    def _leases(self, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+        return check.as_json(self._gateways.leases(str(arguments.get("network", ""))))
+
+    def _counters(self, arguments: dict[str, Any]) -> dict[str, tuple[int, int]]:
+        network_id = str(arguments.get("network", ""))
+        if not self._role.held or network_id not in self._gateways.present():
+            raise NotReady(f"the network's gateway is not on node {self._context.node.name}")
+        return table.counters(names.gateway_namespace(network_id))

@@ -1,0 +1,79 @@
+"""What each NIC on this node may send: with its own MAC address, and with IP addresses that are its own.
+
+A NIC with addresses of its own (of its VM, or reserved for it) has those.  Another one gets its address by DHCP or makes it for
+itself; it may have any in the network's prefixes but those that belong to somebody.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from pvc_core.model.vm import Nic
+from pvc_core.plugin import NetworkNic
+from pvc_netdev.spoofing import GuardedNic, guard, guarded, unguard
+from pvc_vxlan.network import VxlanNetwork
+
+
+def device_of(mac: str) -> str:
+    """Return the name of a NIC's device on its node: 15 characters, the same wherever its VM runs."""
+    return f"pvc{mac.replace(':', '').lower()}"
+
+
+def wants_guard(network: VxlanNetwork, nic: Nic) -> bool:
+    """Return whether a NIC is to be kept from sending under others' addresses: the NIC's own word counts first."""
+    return nic.parameters.get("spoof_check", "true" if network.spoof_check else "false") == "true"
+
+
+def guard_of(network: VxlanNetwork, nic: Nic, nics: Iterable[NetworkNic]) -> GuardedNic:
+    """Return what a NIC may send, given all NICs of its network."""
+    own = set(nic.addresses)
+    taken = {address for other in nics if other.nic.mac != nic.mac for address in other.nic.addresses}
+    for reservation in network.reservations:
+        addresses = {address for address in (reservation.address, reservation.address6) if address}
+        if reservation.mac == nic.mac:
+            own |= addresses
+        else:
+            taken |= addresses
+    taken |= {str(face.ip) for face in (network.interface4, network.interface6) if face is not None}
+    return GuardedNic(
+        device=device_of(nic.mac),
+        mac=nic.mac,
+        addresses=tuple(sorted(own)),
+        prefixes=tuple(prefix for prefix in (network.ipv4, network.ipv6) if prefix),
+        denied=tuple(sorted(taken - own)),
+    )
+
+
+class Guards:
+    """The guards of this node's NICs; what is there is read from the kernel.  May be used from any thread."""
+
+    def __init__(self) -> None:
+        self._last: Final[dict[str, GuardedNic]] = {}
+        """Device -> what its guard was made of by this daemon."""
+
+    def attach(self, network: VxlanNetwork, nic: Nic, nics: Sequence[NetworkNic]) -> None:
+        """Guard a NIC before its guest has it, or let it be unguarded as it is wanted."""
+        if wants_guard(network, nic):
+            self._put([guard_of(network, nic, nics)])
+        else:
+            self.detach(nic)
+
+    def detach(self, nic: Nic) -> None:
+        """Take a NIC's guard away; absent is success."""
+        self._last.pop(device_of(nic.mac), None)
+        unguard(device_of(nic.mac))
+
+    def ensure(self, network: VxlanNetwork, nics: Sequence[NetworkNic]) -> None:
+        """Bring the guards of a network's NICs here to what is wanted now; NICs of other nodes have none here."""
+        here = guarded()
+        mine = [each.nic for each in nics if device_of(each.nic.mac) in here]
+        for nic in mine:
+            if not wants_guard(network, nic):
+                self.detach(nic)
+        wanted = [guard_of(network, nic, nics) for nic in mine if wants_guard(network, nic)]
+        self._put([each for each in wanted if self._last.get(each.device) != each])
+
+    def _put(self, wanted: Sequence[GuardedNic]) -> None:
+        if not wanted:
+            return
+        guard(wanted)
+        self._last.update({each.device: each for each in wanted})

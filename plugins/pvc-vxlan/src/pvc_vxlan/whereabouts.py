@@ -1,0 +1,113 @@
+"""Who has which MAC address, as the cluster knows it, and the mending of nodes' tables that say otherwise.
+
+Each node has its underlay address on record, and the primary has itself as the gateway.  An entry is wrong when it sends to another
+node than the one that has the NIC, or to the end of a tunnel that EVPN does not name any more; see ``evpn.stale`` for how that comes
+about.  The cluster's record is read when a network is ensured, so an entry of the first kind is found within a resync
+interval; the second kind, which is what a node's death leaves, within seconds.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from pvc_core.plugin import NetworkNic, Records
+from pvc_netdev.links import ForwardingEntry, Links
+from pvc_vxlan import names
+from pvc_vxlan.evpn.stale import Stale, judge, repair, suspects
+
+NODES: Final = "node"
+"""Record below which each node has its underlay address."""
+GATEWAY: Final = "gateway"
+"""Record of the node that has the gateways."""
+_FLOOD: Final = "00:00:00:00:00:00"
+
+
+class Whereabouts:
+    """The record of MAC addresses by network, and its comparison with the kernel.  May be used from any thread."""
+
+    def __init__(self, node: str, records: Records, log: logging.Logger) -> None:
+        self._node: Final = node
+        self._records: Final = records
+        self._log: Final = log
+        self._lock: Final = threading.Lock()
+        self._nics: dict[str, dict[str, str]] = {}
+        """Network -> MAC address -> node."""
+        self._suspects: dict[Stale, float] = {}
+        self._announced = ""
+
+    def announce(self, address: str) -> None:
+        """Put this node's underlay address on record.  Raises PvcError without the store or the lease."""
+        if address != self._announced:
+            self._records.put(f"{NODES}/{self._node}", address)
+            self._announced = address
+
+    def take_gateways(self) -> None:
+        """Put it on record that the gateways are here."""
+        self._records.put(GATEWAY, self._node)
+
+    def note(self, network_id: str, nics: Iterable[NetworkNic]) -> None:
+        """Take over who has the NICs of a network; those of VMs that do not run are nowhere."""
+        with self._lock:
+            self._nics[network_id] = {each.nic.mac: each.node for each in nics if each.node}
+
+    def forget(self, network_id: str) -> None:
+        """The network is gone."""
+        with self._lock:
+            self._nics.pop(network_id, None)
+
+    def mend(self, local: str) -> list[Stale]:
+        """Compare the kernel's entries with the record and take out those that are wrong for certain; return them.
+
+        ``local``: this node's underlay address.  Called every few seconds: an entry must be wrong several times in a row.
+        """
+        with self._lock:
+            known = {network: dict(nics) for network, nics in self._nics.items()}
+        with Links() as links:
+            by_device: dict[int, list[ForwardingEntry]] = {}
+            for entry in links.all_forwarding():
+                by_device.setdefault(entry.device, []).append(entry)
+            tunnels = {link.name: link for link in links.all() if link.kind == "vxlan"}
+            found: set[Stale] = set()
+            nodes: dict[str, str] | None = None
+            for network, nics in known.items():
+                device = tunnels.get(names.tunnel(network))
+                entries = by_device.get(device.index, []) if device is not None else []
+                if device is None or not any(entry.destination and entry.mac != _FLOOD for entry in entries):
+                    continue
+                if nodes is None:
+                    nodes = self._nodes()
+                owners = {mac: nodes[node] for mac, node in nics.items() if node in nodes}
+                gateway = self._records.get(GATEWAY)
+                if gateway in nodes:
+                    owners[names.gateway_mac(network)] = nodes[gateway]
+                found |= suspects(device, entries, owners, local=local)
+                found |= _to_nowhere(device.name, entries)
+            with self._lock:
+                certain, self._suspects = judge(self._suspects, found, now=time.monotonic())
+            for stale in certain:
+                repair(links, stale)
+                self._log.warning(
+                    "stale-entry-removed device=%s mac=%s sent_to=%s owner=%s",
+                    stale.device, stale.mac, stale.sent_to, stale.owner or "unknown",
+                )  # fmt: skip
+        return certain
+
+    def nodes(self) -> dict[str, str]:
+        """Return the underlay addresses of all nodes that ever were in the cluster, by name."""
+        return self._nodes()
+
+    def _nodes(self) -> dict[str, str]:
+        return {node: str(address) for node, address in self._records.below(NODES).items()}
+
+
+def _to_nowhere(device: str, entries: Iterable[ForwardingEntry]) -> set[Stale]:
+    """Return the entries that send to the end of a tunnel that EVPN does not name any more."""
+    own = [entry for entry in entries if entry.own and entry.destination]
+    named = {entry.destination for entry in own if entry.mac == _FLOOD}
+    return {
+        Stale(mac=entry.mac, device=device, sent_to=entry.destination, owner="", here=False)
+        for entry in own
+        if entry.mac != _FLOOD and entry.destination not in named
+    }
