@@ -11,8 +11,8 @@ from pvc_hostnet.duplicates import Question, others
 from pvc_hostnet.faults import conditions, faults
 from pvc_hostnet.floating import FloatingAddresses
 from pvc_hostnet.layout import Layout, layout
-from pvc_hostnet.report import status
 from pvc_hostnet.seen import Seen, read
+from pvc_hostnet.status import status
 from pvc_hostnet.upkeep import Upkeep
 from pvc_netdev.links import Links
 
