@@ -12,27 +12,33 @@ from ipaddress import ip_interface, ip_network
 from types import TracebackType
 from typing import Any, Final, Self
 
-import msgspec
 from pyroute2 import IPRoute, NetlinkError
 
 from pvc_core.plugin import DriverError, Unsupported
 from pvc_netdev.namespace import entered, opened
+from pvc_netdev.values import (
+    Address,
+    DefaultRoute,
+    ForwardingEntry,
+    Link,
+    address_of,
+    entry_of,
+    link_of,
+    vlan_tags_of,
+)
 
-_IFF_UP: Final = 1
-_IFF_LOWER_UP: Final = 0x10000
+__all__ = ["Address", "DefaultRoute", "ForwardingEntry", "Link", "Links"]
+
 _IFAPROT_KERNEL_LL: Final = 3
 """The link-local address that a device gets by itself (linux/if_addr.h; since 5.18)."""
 _IFA_F_NODAD: Final = 0x02
-_IFA_F_DADFAILED: Final = 0x08
 _RTNH_F_ONLINK: Final = 4
 _MAIN_TABLE: Final = 254
 _RTN_UNICAST: Final = 1
 _FOR_EVER: Final = 0xFFFFFFFF
 """Lifetime of an address that does not end."""
-_NUD_PERMANENT: Final = 0x80
 _NTF_SELF: Final = 0x02
 _NTF_MASTER: Final = 0x04
-_NTF_EXT_LEARNED: Final = 0x10
 _NLM_F_DUMP_INTR: Final = 0x10
 """Things changed while they were listed, so some may be missing."""
 _LISTINGS: Final = 5
@@ -40,73 +46,6 @@ _AF_BRIDGE: Final = 7
 _RTEXT_FILTER_BRVLAN_COMPRESSED: Final = 4
 _VLAN_PVID: Final = 2
 _VLAN_UNTAGGED: Final = 4
-_VLAN_RANGE_BEGIN: Final = 8
-_VLAN_RANGE_END: Final = 16
-
-
-class Link(msgspec.Struct, frozen=True, kw_only=True):
-    """A network device."""
-
-    index: int
-    name: str
-    kind: str
-    """Such as bridge, veth, tun; empty: hardware."""
-    alias: str
-    mtu: int
-    up: bool
-    carrier: bool
-    master: int
-    """Index of the bridge it is a port of; 0: none."""
-    mac: str
-    under: int = 0
-    """Index of the device that it stands on (VLAN), or of its other end (veth); 0: none, or in another namespace."""
-    vlan: int = 0
-    """Of a VLAN device its number."""
-    vni: int = 0
-    """Of a VXLAN device its VNI."""
-    local: str = ""
-    """Of a VXLAN device its address in the underlay."""
-
-
-class ForwardingEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry of a bridge's or VXLAN device's forwarding database."""
-
-    mac: str
-    device: int
-    """Index of the device it belongs to."""
-    destination: str = ""
-    """Of a VXLAN device's own entry: the address of the remote end."""
-    permanent: bool = False
-    external: bool = False
-    """Learned by a routing daemon (NTF_EXT_LEARNED), not from frames."""
-    own: bool = False
-    """In the device's own table (``self``), not in its bridge's."""
-
-
-class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """An address that a device has."""
-
-    address: str
-    """As ``address/length``."""
-    device: int
-    """Index of the device."""
-    protocol: int = 0
-    """Who gave it (IFA_PROTO, Linux 5.18): a number that the giver chose; 0: it said nothing."""
-    duplicate: bool = False
-    """IPv6: the kernel found it on another machine, and does not use it."""
-
-
-class DefaultRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """A default route of the main table."""
-
-    family: int
-    """4 or 6."""
-    via: str = ""
-    """Its gateway; empty: none, or several."""
-    device: int = 0
-    """Index of the device; 0: several."""
-    protocol: int = 0
-    """Who made it: RTPROT_*, ``linux/rtnetlink.h``."""
 
 
 class Links:
@@ -130,13 +69,13 @@ class Links:
 
     def all(self) -> list[Link]:
         """Return all devices."""
-        return [_link(message) for message in _listed("devices", self._socket.get_links)]
+        return [link_of(message) for message in _listed("devices", self._socket.get_links)]
 
     def get(self, name: str) -> Link | None:
         """Return a device, or None."""
         with _doing(f"looking for {name}"):
             try:
-                return _link(self._socket.link("get", ifname=name)[0])
+                return link_of(self._socket.link("get", ifname=name)[0])
             except NetlinkError as error:
                 if error.code == errno.ENODEV:
                     return None
@@ -149,11 +88,11 @@ class Links:
     def addresses(self, link: Link) -> list[str]:
         """Return the addresses somebody gave a device, as ``address/length``: all but the link-local one it made itself."""
         found = _listed(f"the addresses of {link.name}", lambda: self._socket.get_addr(index=link.index))
-        return [_address(message).address for message in found if _is_given(message)]
+        return [address_of(message).address for message in found if _is_given(message)]
 
     def assigned(self) -> list[Address]:
         """Return the addresses of all devices but those that a NIC gets by itself."""
-        return [_address(message) for message in _listed("addresses", self._socket.get_addr) if _is_given(message)]
+        return [address_of(message) for message in _listed("addresses", self._socket.get_addr) if _is_given(message)]
 
     def add_address(self, link: Link, address: str, *, protocol: int = 0, deprecated: bool = False) -> bool:
         """Give a device an address (``address/length``); return whether it is new.  IPv6 is not probed for duplicates.
@@ -183,7 +122,7 @@ class Links:
         """Return the destinations of the routes of the main table that carry this protocol number."""
         found = []
         for family, anywhere in ((socket.AF_INET, "0.0.0.0/0"), (socket.AF_INET6, "::/0")):
-            for route in self._routes(family, protocol):
+            for route in self._routes(family, proto=protocol):
                 to = route.get_attr("RTA_DST")
                 found.append(f"{to}/{route['dst_len']}" if to else anywhere)
         return found
@@ -192,7 +131,7 @@ class Links:
         """Return the default routes of the main table, whoever made them."""
         found = []
         for number, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
-            for route in self._socket.get_routes(family=family, table=_MAIN_TABLE):
+            for route in self._routes(family):
                 if route["dst_len"] == 0 and route["type"] == _RTN_UNICAST:
                     via, device = route.get_attr("RTA_GATEWAY"), route.get_attr("RTA_OIF")
                     found.append(
@@ -200,8 +139,8 @@ class Links:
                     )
         return found
 
-    def _routes(self, family: int, protocol: int) -> list[Any]:
-        return _listed("routes", lambda: self._socket.get_routes(family=family, table=_MAIN_TABLE, proto=protocol))
+    def _routes(self, family: int, **only: Any) -> list[Any]:
+        return _listed("routes", lambda: self._socket.get_routes(family=family, table=_MAIN_TABLE, **only))
 
     def set_route(self, destination: str, link: Link, *, via: str, protocol: int, metric: int = 0) -> None:
         """Send a prefix through ``via``, which is reached directly by the device, replacing another route to it.
@@ -275,7 +214,7 @@ class Links:
         for message in ports:
             if message["index"] == link.index:
                 infos = (message.get_attr("IFLA_AF_SPEC") or {}).get("attrs", ())
-                found |= _vlan_tags(info for name, info in infos if name == "IFLA_BRIDGE_VLAN_INFO")
+                found |= vlan_tags_of(info for name, info in infos if name == "IFLA_BRIDGE_VLAN_INFO")
         return found
 
     def add_port_vlan(self, link: Link, vlan: int, *, untagged: bool = False) -> None:
@@ -310,7 +249,7 @@ class Links:
 
     def all_forwarding(self) -> list[ForwardingEntry]:
         """Return the forwarding entries of all ports; about as fast as those of one."""
-        return [_entry(message) for message in _listed("forwarding entries", lambda: self._socket.fdb("dump"))]
+        return [entry_of(message) for message in _listed("forwarding entries", lambda: self._socket.fdb("dump"))]
 
     def remove_forwarding(self, link: Link, mac: str, *, own: bool) -> None:
         """Remove an entry of a port, from its bridge's table or from its ``own``; gone already is success."""
@@ -359,18 +298,6 @@ def _is_given(message: Any) -> bool:
     return bool(message.get_attr("IFA_PROTO") != _IFAPROT_KERNEL_LL)
 
 
-def _vlan_tags(infos: Iterable[Any]) -> dict[int, bool]:
-    found: dict[int, bool] = {}
-    first = 0
-    for info in infos:
-        if info["flags"] & _VLAN_RANGE_BEGIN:
-            first = info["vid"]
-            continue
-        begin = first if info["flags"] & _VLAN_RANGE_END else info["vid"]
-        found |= dict.fromkeys(range(begin, info["vid"] + 1), not info["flags"] & _VLAN_UNTAGGED)
-    return found
-
-
 def _unless(code: int, call: Callable[[], Any]) -> bool:
     """Make a call; return False when the kernel refused it with this code, because it is so already."""
     try:
@@ -380,48 +307,3 @@ def _unless(code: int, call: Callable[[], Any]) -> bool:
             return False
         raise
     return True
-
-
-def _link(message: Any) -> Link:
-    data = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
-
-    def of_kind(name: str) -> Any:
-        return data.get_attr(name) if data is not None and hasattr(data, "get_attr") else None
-
-    return Link(
-        index=message["index"],
-        name=message.get_attr("IFLA_IFNAME"),
-        kind=message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or "",
-        alias=message.get_attr("IFLA_IFALIAS") or "",
-        mtu=message.get_attr("IFLA_MTU"),
-        up=bool(message["flags"] & _IFF_UP),
-        carrier=bool(message["flags"] & _IFF_LOWER_UP),
-        master=message.get_attr("IFLA_MASTER") or 0,
-        mac=message.get_attr("IFLA_ADDRESS") or "",
-        under=message.get_attr("IFLA_LINK") or 0,
-        vlan=of_kind("IFLA_VLAN_ID") or 0,
-        vni=of_kind("IFLA_VXLAN_ID") or 0,
-        local=of_kind("IFLA_VXLAN_LOCAL") or of_kind("IFLA_VXLAN_LOCAL6") or "",
-    )
-
-
-def _address(message: Any) -> Address:
-    # Of a point-to-point link IFA_ADDRESS is the other end's.
-    address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-    return Address(
-        address=f"{address}/{message['prefixlen']}",
-        device=message["index"],
-        protocol=message.get_attr("IFA_PROTO") or 0,
-        duplicate=bool((message.get_attr("IFA_FLAGS") or message["flags"]) & _IFA_F_DADFAILED),
-    )
-
-
-def _entry(message: Any) -> ForwardingEntry:
-    return ForwardingEntry(
-        mac=message.get_attr("NDA_LLADDR"),
-        device=message["ifindex"],
-        destination=message.get_attr("NDA_DST") or "",
-        permanent=bool(message["state"] & _NUD_PERMANENT),
-        external=bool(message["flags"] & _NTF_EXT_LEARNED),
-        own=bool(message["flags"] & _NTF_SELF),
-    )
