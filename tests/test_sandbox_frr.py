@@ -2,7 +2,9 @@
 
 import contextlib
 import os
-import time
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from pvc_sandbox import frr, links, systemctl
 from pvc_sandbox.boot import Equipment
 from pvc_sandbox.host import Host
 from pvc_sandbox.router import ASN, CLUSTER_ASN, INTERNET, INTERNET6, Router
+from pvc_sandbox.sandbox import Sandbox
 from pvc_sandbox.waiting import wait_until
 
 pytestmark = pytest.mark.real
@@ -146,10 +149,8 @@ def test_unit_is_stopped_started_and_restarted(lab, host):
     done = lab.systemctl(host, "is-active", "frr")
     assert (done.returncode, done.stdout) == (3, "inactive\n")
     assert lab.systemctl(host, "reload", "frr").returncode == 1
-    begun = time.monotonic()
     assert lab.systemctl(host, "start", "frr").returncode == 0
     assert vtysh(host, "show version").returncode == 0
-    print(f"start to vtysh: {time.monotonic() - begun:.2f} s")
     second = of_frr(host)
     assert set(second) == set(first)
     assert lab.systemctl(host, "restart", "frr.service").returncode == 0
@@ -170,13 +171,11 @@ def test_what_was_disabled_stays_off_at_the_next_boot(lab, host):
 
 def test_daemon_that_is_killed_is_back(lab, host):
     before = of_frr(host)
-    begun = time.monotonic()
     host.exec(["kill", "-9", str(before["bgpd"])]).check()
     wait_until("bgpd is back", lambda: of_frr(host).get("bgpd") not in (None, before["bgpd"]), deadline_s=10)
     wait_until(
         "it answers", lambda: host.exec(["vtysh", "-d", "bgpd", "-c", "show version"]).returncode == 0, deadline_s=5
     )
-    print(f"bgpd back after {time.monotonic() - begun:.2f} s")
     after = of_frr(host)
     assert after["zebra"] == before["zebra"]
     assert host.services()["frr"].starts == 1 or after["watchfrr"] == before["watchfrr"]
@@ -262,9 +261,7 @@ def test_router_learns_what_a_host_announces_and_forgets_it_when_its_power_is_cu
     assert pings(lab.hosts[1], "2001:db8:1::1")
     assert router.exec(["ping", "-c", "1", "-W", "2", "192.168.1.1"]).returncode == 0
     host.power_cut()
-    begun = time.monotonic()
     wait_until("the routes are gone", lambda: router.routes() == {}, deadline_s=15)
-    print(f"gone after {time.monotonic() - begun:.2f} s")
 
 
 def pings(source, address):
@@ -303,3 +300,43 @@ def test_router_that_was_killed_is_started_again(lab):
     assert not lab.router.running
     lab.router.start()
     assert pings(lab.hosts[0], INTERNET)
+
+
+UP = "import sys; from pvc_sandbox.sandbox import Sandbox; Sandbox(sys.argv[1]).up(nodes=1, bmc=False, network='vxlan')"
+
+
+@pytest.fixture
+def name():
+    made = f"frr-{os.getpid()}"
+    yield made
+    Sandbox(made).down()
+    assert leftovers(made) == []
+
+
+def leftovers(name):
+    roots = ("/run/pvc-sandbox", "/var/lib/pvc-sandbox", "/run/netns")
+    found = [str(path) for root in roots for path in Path(root).glob(f"*{name}*")]
+    return found + processes(f"/{name}/")
+
+
+def test_cluster_with_managed_networks_has_it_all_and_goes_without_a_trace(name):
+    for delay_s in (0.4, 0.6, 0.8):
+        with subprocess.Popen(
+            [sys.executable, "-c", UP, name], start_new_session=True, stderr=subprocess.DEVNULL
+        ) as up:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                up.wait(delay_s)
+            os.killpg(up.pid, signal.SIGKILL)
+    sandbox = Sandbox(name)
+    sandbox.up(nodes=1, bmc=False, network="vxlan")
+    state = sandbox.status()
+    assert (state.router, state.nodes[0].link, state.nodes[0].cut) == ("works", "up", ())
+    wait_until("FRR is up", lambda: sandbox.host("hv1").services()["frr"].ready, deadline_s=20)
+    assert len(processes("bird", f"/{name}/")) == 1
+    sandbox.cut_link("hv1", only=[links.UPSTREAM])
+    assert sandbox.status().nodes[0].cut == ("upstream",)
+    assert not pings(sandbox.host("hv1"), INTERNET)
+    sandbox.heal_link("hv1")
+    wait_until("the router is there again", lambda: pings(sandbox.host("hv1"), INTERNET6), deadline_s=10)
+    sandbox.down()
+    assert leftovers(name) == []

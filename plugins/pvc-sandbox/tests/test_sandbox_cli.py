@@ -4,11 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 from pvc_core.cli.session import Session
-from pvc_sandbox import cli, layout, logs, requirements, sandbox
+from pvc_sandbox import cli, layout, links, logs, requirements, sandbox
 from pvc_sandbox.control import ServiceState
 from pvc_sandbox.errors import SandboxError
 from pvc_sandbox.node_bmc import NodeBmc
@@ -123,6 +124,57 @@ def test_storage_of_a_new_sandbox_is_handed_on(monkeypatch, machine):
     assert invoke("up").exit_code == 0
     assert given["storage"] is None
     assert invoke("up", "--storage", "tape").exit_code == 2
+
+
+def test_network_of_a_new_sandbox_is_handed_on(monkeypatch, machine):
+    given = {}
+    monkeypatch.setattr(Sandbox, "up", lambda _, nodes, **changes: given.update(changes))
+    monkeypatch.setattr(Sandbox, "client_config", machine / "pvc.yml")
+    assert invoke("up", "--network", "vxlan").exit_code == 0
+    assert given["network"] == "vxlan"
+    assert invoke("up").exit_code == 0
+    assert given["network"] is None
+    assert invoke("up", "--network", "wlan").exit_code == 2
+
+
+def test_plugins_of_managed_networks_are_wanted_only_for_them(monkeypatch):
+    monkeypatch.setattr(requirements, "missing_packages", lambda *, ceph: [])
+    monkeypatch.setattr(requirements.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(requirements.importlib.util, "find_spec", lambda name: None if name == "pvc_vxlan" else name)
+    requirements.check_requirements()
+    with pytest.raises(SandboxError, match=r"pvc_vxlan cannot be imported; install .*pvc-sandbox\[vxlan\]"):
+        requirements.check_requirements(vxlan=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "pulled"),
+    [
+        ((), {"management": False, "only": []}),
+        (("--management",), {"management": True, "only": []}),
+        (("--only", "upstream", "--only", "guests"), {"management": False, "only": [links.UPSTREAM, links.GUESTS]}),
+    ],
+)
+def test_cables_to_cut(monkeypatch, words, pulled):
+    given = {}
+    monkeypatch.setattr(Sandbox, "cut_link", lambda _, node, **networks: given.update(networks))
+    assert invoke("cut-link", "hv1", *words).exit_code == 0
+    assert given == pulled
+
+
+@pytest.mark.parametrize("words", [("--only", "wlan"), ("--only", "guests", "--management")])
+def test_cables_that_cannot_be_meant(words):
+    assert invoke("cut-link", "hv1", *words).exit_code == 2
+
+
+def test_status_of_cables_and_of_the_router(monkeypatch):
+    node = msgspec.structs.replace(STATE.nodes[0], cut=("guests", "upstream"))
+    state = msgspec.structs.replace(STATE, upstream_network="10.80.0.0/24", router="off", nodes=(node,))
+    monkeypatch.setattr(Sandbox, "status", lambda _: state)
+    result = invoke("status")
+    assert " up (cut: guests, upstream) " in result.stdout
+    assert "router in 10.80.0.0/24 off" in result.stderr
+    monkeypatch.setattr(Sandbox, "status", lambda _: STATE)
+    assert "router" not in invoke("status").stderr
 
 
 def test_status_as_table_and_as_json(monkeypatch):

@@ -5,15 +5,17 @@ from pathlib import Path
 import msgspec
 import pytest
 import yaml
+from msgspec import convert
 
 from pvc_core.config.schema import ClientConfig, NodeConfig
-from pvc_sandbox import cluster
+from pvc_sandbox import boot, cluster
 from pvc_sandbox.cluster import (
     ClusterPlan,
     coordinators_for,
     load_plan,
     make_plan,
     node_config,
+    node_equipment,
     node_is_configured,
     node_services,
     node_watchdog,
@@ -107,6 +109,93 @@ def test_storage_of_a_cluster_does_not_change(layout, changes, says):
     with pytest.raises(SandboxError, match=says):
         make_plan(layout, 4, **changes)
     assert load_plan(layout) == before
+
+
+def test_networks_are_plain_bridges_unless_asked_for(layout):
+    plan = make_plan(layout, 3)
+    assert not plan.frr
+    assert not {"vxlan", "hostnet"} & plan.plugins.keys()
+    assert not node_equipment(layout, plan, 1).router
+    assert make_plan(layout, 3, network="bridge") == plan
+
+
+def test_managed_networks_bring_their_plugins_and_frr(layout):
+    plan = make_plan(layout, 4, network="vxlan")
+    assert plan.frr
+    assert plan.plugins.keys() == {"dir", "bridge", "vxlan", "hostnet"}
+    assert make_plan(layout, None) == make_plan(layout, None, network="vxlan") == plan
+    equipment = node_equipment(layout, plan, 1)
+    assert equipment.router
+    assert {target for _, target in equipment.binds} == {"/etc/frr", "/var/log/frr", "/var/tmp/frr"}
+
+
+def test_who_has_the_plugin_has_frr(layout):
+    assert make_plan(layout, 3, plugins={"dir": {}, "vxlan": {"asn": 65001}}).frr
+
+
+@pytest.mark.real  # its files belong to Debian's user for FRR
+def test_coordinators_know_the_routers_outside(layout):
+    plan = ClusterPlan(nodes=4, plugins={"vxlan": {"asn": 65001}, "hostnet": {}}, bmc=False)
+    sections = []
+    for number in (3, 4):
+        node_services(layout, plan, number)
+        sections.append(read(node_config(layout, number), NodeConfig).plugins)
+    routers = [{"address": "10.80.7.250", "asn": 65100}, {"address": "fd80:0:0:7::250", "asn": 65100}]
+    assert sections == [
+        {"vxlan": {"upstream": routers, "asn": 65001}, "hostnet": {}},
+        {"vxlan": {"asn": 65001}, "hostnet": {}},
+    ]
+    config = pytest.importorskip("pvc_vxlan.config")
+    assert convert(sections[0]["vxlan"], config.VxlanConfig).upstream[1].asn == 65100
+
+
+@pytest.mark.real  # its files belong to Debian's user for FRR
+def test_section_of_the_plan_goes_before_ours(layout):
+    node_services(layout, ClusterPlan(plugins={"vxlan": {"upstream": []}}, bmc=False), 1)
+    assert read(node_config(layout, 1), NodeConfig).plugins == {"vxlan": {"upstream": []}}
+
+
+@pytest.mark.parametrize(("first", "then", "says"), [("bridge", "vxlan", "without"), ("vxlan", "bridge", "with")])
+def test_network_of_a_cluster_does_not_change(layout, first, then, says):
+    before = make_plan(layout, 3, network=first)
+    with pytest.raises(SandboxError, match=f"was made {says} managed networks, which cannot be changed; begin anew"):
+        make_plan(layout, None, network=then)
+    assert load_plan(layout) == before
+
+
+def test_network_that_cannot_be_is_refused_and_not_kept(layout):
+    with pytest.raises(SandboxError, match="its network is bridge or vxlan, not 'carrier pigeon'"):
+        make_plan(layout, 3, network="carrier pigeon")
+    assert load_plan(layout) is None
+
+
+@pytest.mark.real  # its files belong to Debian's user for FRR
+def test_node_gets_frr_once_and_keeps_what_it_makes_of_it(layout):
+    plan, state = ClusterPlan(plugins={"vxlan": {}}), layout.node_state(1)
+    (daemon,) = [service for service in node_services(layout, plan, 1) if service.name == "pvcnoded"]
+    assert daemon.env["PATH"].startswith(f"{state}/bin:")
+    assert (state / "bin/systemctl").stat().st_mode & 0o111
+    assert [service.name for service in boot.enabled(state)] == ["frr"]
+    place = state / "etc/frr"
+    assert {path.name: path.owner() for path in place.iterdir()} == dict.fromkeys(
+        ("daemons", "frr.conf", "vtysh.conf"), "frr"
+    )
+    boot.disable(state, "frr")
+    (place / "frr.conf").write_text("mine")
+    node_services(layout, plan, 1)
+    assert (place / "frr.conf").read_text() == "mine"
+    assert boot.enabled(state) == []
+
+
+@pytest.mark.real  # its files belong to Debian's user for FRR
+def test_node_that_was_killed_while_it_got_frr_gets_the_rest(layout):
+    node_services(layout, ClusterPlan(plugins={"vxlan": {}}), 1)
+    state = layout.node_state(1)
+    boot.disable(state, "frr")
+    (state / "etc/frr/daemons").unlink()
+    node_services(layout, ClusterPlan(plugins={"vxlan": {}}), 1)
+    assert [service.name for service in boot.enabled(state)] == ["frr"]
+    assert "bgpd=yes" in (state / "etc/frr/daemons").read_text()
 
 
 def test_daemon_uses_ceph_where_it_is(layout):

@@ -1,12 +1,13 @@
 """Names, addresses and their reservation."""
 
 import shutil
+from ipaddress import ip_address, ip_network
 
 import pytest
 
 from pvc_sandbox import layout as layouts
 from pvc_sandbox.errors import SandboxError
-from pvc_sandbox.layout import claim_layout, default_name, find_layout, forget_empty_directories, sandboxes
+from pvc_sandbox.layout import Layout, claim_layout, default_name, find_layout, forget_empty_directories, sandboxes
 
 
 @pytest.fixture(autouse=True)
@@ -23,10 +24,35 @@ def test_same_directory_gets_same_layout_again(machine):
 def test_two_sandboxes_share_no_name_address_or_path(machine):
     first, second = claim_layout(machine / "x", "a"), claim_layout(machine / "y", "b")
     assert first.cluster_address(1) != second.cluster_address(1)
+    assert first.cluster_address6(1) != second.cluster_address6(1)
     assert first.guest_address(1) != second.guest_address(1)
+    assert first.upstream_address(1) != second.upstream_address(1)
+    assert first.upstream_address6(1) != second.upstream_address6(1)
+    assert first.router != second.router
     assert first.mac(1, 0) != second.mac(1, 0)
     assert first.switch != second.switch
     assert first.node_run(1) != second.node_run(1)
+
+
+@pytest.mark.parametrize("index", [0, 7, 250])
+def test_addresses_are_in_their_networks_and_written_as_the_kernel_writes_them(index):
+    layout = Layout(name="t", index=index, state="/s")
+    for network, address in (
+        (layout.cluster_network, layout.cluster_address),
+        (layout.cluster_network6, layout.cluster_address6),
+        (layout.upstream_network, layout.upstream_address),
+        (layout.upstream_network6, layout.upstream_address6),
+    ):
+        found = [address(host) for host in (1, 12, 99, 250, 254)]
+        assert [str(ip_address(each)) for each in found] == found
+        assert all(ip_address(each) in ip_network(network) for each in found)
+        assert len({*found}) == 5
+
+
+def test_ipv6_address_reads_like_the_other():
+    layout = Layout(name="t", index=250, state="/s")
+    assert (layout.cluster_address(12), layout.cluster_address6(12)) == ("10.77.250.12", "fd77:0:0:fa::12")
+    assert layout.upstream_address6(1) == "fd80:0:0:fa::1"
 
 
 def test_name_of_another_directory_is_refused(machine):

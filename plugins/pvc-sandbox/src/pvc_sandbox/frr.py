@@ -15,7 +15,8 @@ from pvc_sandbox.units import frr as frr_unit
 
 _OWNER: Final = "frr"
 _CONF: Final = "frr.conf"
-# How watchfrr is told to hurry: by default it looks every 5 s, and waits 60 s before it starts a daemon again.
+# Debian's, but for the log, and for watchfrr, which is told to hurry: by default it looks at the daemons every 5 s, calls one
+# hung after 90 s, and waits up to 10 min before it starts one again.
 _DAEMONS: Final = """\
 # FRR's daemons on a node of a sandbox; zebra and staticd always run.
 bgpd=yes
@@ -25,9 +26,9 @@ bgpd_options="   -A 127.0.0.1"
 staticd_options="-A 127.0.0.1"
 # A node has no syslog.
 frr_global_options="--log file:/var/log/frr/frr.log --log-level informational"
-# A daemon that ended is back after about a second (the restart interval; it doubles up to the maximum while the daemon keeps
-# ending), one that hangs after about 5 s (looked at every second; the timeout).
-watchfrr_options="--interval 1 --timeout 5 --min-restart-interval 1 --max-restart-interval 5 --operational-timeout 1"
+# A daemon that ended is started again at watchfrr's next look, one that does not answer any more after the timeout (both in
+# seconds); while it keeps ending the pause doubles, from the least to the greatest restart interval.
+watchfrr_options="--interval 1 --timeout 5 --min-restart-interval 1 --max-restart-interval 5"
 """
 _INTEGRATED: Final = "service integrated-vtysh-config\n"
 
