@@ -24,10 +24,11 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 def exists(name: str) -> bool:
     """Return whether a namespace is there; the mere file that a killed process left of one is not."""
     path = NAMED / name
-    try:
-        return path.stat().st_dev != NAMED.stat().st_dev
-    except FileNotFoundError:
-        return False
+    with _telling(f"looking for network namespace {name}"):
+        try:
+            return path.stat().st_dev != NAMED.stat().st_dev
+        except FileNotFoundError:
+            return False
 
 
 def names(prefix: str) -> list[str]:

@@ -43,7 +43,7 @@ class Owner:
         return link
 
     def make(self, links: Links, name: str, alias: str, add: Callable[[str], None]) -> Link:
-        """Make a device and return it; ``add`` makes it under the name that it is given.
+        """Make a device and return it, switched off; ``add`` makes it under the name that it is given.
 
         Another device of ours that has the name is removed right before the new one gets it.
         """
