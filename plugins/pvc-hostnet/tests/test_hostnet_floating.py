@@ -1,14 +1,18 @@
 """Floating addresses on the real kernel: who has them, how they move, and what a neighbour notices."""
 
+import contextlib
 import re
 import subprocess
+import threading
 import time
 from itertools import pairwise
 
 import pytest
 
 from pvc_core.plugin import DriverError
-from pvc_hostnet import upkeep
+from pvc_hostnet import truth, upkeep
+from pvc_netdev.announce import announce
+from pvc_netdev.links import Links
 
 pytestmark = pytest.mark.real
 
@@ -35,10 +39,13 @@ class Coordinator:
 
     def __init__(self, segment, number):
         self.host = segment.host(f"node{number}", "eth0")
+        self.hooks = None
         self.restart()
 
     def restart(self, **section):
         """Begin a daemon; one that ran before is gone."""
+        if self.hooks:
+            self.end()
         self.hooks = self.host.start(**(section or SECTION))
         with self.host.inside():
             services = self.hooks.role_services()
@@ -194,18 +201,67 @@ def test_an_address_that_is_given_up_is_announced_no_more(one, two, neighbour, w
 
 def test_what_an_earlier_daemon_left_is_removed_when_another_node_is_primary(one):
     one.acquire()
-    one.end()
     one.restart()
     assert one.held() == FLOATING  # it may still be the primary: that shows later
     one.relinquish()
     assert one.host.addresses() == OWN[1]
 
 
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_a_daemon_killed_while_it_acquires_leaves_nothing_to_the_next(one, monkeypatch, steps):
+    do = truth._do
+
+    def killed(links, step):
+        nonlocal steps
+        if not steps:
+            raise SystemExit
+        steps -= 1
+        do(links, step)
+
+    one.end()
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) if steps < 2 else contextlib.nullcontext():
+        patch.setattr(truth, "_do", killed)
+        one.acquire()
+    one.restart()
+    one.relinquish()
+    assert one.host.addresses() == OWN[1]
+    one.acquire()
+    assert one.held() == FLOATING
+
+
+def test_a_daemon_killed_while_it_relinquishes_leaves_the_rest_to_the_next(one, monkeypatch):
+    one.acquire()
+    one.end()
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Links, "remove_address", lambda *_: (_ for _ in ()).throw(SystemExit))
+        one.relinquish()
+    assert one.held() == FLOATING
+    one.restart()
+    one.relinquish()
+    assert one.host.addresses() == OWN[1]
+
+
+def test_one_address_that_cannot_be_removed_does_not_keep_the_other(one, monkeypatch):
+    one.acquire()
+    remove = Links.remove_address
+
+    def refusing(self, link, address):
+        if address.startswith(V4):
+            raise DriverError(f"taking the address {address}: the kernel refused it")
+        return remove(self, link, address)
+
+    with monkeypatch.context() as patch, pytest.raises(DriverError, match=f"taking the address {V4}"):
+        patch.setattr(Links, "remove_address", refusing)
+        one.relinquish()
+    assert one.held() == [f"{V4}/32"]
+    one.relinquish()
+    assert one.held() == []
+
+
 def test_a_daemon_that_starts_again_on_the_primary_loses_nothing(one, neighbour, pings, wait_for):
     one.acquire()
     wait_for(lambda: answers(neighbour, V4))
     running = pings(neighbour, V4, 60)
-    one.end()
     one.restart()
     one.acquire()
     answered, sent = running.result()
@@ -214,7 +270,6 @@ def test_a_daemon_that_starts_again_on_the_primary_loses_nothing(one, neighbour,
 
 def test_a_floating_address_that_left_the_section_is_removed_at_the_start(one):
     one.acquire()
-    one.end()
     one.restart(cluster=SECTION["cluster"] | {"floating": [f"{V6}/64"]})
     assert one.held() == [f"{V6}/128"]
     one.restart(cluster={"device": "eth0", "addresses": ["10.0.0.0/24"]})
@@ -320,6 +375,31 @@ def test_a_second_holder_is_told(one, two, wait_for):
     assert all(
         f"{address} is also the address of a machine with MAC address {two.host.mac()}" in said for address in (V4, V6)
     )
+
+
+def test_the_primary_tells_neighbours_again_when_another_machine_has_its_address(one, two, neighbour, wait_for):
+    one.acquire()
+    one.end()  # killed: its addresses stay
+    two.acquire(2)
+    assert answers(neighbour, V4)
+    assert answers(neighbour, V6)
+    wait_for(lambda: any(thread.name == "pvc-hostnet-announce" for thread in threading.enumerate()), False)
+    with one.host.inside():  # as its answer to the next question would
+        announce("eth0", [V4, V6], one.host.mac(), times=1)
+    wait_for(lambda: (neighbour.neighbour(V4), neighbour.neighbour(V6)), (one.host.mac(),) * 2)
+    with two.host.inside():
+        two.hooks.health_checks()
+    wait_for(lambda: (neighbour.neighbour(V4), neighbour.neighbour(V6)), (two.host.mac(),) * 2)
+
+
+def test_an_own_address_that_is_wrong_does_not_make_acquire_fail(segment):
+    node = Coordinator(segment, 1)
+    node.end()
+    node.host.take("10.0.0.1/24")
+    node.host.give("10.0.0.1/16")
+    node.restart()
+    node.acquire()
+    assert node.held() == FLOATING
 
 
 def test_status_says_who_holds_them(one, two):

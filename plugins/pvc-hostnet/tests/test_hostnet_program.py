@@ -100,6 +100,15 @@ def test_an_empty_section_takes_everything_away(node, file):
 
 
 @pytest.mark.real
+def test_release_removes_what_a_dead_daemon_left(node, file):
+    program(node, "apply", "--config", file)
+    node.give("10.0.0.254/32")
+    released = program(node, "release", "--config", file)
+    assert (released.returncode, "10.0.0.254/32" in released.stderr) == (0, True)
+    assert node.addresses() == ADDRESSES
+
+
+@pytest.mark.real
 def test_a_device_can_be_waited_for(node, file):
     node.remove("eth0")
     assert program(node, "apply", "--config", file).returncode == 1

@@ -17,8 +17,10 @@ from pvc_hostnet.config import HostnetConfig
 from pvc_hostnet.faults import Fault, faults
 from pvc_hostnet.layout import Layout, layout
 from pvc_hostnet.seen import read
-from pvc_hostnet.truth import make_true
+from pvc_hostnet.truth import make_true, remove_floating
 from pvc_netdev.links import Links
+
+_log: Final = logging.getLogger("pvc_hostnet")
 
 _FILE: Final = "/etc/pvc/pvcnoded.yml"
 _VARIABLE: Final = "PVC_NODE_CONFIG"
@@ -44,11 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--wait", type=float, default=0.0, metavar="SECONDS", help="wait so long for devices that do not exist yet"
     )
     commands.add_parser("check", parents=[shared], help="change nothing, say what is not as the file says")
+    commands.add_parser("release", parents=[shared], help="remove floating addresses; only where no daemon runs")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         wanted = read_layout(options.config)
-        found = check(wanted) if options.command == "check" else apply(wanted, options.wait)
+        found = _run(options, wanted)
     except ConfigError as error:
         sys.stderr.write(f"pvc-hostnet: {error}\n")
         return EXIT_CONFIG
@@ -58,6 +61,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for fault in found:
         sys.stderr.write(f"pvc-hostnet: network {fault.network}: {fault.message}\n")
     return EXIT_WRONG if found else 0
+
+
+def _run(options: argparse.Namespace, wanted: Layout) -> list[Fault]:
+    match options.command:
+        case "apply":
+            return apply(wanted, options.wait)
+        case "release":
+            remove_floating(wanted, _log)
+            return []
+        case _:
+            return check(wanted)
 
 
 def read_layout(path: str) -> Layout:
@@ -80,10 +94,9 @@ def read_layout(path: str) -> Layout:
 
 def apply(wanted: Layout, wait_s: float = 0.0) -> list[Fault]:
     """Make the kernel as the layout says and return what is wrong all the same; floating addresses are the daemon's."""
-    log = logging.getLogger("pvc_hostnet")
     until = time.monotonic() + wait_s
     while True:
-        outcome = make_true(wanted, held=False, log=log, whole=True)
+        outcome = make_true(wanted, held=False, log=_log, whole=True)
         found = faults(wanted, outcome.seen, held=False, refused=outcome.refused, twice={})
         if time.monotonic() >= until or not any(fault.reason == "DeviceMissing" for fault in found):
             return found

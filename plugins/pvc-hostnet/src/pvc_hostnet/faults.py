@@ -1,6 +1,6 @@
 """What is wrong with a node's networks.  Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from pvc_core.model.base import Condition
@@ -43,6 +43,21 @@ def faults(
     return found
 
 
+def lacking(layout: Layout, seen: Seen, refused: Mapping[str, str]) -> list[str]:
+    """Return why floating addresses are not where they have to be, for people; empty: all are."""
+    found = []
+    for network in layout.own:
+        link = seen.links.get(network.device)
+        if link is not None:
+            wrong = [message for _, message in _addresses(network.floating, link, seen)]
+        else:
+            wrong = [f"there is no device {network.device}"] if network.floating else []
+        if wrong and network.name in refused:
+            wrong.append(refused[network.name])
+        found += [f"network {network.name}: {message}" for message in wrong]
+    return found
+
+
 def conditions(layout: Layout, found: list[Fault]) -> list[Condition]:
     """Return a condition for each network; one that is the same as another has the other's."""
     made = []
@@ -68,7 +83,7 @@ def _of(network: HostNetwork, seen: Seen, *, held: bool, twice: Mapping[str, str
         yield "Down", f"{link.name} is switched off"
     elif not link.carrier:
         yield "NoCarrier", f"{link.name} has no carrier"
-    yield from _addresses(network, link, seen, held=held)
+    yield from _addresses([*network.addresses, *(network.floating if held else ())], link, seen)
     for address in (*(a.partition("/")[0] for a in network.addresses), *network.floating):
         if address in twice:
             yield "DuplicateAddress", f"{address} is also the address of a machine with MAC address {twice[address]}"
@@ -78,8 +93,7 @@ def _of(network: HostNetwork, seen: Seen, *, held: bool, twice: Mapping[str, str
             yield "GatewayMissing", f"there is no default route for IPv{version_of(via)}, {via} should be its gateway"
 
 
-def _addresses(network: HostNetwork, link: Link, seen: Seen, *, held: bool) -> Iterator[tuple[str, str]]:
-    wanted = [*network.addresses, *(network.floating if held else ())]
+def _addresses(wanted: Iterable[str], link: Link, seen: Seen) -> Iterator[tuple[str, str]]:
     for address in wanted:
         ip = address.partition("/")[0]
         found = seen.with_address(ip)

@@ -10,7 +10,7 @@ from typing import Final
 
 from pvc_core.model.errors import PvcError
 from pvc_hostnet.announcements import Announced, Announcements
-from pvc_hostnet.faults import Fault, faults
+from pvc_hostnet.faults import Fault, faults, lacking
 from pvc_hostnet.layout import Layout
 from pvc_hostnet.seen import Seen
 from pvc_hostnet.truth import Outcome, make_true, remove_floating, routes_ipv6
@@ -55,18 +55,24 @@ class Upkeep:
         self._announcements.stop()
 
     def look(self, *, twice: Mapping[str, str] | None = None, whole: bool = False) -> list[Fault]:
-        """Make true what is not, and return what is wrong all the same; ``twice`` as in ``faults``."""
+        """Make true what is not, and return what is wrong all the same; ``twice`` as in ``faults``.
+
+        When another machine has a floating address that is ours, the neighbours are told again whose it is: that one's daemon
+        may have been killed when it held it.
+        """
         with self._lock:
+            if twice and not twice.keys().isdisjoint(self.layout.floating):
+                self._announced.clear()
             outcome = self._make_true(whole=whole)
             return faults(self.layout, outcome.seen, held=self._held, refused=outcome.refused, twice=twice or {})
 
-    def acquire(self) -> list[Fault]:
-        """Take the floating addresses and tell the neighbours; return what is wrong."""
+    def acquire(self) -> list[str]:
+        """Take the floating addresses and tell the neighbours; return why some are not there."""
         with self._lock:
             self._held = True
             self._announced.clear()
             outcome = self._make_true(whole=False)
-            return faults(self.layout, outcome.seen, held=True, refused=outcome.refused, twice={})
+            return lacking(self.layout, outcome.seen, outcome.refused)
 
     def relinquish(self) -> None:
         """Give the floating addresses away.  Raises DriverError when the kernel keeps one."""
