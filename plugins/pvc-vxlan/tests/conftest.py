@@ -17,8 +17,8 @@ def evpn_support():
 
 @pytest.fixture(scope="module")
 def evpn_fabric(evpn_support):
-    """Four nodes with FRR in one fabric, two of them route reflectors, for all tests of a module."""
-    site = evpn_support.EvpnSite(4)
+    """Four nodes with FRR in one fabric, two of them route reflectors, and a fifth without, for all tests of a module."""
+    site = evpn_support.EvpnSite(5, started=4)
     yield site
     site.close()
 

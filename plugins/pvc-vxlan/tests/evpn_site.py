@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class Daemons:
         for path in (directory, *directory.iterdir()):
             shutil.chown(path, "frr", "frr")
 
-    def start(self) -> None:
+    def start(self, *, load: bool = True) -> None:
         for name in ("zebra", "bgpd"):
             child = self._children.get(name)
             if child is not None and child.poll() is None:
@@ -57,8 +58,9 @@ class Daemons:
                     argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
                 )
             eventually(socket.exists, f"{name} listens")
-        # As FRR's init script does.
-        self._vtysh("-b")
+        if load:
+            # As FRR's init script does.
+            self._vtysh("-b")
 
     def kill(self, *names: str) -> None:
         """As a crash of these daemons."""
@@ -243,8 +245,8 @@ class EvpnSite:
                 with Links(self.lan.namespace(host)) as links:
                     links.add_address(links.get("eth0"), f"fd77::{host}/64")
             self.nodes = [EvpnNode(self, number) for number in self.lan.hosts]
-            for node in self.nodes[:started]:
-                node.start()
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(EvpnNode.start, self.nodes[:started]))
         except BaseException:
             self.close()
             raise
@@ -265,10 +267,12 @@ class EvpnSite:
             eventually(lambda node=node, others=others: node.remote(vni) == others, f"{node.namespace} knows all VTEPs")
         return nodes
 
-    def point(self, node: EvpnNode, device: str, mac: str, vtep: str) -> None:
-        """Have a node's VXLAN device send frames for a MAC address to a VTEP, as zebra does."""
-        argv = ["bridge", "-n", node.namespace, "fdb", "add", mac, "dev", device, "dst", vtep, "self", "extern_learn"]
-        run(argv, deadline_s=10).check()
+    def point(self, node: EvpnNode, device: str, mac: str, vtep: str, *, bridge: bool = False) -> None:
+        """Have a node's VXLAN device, and with ``bridge`` its bridge, send frames for a MAC address to a VTEP, as zebra does."""
+        argv = ["bridge", "-n", node.namespace, "fdb", "replace", mac, "dev", device]
+        run([*argv, "dst", vtep, "self", "extern_learn"], deadline_s=10).check()
+        if bridge:
+            run([*argv, "master", "extern_learn"], deadline_s=10).check()
 
     def guest(self, node: EvpnNode, vni: int, last: int, **more) -> Guest:
         return Guest(self, node, vni, last, **more)

@@ -38,26 +38,26 @@ def test_networks_are_apart(evpn_nodes):
 
 
 def test_applying_again_finds_nothing_to_change(evpn_nodes):
-    for node in evpn_nodes.nodes:
+    for node in evpn_nodes.nodes[:4]:
         assert not node.frr.differs(node.fabric(), node.running())
         assert not node.frr.apply(node.fabric())
         assert node.frr.version().startswith("8.")
         assert [c.type for c in node.watch.tend(node.fabric()).conditions if c.ok] == [ROUTING, FABRIC]
 
 
-def test_a_node_that_joins_changes_nobodys_configuration(evpn_make):
-    site = evpn_make(4, started=3)
-    site.network(1001, 1, 2, 3)
-    guest = site.guest(site.nodes[2], 1001, 13)
-    before = [node.running() for node in site.nodes[:3]]
-    up = [node.sessions() for node in site.nodes[:3]]
-    new = site.nodes[3]
+def test_a_node_that_joins_changes_nobodys_configuration(evpn_nodes):
+    old, new = evpn_nodes.nodes[:4], evpn_nodes.nodes[4]
+    evpn_nodes.network(1001, 3, 4)
+    guest = evpn_nodes.guest(old[2], 1001, 13)
+    before = [node.running() for node in old]
+    up = [node.sessions() for node in old]
     new.start()
     new.add_vni(1001)
-    site.guest(new, 1001, 14).reaches(guest.address)
-    assert [node.running() for node in site.nodes[:3]] == before
-    for old, node in zip(up, site.nodes[:3], strict=True):
-        assert old.items() <= node.sessions().items()
+    evpn_nodes.guest(new, 1001, 15).reaches(guest.address)
+    assert [node.running() for node in old] == before
+    for known, node in zip(up, old, strict=True):
+        assert known.items() <= node.sessions().items()
+    new.daemons.stop()
 
 
 def test_an_address_that_moved_is_reached_at_its_new_node(evpn_nodes):
@@ -158,3 +158,36 @@ def test_a_stale_entry_is_found_and_its_removal_restores_traffic(evpn_nodes):
         repair(links, certain[0])
         watching.reaches(guest.address, within_s=2)
         assert not suspects(device, links.forwarding(device), owners, local=here.vtep)
+
+
+def test_a_stale_entry_for_a_guest_of_this_node_leaves_the_bridge_too(evpn_nodes):
+    here, wrong = evpn_nodes.network(1001, 3, 4)
+    guest, neighbor = evpn_nodes.guest(here, 1001, 13), evpn_nodes.guest(here, 1001, 23)
+    neighbor.reaches(guest.address)
+    with Links(here.namespace) as links:
+        device = links.get("vx1001")
+        evpn_nodes.point(here, device.name, guest.mac, wrong.vtep, bridge=True)
+        owners = {guest.mac: here.vtep, neighbor.mac: here.vtep}
+        (found,) = suspects(device, links.forwarding(device), owners, local=here.vtep)
+        assert found.here
+        repair(links, found)
+        assert guest.mac not in [entry.mac for entry in links.forwarding(device)]
+    neighbor.reaches(guest.address, within_s=2)
+
+
+def test_sessions_over_ipv6_with_a_password_carry_tunnels_over_ipv4(evpn_make):
+    site = evpn_make(4, version=6, password="between-nodes")
+    nodes = site.network(1001, 3, 4)
+    assert set(nodes[0].sessions()) == {"fd77::1", "fd77::2"}
+    guests = [site.guest(node, 1001, 10 + node.number) for node in nodes]
+    guests[0].reaches(guests[1].address)
+    assert not nodes[0].frr.apply(nodes[0].fabric())
+
+
+def test_a_node_with_another_password_gets_no_session(evpn_make):
+    site = evpn_make(2, password="between-nodes")
+    eventually(site.nodes[1].sessions, "a session with the right password")
+    site.nodes[1].frr.apply(site.nodes[1].fabric(password="guessed"))
+    eventually(lambda: not site.nodes[1].sessions(), "no session with another one")
+    site.nodes[1].frr.apply(site.nodes[1].fabric())
+    eventually(site.nodes[1].sessions, "a session with the right password again")

@@ -5,6 +5,7 @@ import pytest
 from pvc_core.plugin import DriverError, NotReady
 from pvc_core.testkit.waiting import eventually
 from pvc_vxlan.evpn.render import Peer, Router
+from pvc_vxlan.evpn.watch import ROUTING
 
 pytestmark = pytest.mark.real
 
@@ -141,7 +142,7 @@ def test_another_as_of_the_operators_is_told_not_overwritten(evpn_make):
     node.daemons.start()
     node.daemons.vtysh("configure", "router bgp 65001")
     before = node.running()
-    with pytest.raises(DriverError, match="the operator's 'router bgp 65001'.*cluster's AS is 65000"):
+    with pytest.raises(DriverError, match=r"the operator's 'router bgp 65001'.*cluster's AS is 65000"):
         node.frr.apply(node.fabric())
     assert node.running() == before
     assert node.frr.apply(node.fabric(asn=65001))
@@ -177,3 +178,39 @@ def test_nothing_is_saved_while_an_enabled_daemon_is_away(evpn_nodes):
         node.frr.apply(node.fabric(is_reflector=True, listen=("10.77.0.0/24",)))
     daemons.unlink()
     assert not node.frr.apply(node.fabric())
+
+
+def test_ours_is_printed_the_same_under_the_other_defaults_of_frr(evpn_make):
+    node = evpn_make(1, started=0).nodes[0]
+    (node.daemons.directory / "frr.conf").write_text("frr defaults datacenter\n")
+    for name in ("zebra", "bgpd"):
+        (node.daemons.directory / f"{name}.conf").write_text("frr defaults datacenter\n")
+    node.daemons.start()
+    fabric = node.fabric(
+        upstream=(Router(address="10.77.0.254", asn=65100), Router(address="fd77::fe", asn=65100)), password="secret"
+    )
+    assert node.frr.apply(fabric)
+    assert "frr defaults datacenter" in lines(node)
+    assert not node.frr.apply(fabric)
+
+
+def test_a_bgpd_that_came_back_empty_has_the_operators_lines_again(evpn_nodes):
+    node = evpn_nodes.nodes[2]
+    node.daemons.vtysh("configure", "router bgp 65000", "neighbor 192.0.2.9 remote-as 65000")
+    node.daemons.vtysh("write")
+    node.daemons.kill("bgpd")
+    node.daemons.start(load=False)
+    assert "router bgp" not in node.running()
+    report = node.watch.tend(node.fabric())
+    assert report.done == ("gave it the cluster's configuration again",)
+    assert " neighbor 192.0.2.9 remote-as 65000" in lines(node)
+    node.daemons.vtysh("configure", "router bgp 65000", "no neighbor 192.0.2.9")
+
+
+def test_an_as_that_contradicts_the_operators_is_a_condition(evpn_make):
+    node = evpn_make(1, started=0).nodes[0]
+    node.daemons.start()
+    node.daemons.vtysh("configure", "router bgp 65001")
+    condition = node.condition(node.watch.tend(node.fabric()), ROUTING)
+    assert (condition.ok, condition.reason) == (False, "Refused")
+    assert "router bgp 65001" in condition.message

@@ -160,15 +160,16 @@ class Frr:
     def apply(self, fabric: Fabric | None) -> bool:
         """Bring FRR to our configuration, all of it or nothing; None takes ours out.  Returns whether anything changed.
 
-        Raises NotReady when not all enabled daemons answer (what they have would be lost when FRR saves), DriverError with FRR's own
+        A bgpd that lost its configuration reads the saved one first.  Raises NotReady when not all enabled daemons answer (what they have would be lost when FRR saves), DriverError with FRR's own
         words when it refuses the result.
         """
+        restored = self._restore()
         view = self._complete_view()
         target, ours = self.wanted(fabric, view.running)
         before = set(text.paths(text.parse(view.running)))
         if set(text.paths(target)) == before:
             self._remember(ours)
-            return False
+            return restored
         wanted = self._private("frr.wanted", text.dump(target))
         self._check(wanted)
         known = self._written()
@@ -185,27 +186,24 @@ class Frr:
         self._remember(ours)
         return True
 
-    def restore(self) -> bool:
-        """Have a bgpd that came up empty read ``frr.conf`` again; return whether that was needed.
-
-        watchfrr does so after a restart of its own; a restart by hand does not.
-        """
-        running = text.parse(self._complete_view().running)
-        saved = self._saved_tree()
-        if any(line.startswith("router bgp") for line in running) or not any(
-            line.startswith("router bgp") for line in saved
-        ):
-            return False
-        said = self._vtysh("-b")
-        if said.returncode:
-            raise DriverError(f"FRR does not take {self._directory}/frr.conf back: {_said(said)}")
-        return True
-
     def _vtysh(self, *words: str, deadline_s: float = _VTYSH_S) -> Completed:
         argv = ["vtysh", "--config_dir", str(self._directory)]
         if self._sockets:
             argv += ["--vty_socket", self._sockets]
         return self._run([*argv, *words], deadline_s=deadline_s)
+
+    def _restore(self) -> bool:
+        """Have a bgpd that came up empty read ``frr.conf`` again, with what the operator has there; return whether that was needed.
+
+        watchfrr does so after a restart of its own; a restart by hand does not.
+        """
+        running = text.parse(self._complete_view().running)
+        if _has_router(running) or not _has_router(self._saved_tree()):
+            return False
+        said = self._vtysh("-b")
+        if said.returncode:
+            raise DriverError(f"FRR does not take {self._directory}/frr.conf back: {_said(said)}")
+        return True
 
     def _complete_view(self) -> View:
         view = self.view()
@@ -305,6 +303,10 @@ class Frr:
             return text.parse((self._directory / "frr.conf").read_text("utf-8", "replace"))
         except FileNotFoundError:
             return {}
+
+
+def _has_router(tree: text.Tree) -> bool:
+    return any(line.startswith("router bgp") for line in tree)
 
 
 def _said(done: Completed) -> str:

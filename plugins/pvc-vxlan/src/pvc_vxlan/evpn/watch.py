@@ -13,7 +13,7 @@ from typing import Final
 from msgspec import Struct
 
 from pvc_core.model.base import Condition
-from pvc_core.plugin import DriverError
+from pvc_core.plugin import ConfigError, DriverError
 from pvc_vxlan.evpn.frr import Frr, View
 from pvc_vxlan.evpn.render import Fabric
 from pvc_vxlan.evpn.state import Session, sessions
@@ -105,20 +105,19 @@ class Watch:
     def tend(self, fabric: Fabric) -> Report:
         """Look, mend what is wrong, and return what is so then.  Takes some 10 s at most when FRR must be started."""
         view = self._frr.view()
-        differs = view.whole and self._frr.differs(fabric, view.running)
-        if view.whole and not differs:
-            self._missing_since = self._refused = None
-            return _report(view, fabric, differs=False)
         done: list[str] = []
         trouble = ""
         try:
+            if view.whole and not self._frr.differs(fabric, view.running):
+                self._missing_since = self._refused = None
+                return _report(view, fabric, differs=False)
             self.mend(fabric, view, done)
-        except DriverError as error:
+        except (DriverError, ConfigError) as error:
             trouble = str(error)
         if done:
             self._log.warning("FRR: %s", "; ".join(done))
             view = self._frr.view()
-            differs = view.whole and self._frr.differs(fabric, view.running)
+        differs = not trouble and view.whole and self._frr.differs(fabric, view.running)
         return _report(view, fabric, differs=differs, trouble=trouble, done=tuple(done))
 
     def mend(self, fabric: Fabric, view: View, done: list[str]) -> None:
@@ -131,8 +130,6 @@ class Watch:
                 return
             view = self._frr.answering(within_s=_READY_S)
             self._missing_since = None
-        if self._frr.restore():
-            done.append("had it read its saved configuration again")
         self._apply(fabric, view, done)
 
     def _revive(self, view: View, done: list[str]) -> bool:
