@@ -159,10 +159,10 @@ def test_what_was_undone_by_hand_is_repaired(node):
     name = driver.network_ensure(network).device
     node.set("eth1", master=0, state="down")
     node.set(name, state="down")
-    assert [finding.ok for finding in driver.network_check(network)] == [False, False, True, True]
+    assert [finding.ok for finding in driver.network_check(network)] == [False, False, True, True, True]
     driver.network_ensure(network)
     assert node.master_of("eth1") == name
-    assert [finding.ok for finding in driver.network_check(network)] == [True, True, True, True]
+    assert [finding.ok for finding in driver.network_check(network)] == [True, True, True, True, True]
 
 
 def test_a_cable_that_is_out_is_found(node):

@@ -66,6 +66,13 @@ def test_untagged_network_and_vlans_share_a_device(site, mode):
         assert plain.is_kept_from(address)
     for address in ("10.0.0.1", "10.0.0.2", "10.0.0.5"):
         assert tagged.is_kept_from(address)
+    # Nor by a tag of its own.
+    plain.tagged("eth0", 100, "10.1.0.1")
+    plain.tagged("eth0", 300, "10.3.0.1")
+    site.stranger("10.1.0.2", vlan=100)
+    site.stranger("10.3.0.2", vlan=300)
+    for address in ("10.1.0.2", "10.3.0.2"):
+        assert plain.is_kept_from(address)
     # In whatever order they come and go.
     site.unplug_guests()
     site.nowhere(untagged, vlan_mode=mode)
@@ -111,12 +118,14 @@ def test_trunk_of_some_vlans_brings_these_with_their_tags_alone(site):
         assert guest.is_kept_from(address)
 
 
-def test_guest_of_a_vlan_cannot_send_into_another_by_a_tag_of_its_own(site):
+@IN_BOTH_MODES
+def test_guest_of_a_vlan_cannot_send_into_another_by_a_tag_of_its_own(site, mode):
     names = [
-        site.everywhere(site.network(f"lan{vlan}", device="eth1", vlan=vlan), vlan_mode="filtering")
-        for vlan in (100, 200)
+        site.everywhere(site.network(f"lan{vlan}", device="eth1", vlan=vlan), vlan_mode=mode) for vlan in (100, 200)
     ]
     guest = site.nodes[0].guest(names[0], "10.0.0.1")
+    site.stranger("10.0.0.2", vlan=100)
+    assert guest.reaches("10.0.0.2")
     for vlan in (100, 200):
         guest.tagged("eth0", vlan, f"10.{vlan}.0.1")
         site.stranger(f"10.{vlan}.0.2", vlan=vlan)
@@ -163,6 +172,8 @@ def test_every_kind_of_network_becomes_every_other_under_its_guests(site, mode):
             assert guest.reaches("10.0.0.2")
         if "trunk" in other:
             assert guest.reaches("10.1.0.2")
+        if other == {}:
+            assert guest.is_kept_from("10.1.0.2")
     site.everywhere(replace(network, parameters={"device": "eth2", "vlan": 100}), vlan_mode=mode)
     assert guest.reaches("10.0.0.3")
     assert site.nodes[0].link("eth1").master == 0
@@ -371,7 +382,7 @@ def test_findings_name_what_is_wrong_with_a_vlan_device(site):
     assert findings(node, "subinterface", network)["vlan"] == f"{device} is down"
     assert repaired()
     node.set(device, mtu=1300)
-    assert findings(node, "subinterface", network) == {"mtu": f"1500 is wanted, but {device} has 1300"}
+    assert findings(node, "subinterface", network) == {"mtu": f"1500 is wanted, but {name} has 1300, {device} has 1300"}
     assert repaired()
     changed = replace(network, parameters={"device": "eth1", "vlan": 101})
     assert "not VLAN 101 of eth1" in findings(node, "subinterface", changed)["vlan"]
@@ -379,6 +390,20 @@ def test_findings_name_what_is_wrong_with_a_vlan_device(site):
         links.delete(links.get(device))
     assert findings(node, "subinterface", network) == {"vlan": f"{device} does not exist"}
     assert repaired()
+
+
+def test_findings_tell_whether_tags_are_kept_out(site):
+    node, network = site.nodes[0], site.network(device="eth1")
+    name = node.do(node.driver().network_ensure, network).device
+    assert findings(node, "subinterface", network) == {}
+    node.set(name, kind="bridge", br_vlan_filtering=0)
+    assert findings(node, "subinterface", network) == {"vlan": f"all frames pass {name}, which is not wanted"}
+    trunk = replace(network, parameters={"device": "eth1", "trunk": True})
+    assert findings(node, "subinterface", trunk) == {}
+    node.do(node.driver().network_ensure, network)
+    assert findings(node, "subinterface", network) == {}
+    said = f"frames without a tag alone pass {name}, which is not wanted"
+    assert findings(node, "subinterface", trunk) == {"vlan": said}
 
 
 def test_findings_name_what_is_wrong_with_a_filtering_bridge(site):

@@ -27,6 +27,16 @@ def check_uplink(links: Links, port_of: str, name: str) -> Finding:
     return Finding(ok=uplink.carrier, check="uplink", message=f"{name} has {'a' if uplink.carrier else 'no'} carrier")
 
 
+def check_tags(bridge: Link, *, everything: bool) -> Finding:
+    """The bridge with the NIC itself in it lets frames with tags pass, or not, as wanted."""
+    if bridge.filters is None:
+        said = "all frames" if everything else "frames with tags pass too: this kernel's bridges do not filter VLANs"
+        return Finding(ok=True, check="vlan", message=said)
+    ok = bridge.filters is not everything
+    passes = "frames without a tag alone" if bridge.filters else "all frames"
+    return Finding(ok=ok, check="vlan", message=passes if ok else f"{passes} pass {bridge.name}, which is not wanted")
+
+
 def check_subinterface(links: Links, network_id: str, vlan: int, uplink_name: str, bridge: Link) -> Finding:
     """The VLAN device is of this VLAN and uplink, up, and in the network's bridge."""
     name = vlan_name(network_id)

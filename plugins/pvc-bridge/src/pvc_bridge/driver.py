@@ -74,6 +74,7 @@ class BridgeDriver(NetworkDriver):
             alias = OWNER.alias(network.id, port.name if port and not OWNER.owns(port) else "")
             if bridge.alias != alias:
                 links.set(bridge, "the alias", ifalias=alias)
+            self._keep_tags_out(links, bridge, port, wanted)
             self._set_mtu(links, bridge, port, mtu)
             if port and port.master != bridge.index:
                 links.set(port, f"putting into {bridge.name}", master=bridge.index)
@@ -126,6 +127,8 @@ class BridgeDriver(NetworkDriver):
                 findings.append(check.check_filtering(links, network.id, vlans, name, bridge, untagged))
             elif wanted.vlan:
                 findings.append(check.check_subinterface(links, network.id, wanted.vlan, name, bridge))
+            elif name:
+                findings.append(check.check_tags(bridge, everything=wanted.everything))
             findings.append(check.check_mtu(links, network.id, bridge, network.mtu, name))
         settings = [] if self._config.bridge_netfilter else bridge_netfilter()
         return [*findings, check.check_bridge_netfilter(settings)]
@@ -206,6 +209,16 @@ class BridgeDriver(NetworkDriver):
             subinterface.remove_port(links, network_id)
         if kind != "veth":
             filtering.remove_port(links, network_id, self._config.untagged_vlan)
+
+    def _keep_tags_out(self, links: Links, bridge: Link, port: Link | None, wanted: BridgeNetwork) -> None:
+        """Let only frames without a tag pass a bridge with a NIC of the node in it, unless all are wanted.
+
+        Else its guests could send into any VLAN of the NIC's cable.  Where the kernel cannot, they can.
+        """
+        filters = port is not None and not OWNER.owns(port) and not wanted.everything
+        if bridge.filters is not None and bridge.filters is not filters:
+            what = "keeping frames with tags out" if filters else "letting frames with tags pass"
+            links.set(bridge, what, kind="bridge", br_vlan_filtering=int(filters))
 
     def _guests(self, links: Links, network_id: str, bridge: Link) -> list[str]:
         uplink = OWNER.role_of(bridge)
