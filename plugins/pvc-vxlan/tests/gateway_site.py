@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import socket
 import subprocess
 import time
 import uuid
@@ -89,6 +90,9 @@ class Namespace:
         with self.inside(), IPRoute() as ip:
             ip.link("set", index=1, state="up")
             sysctl.no_bridge_netfilter()
+            # Addresses are usable at once.
+            for setting in ("addr_gen_mode", "accept_dad", "dad_transmits"):
+                sysctl.write(f"ipv6/conf/default/{setting}", "0")
 
     @contextmanager
     def inside(self):
@@ -104,8 +108,19 @@ class Namespace:
         assert not check or done.returncode == 0, f"{argv}: {done.stdout} {done.stderr}"
         return done.stdout
 
-    def pings(self, address: str, *, count: int = 1) -> bool:
-        return bool(self.run("ping", "-n", "-c", str(count), "-W", "1", "-i", "0.2", address, check=False).count("time="))
+    def pings(self, address: str) -> bool:
+        """Return whether an answer comes; the kernel may take a second to say that a new cable carries."""
+        end = time.monotonic() + 3
+        while not (answered := self._ping(address, "0.2")) and time.monotonic() < end:
+            time.sleep(0.05)
+        return answered
+
+    def misses(self, address: str) -> bool:
+        """Return whether no answer comes within a second."""
+        return not self._ping(address, "1")
+
+    def _ping(self, address: str, wait_s: str) -> bool:
+        return "time=" in self.run("ping", "-n", "-c", "1", "-W", wait_s, address, check=False)
 
 
 class Node(Namespace):
@@ -178,12 +193,10 @@ class Guest(Namespace):
     def __init__(self, site: "Site", node: Node, network_id: str, mac: str):
         super().__init__(site, f"g{len(site.namespaces)}")
         self.mac = mac
+        self.site = site
         self._files = site.directory / self.name
         self._files.mkdir()
         port = f"t{len(site.namespaces)}"
-        with self.inside():
-            for setting in ("addr_gen_mode", "accept_dad", "dad_transmits"):
-                sysctl.write(f"ipv6/conf/default/{setting}", "0")
         self.ip("link", "add", "eth0", "address", mac, "type", "veth", "peer", "name", port, "netns", node.name)
         node.ip("link", "set", port, "master", node.bridge(network_id), "up")
         self.ip("link", "set", "eth0", "up")
@@ -207,7 +220,7 @@ class Guest(Namespace):
             "-pf", str(pid), "eth0", check=False,
         )  # fmt: skip
         if pid.exists():
-            end(int(pid.read_text()))
+            end(int(until(pid.read_text, "dhclient's pid file")))
             pid.unlink()
         leases.unlink()
         return _last(said)
@@ -228,6 +241,25 @@ class Guest(Namespace):
         return str(path)
 
 
+class Sniffer:
+    """What a guest's NIC hears from now on."""
+
+    def __init__(self, guest: Guest):
+        with guest.inside():
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self._socket.bind(("eth0", 0x0003))
+        self._socket.settimeout(5)
+        guest.site.sniffers.append(self._socket)
+
+    def until(self, wanted) -> bytes:
+        """Return the next frame that is wanted; TimeoutError when none comes."""
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            if wanted(frame := self._socket.recv(65535)):
+                return frame
+        raise TimeoutError
+
+
 class Site:
     """All of it; ``close`` leaves nothing."""
 
@@ -241,6 +273,7 @@ class Site:
         self.namespaces = []
         self.networks = []
         self.nodes = []
+        self.sniffers = []
         self.records = FakeRecords()
         self._processes = []
         self.outside = Namespace(self, "outside")
@@ -265,6 +298,8 @@ class Site:
         one.ip("link", "add", name, "type", "veth", "peer", "name", name, "netns", other.name)
         for node in (one, other):
             node.ip("link", "set", name, "master", node.bridge(network_id), "up")
+        for node in (one, other):
+            until(lambda node=node: "state forwarding" in node.ip("-d", "link", "show", name), "the cable carries")
 
     def start(self, where: Namespace, *argv: str) -> subprocess.Popen:
         """Start a process that is ended at the end."""
@@ -274,6 +309,8 @@ class Site:
         return made
 
     def close(self) -> None:
+        for heard in self.sniffers:
+            heard.close()
         for made in self._processes:
             made.kill()
             made.communicate()

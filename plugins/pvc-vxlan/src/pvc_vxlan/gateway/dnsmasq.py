@@ -50,8 +50,8 @@ def render(network: VxlanNetwork, zone: Zone, files: Directory) -> str:
         "# Written by pvc-vxlan, which restarts this dnsmasq when it writes another one.",
         "no-hosts",
         "no-resolv",
-        "bind-interfaces",
         f"interface={names.GUEST_SIDE}",
+        f"no-dhcp-interface={names.HOST_SIDE}",
         "except-interface=lo",
         f"pid-file={files.pid}",
         f"user={zone.user}",
@@ -107,7 +107,9 @@ def _dns(
         f"host-record={name},{','.join(str(interface.ip) for interface in own)}",
         f"local=/{zone.domain}/",
         *(f"local=/{reverse}/" for interface in own for reverse in reverse_zones(interface)),
-        f"auth-server={name}",
+        # Whoever asks from outside gets the zones and nothing else: told by the device on which a question arrives, which
+        # dnsmasq knows only without bind-interfaces.
+        f"auth-server={name},{names.HOST_SIDE}",
         f"auth-zone={zone.domain},{','.join(str(interface.network) for interface in own)}",
         # Without any dnsmasq refuses every transfer; it allows all only with auth-sec-servers.
         *(

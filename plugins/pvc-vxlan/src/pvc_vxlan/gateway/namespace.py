@@ -25,6 +25,8 @@ from pvc_vxlan.network import VxlanNetwork
 
 PROTOCOL: Final = 250
 """Of our routes (rtnetlink(7), rtm_protocol; free for administrators): by it FRR tells which it may announce."""
+_TIMES: Final = 7
+"""Announcements, over 3.2 s: the kernel may take a second to let a new port of a bridge forward (``net/core/link_watch.c``)."""
 _INTERFACE_MAC: Final = 0
 _NO_ADDRESS: Final = 1
 """Of ``addr_gen_mode``: whether a device makes its own link-local address."""
@@ -185,7 +187,7 @@ def _next_hop(device: str) -> None:
         ("ipv4/conf/{}/send_redirects", 0),
         # Only for its own address, which every such cable of the host has.
         ("ipv4/conf/{}/arp_ignore", 1),
-        # Loose: an answer may come back another way than the kernel would send it.
+        # Loose: the way to the other end's address is there once for each network.  It prevails over a strict "all".
         ("ipv4/conf/{}/rp_filter", 2),
     ):
         sysctl.write(setting.format(device), str(value))
@@ -200,7 +202,7 @@ def _announce(network_id: str, wanted: list[IPv4Interface | IPv6Interface]) -> N
     def again() -> None:
         try:
             with entered(there):
-                announce(names.GUEST_SIDE, addresses, mac, router=True)
+                announce(names.GUEST_SIDE, addresses, mac, times=_TIMES, router=True)
         except DriverError:
             return  # the gateway was given away meanwhile; whoever has it now announces it
 

@@ -13,15 +13,20 @@ from pvc_core.plugin import DriverError
 from pvc_netdev.links import Link
 from pvc_netdev.namespace import entered
 
+_PREFIX_LENGTH: Final = 30
 _LINK_SCOPE: Final = 253
 """RT_SCOPE_LINK of ``linux/rtnetlink.h``."""
 
 
 def give_link_address(link: Link, address: str, namespace: str = "") -> None:
-    """Give a device of the calling thread's namespace, or of a named one, an address of /32; it has it already is success."""
+    """Give a device of the calling thread's namespace, or of a named one, an address of /30; it has it already is success.
+
+    Not of /32: the reverse path filter drops ARP requests from an address to which there is no way.  Not one with a peer either:
+    the kernel holds such an address to be none of the device's when arp_ignore is 1 (seen with 6.18).
+    """
     with entered(namespace) if namespace else contextlib.nullcontext(), IPRoute() as ip:
         try:
-            ip.addr("add", index=link.index, address=address, prefixlen=32, scope=_LINK_SCOPE)
+            ip.addr("add", index=link.index, address=address, prefixlen=_PREFIX_LENGTH, scope=_LINK_SCOPE)
         except NetlinkError as error:
             if error.code != errno.EEXIST:
                 raise DriverError(

@@ -194,7 +194,10 @@ class Gateways:
         running = process.config_of(directory)
         if running != directory.config(served.config):
             process.stop(directory)
+            died = running is None and directory.loaded.exists()
             self._start(network_id, served, directory)
+            if died:
+                self._restarts[network_id] = _Restarts(times=self._times(network_id), last=time.monotonic())
         elif read(directory.loaded) != digest(served.hosts, served.names):
             process.reload(directory)
             write(directory.loaded, digest(served.hosts, served.names))
@@ -218,7 +221,7 @@ class Gateways:
     def _restart(self, network_id: str, served: _Served) -> bool:
         now = time.monotonic()
         before = self._restarts.get(network_id)
-        times = before.times + 1 if before and now - before.last < _TOLD_S else 1
+        times = self._times(network_id)
         if before and now - before.last < min(_LONGEST_PAUSE_S, 2.0 ** (times - 2)):
             return False
         try:
@@ -229,6 +232,11 @@ class Gateways:
             return False
         self._restarts[network_id] = _Restarts(times=times, last=now)
         return True
+
+    def _times(self, network_id: str) -> int:
+        """Return how often it has died of late, this time included."""
+        before = self._restarts.get(network_id)
+        return before.times + 1 if before and time.monotonic() - before.last < _TOLD_S else 1
 
     def _remove(self, network_id: str) -> None:
         directory = self._directory(network_id)
