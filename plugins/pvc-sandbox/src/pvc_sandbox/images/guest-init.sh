@@ -1,6 +1,7 @@
 #!/bin/busybox sh
 # First process of the tiny Linux guest. Kernel command line:
 #   ip=A/LEN     address of eth0          gw=G         default route
+#   dhcp=1       every NIC asks for an address, also one that is plugged in later; "GUEST-LEASE DEVICE ADDRESS" when it has one
 #   disk=1       every second, count into the first sector of /dev/vda
 #   dirty=MIB    keep rewriting that much memory
 #   files=DISKS  count into a file on each of these disks (vda,vdb: ext4), on one after the other; "counted N" now and then
@@ -23,6 +24,31 @@ address=$(argument ip)
 if [ -n "$address" ]; then
     ip addr add "$address" dev eth0; ip link set eth0 up
     gateway=$(argument gw); [ -z "$gateway" ] || ip route add default via "$gateway"
+fi
+if [ "$(argument dhcp)" = 1 ]; then
+    # The default route is of the NIC that came first; names are asked for where the last answer said.
+    cat >/etc/on-lease <<'END'
+#!/bin/sh
+[ "$1" = bound ] || [ "$1" = renew ] || exit 0
+ip addr replace "$ip/$mask" dev "$interface"
+[ -z "$mtu" ] || ip link set "$interface" mtu "$mtu"
+[ -z "$router" ] || ip route add default via ${router%% *} 2>/dev/null
+: >/etc/resolv.conf
+[ -z "$domain" ] || echo "search $domain" >>/etc/resolv.conf
+for server in $dns; do echo "nameserver $server" >>/etc/resolv.conf; done
+[ "$1" = renew ] || echo "GUEST-LEASE $interface $ip" >/dev/ttyS0
+END
+    chmod +x /etc/on-lease
+    while :; do
+        for nic in /sys/class/net/*; do
+            name=${nic##*/}
+            [ -e "$nic/device" ] && [ ! -e "/var/run/asking-$name" ] || continue
+            : >"/var/run/asking-$name"
+            ip link set "$name" up
+            ( udhcpc -i "$name" -s /etc/on-lease -f -t 3 -T 1 -A 1 -O mtu -O domain; rm "/var/run/asking-$name" ) >/dev/null 2>&1 &
+        done
+        sleep 1
+    done &
 fi
 echo "GUEST-UP $(uptime_s)"
 after=$(argument poweroff); [ -z "$after" ] || { sleep "$after"; poweroff -f; } &
