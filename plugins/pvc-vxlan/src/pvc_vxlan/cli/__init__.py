@@ -1,0 +1,1 @@
+"""Commands of the plugin: they run on machines that have neither FRR nor nft."""
