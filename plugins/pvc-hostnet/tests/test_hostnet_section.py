@@ -7,7 +7,7 @@ import pytest
 
 from pvc_core.plugin import ConfigError, decode
 from pvc_hostnet.config import HostnetConfig
-from pvc_hostnet.layout import layout
+from pvc_hostnet.layout import contradiction, layout
 from pvc_hostnet.rules import number_in, own_address
 
 
@@ -171,6 +171,24 @@ def test_a_floating_address_must_not_be_the_one_that_the_number_gives():
     ):
         layout(fits_until_the_name_is_known, "hv9")
     assert layout(fits_until_the_name_is_known, "hv8").networks[0].addresses[0] == "10.0.0.8/24"
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("10.0.0.3", ""),
+        ("fd00:1::3", ""),
+        ("192.0.2.3", ""),
+        ("hv3.example.com", ""),
+        ("", ""),
+        ("10.0.0.4", "node.address is 10.0.0.4, but this node is 10.0.0.3 in network cluster"),
+        ("10.0.0.254", "node.address 10.0.0.254 is a floating address of network cluster"),
+    ],
+)
+def test_the_address_that_the_node_tells_the_cluster_must_be_its_own(address, said):
+    found = contradiction(layout(section(cluster=network(floating=["10.0.0.254"])), "hv3"), address)
+    assert found.startswith(said)
+    assert bool(found) is bool(said)
 
 
 def test_all_problems_are_told_at_once():

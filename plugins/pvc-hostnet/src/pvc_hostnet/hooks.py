@@ -10,7 +10,7 @@ from pvc_hostnet.config import HostnetConfig
 from pvc_hostnet.duplicates import Question, others
 from pvc_hostnet.faults import conditions, faults
 from pvc_hostnet.floating import FloatingAddresses
-from pvc_hostnet.layout import Layout, layout
+from pvc_hostnet.layout import Layout, contradiction, layout
 from pvc_hostnet.seen import Seen, read
 from pvc_hostnet.status import status
 from pvc_hostnet.upkeep import Upkeep
@@ -25,14 +25,17 @@ class HostNetworks:
 
     def __init__(self, context: Context, config: HostnetConfig) -> None:
         self._node = context.node.name
+        self._address = context.node.address
         self._log = context.log
         self._layout = layout(config, self._node)
         self._upkeep = Upkeep(self._layout, context.log)
 
-    @hookimpl(optionalhook=True)
+    @hookimpl
     def node_starting(self, node: str) -> None:
         """Give the node its addresses, before the daemon needs them to reach the state store."""
         del node
+        if wrong := contradiction(self._layout, self._address):
+            self._log.warning("node-address-elsewhere what=%s", wrong)
         self._upkeep.start()
 
     @hookimpl

@@ -1,5 +1,7 @@
 """The networks of this node as its section and its number say.  Pure."""
 
+from ipaddress import ip_address, ip_interface
+
 import msgspec
 
 from pvc_core.plugin import ConfigError
@@ -70,3 +72,22 @@ def layout(config: HostnetConfig, node: str) -> Layout:
             )
         )
     return Layout(networks=tuple(found))
+
+
+def contradiction(wanted: Layout, address: str) -> str:
+    """Return how the address that a node tells the cluster (``node.address``) does not fit its networks; empty: it does.
+
+    A host's name, and an address in none of the prefixes, may be right.
+    """
+    try:
+        told = ip_address(address)
+    except ValueError:
+        return ""
+    for network in wanted.own:
+        if address in network.floating:
+            return f"node.address {address} is a floating address of network {network.name}: give the node's own"
+        here = [own for own in map(ip_interface, network.addresses) if told in own.network]
+        if here and told not in [own.ip for own in here]:
+            given = ", ".join(str(own.ip) for own in here)
+            return f"node.address is {address}, but this node is {given} in network {network.name}"
+    return ""
