@@ -10,7 +10,7 @@ from pvc_sandbox.uml import run_in_uml
 
 TESTS = Path(__file__).with_name("vlans_in_uml.py")
 BOUND_S = 600.0
-AT_LEAST = 60
+AT_LEAST = 65
 """As many tests are there to be passed."""
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(BOUND_S + 60)]
