@@ -2,7 +2,7 @@
 
 In three steps, so that nothing reaches it before its firewall is there, and nobody is told of it before it works::
 
-    prepare -> firewall -> address -> DHCP and DNS -> appear
+    Plumbing() -> firewall -> address() -> DHCP and DNS -> appear()
 
 The guests' side is a port of the network's bridge with one MAC address per network, so it moves between nodes as a guest does.
 The other cable leads to the host: next hops on it are 169.254.0.1 and .2, fe80::1 and ::2, the same for every network.  They
@@ -10,9 +10,10 @@ have link scope, so that nobody takes them for the source of a packet that goes 
 changes what is different and leaves what is right, so it also ends what a killed daemon began.
 """
 
+import contextlib
 import threading
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
-from typing import Final
+from typing import Final, Self
 
 from pvc_core.plugin import DriverError, NotReady
 from pvc_netdev import namespace, sysctl
@@ -20,11 +21,13 @@ from pvc_netdev.announce import announce
 from pvc_netdev.links import Link, Links
 from pvc_netdev.namespace import entered
 from pvc_vxlan import names
-from pvc_vxlan.gateway.nexthop import give_link_address
+from pvc_vxlan.gateway.kernel import delete_group, give_link_address
 from pvc_vxlan.network import VxlanNetwork
 
 PROTOCOL: Final = 250
 """Of our routes (rtnetlink(7), rtm_protocol; free for administrators): by it FRR tells which it may announce."""
+GROUP: Final = 0x707663
+"""Of the host's devices of gateways (ip-link(8), ``group``): they can be removed together."""
 _TIMES: Final = 7
 """Announcements, over 3.2 s: the kernel may take a second to let a new port of a bridge forward (``net/core/link_watch.c``)."""
 _INTERFACE_MAC: Final = 0
@@ -32,14 +35,68 @@ _NO_ADDRESS: Final = 1
 """Of ``addr_gen_mode``: whether a device makes its own link-local address."""
 
 
-def prepare(network_id: str, mtu: int) -> None:
-    """Make the namespace and both cables, in the network's bridge on one side; nothing passes yet.
+class Plumbing:
+    """A gateway's namespace and cables, for the steps of one ``ensure``: made if they are not there, nothing passes yet.
 
-    Raises NotReady when the bridge is not there.
+    Raises NotReady when the network's bridge is not there.
     """
-    there = names.gateway_namespace(network_id)
-    namespace.create(there)
-    with Links() as host, Links(there) as inside:
+
+    def __init__(self, network_id: str, mtu: int) -> None:
+        self._id: Final = network_id
+        self._there: Final = names.gateway_namespace(network_id)
+        namespace.create(self._there)
+        with contextlib.ExitStack() as opened:
+            self._host: Final = opened.enter_context(Links())
+            self._inside: Final = opened.enter_context(Links(self._there))
+            self._port, self._guest_side, self._uplink, self._host_side = self._prepare(mtu)
+            self._opened: Final = opened.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def address(self, network: VxlanNetwork) -> None:
+        """Give it its addresses and its ways, and take those away that it had before; guests can reach it now."""
+        wanted = _addresses(network)
+        prefixes = {interface.network for interface in wanted}
+        had = [ip_interface(text) for text in self._inside.addresses(self._guest_side)]
+        for old in had:
+            if old in wanted:
+                continue
+            if old.network not in prefixes:
+                self._host.remove_route(str(old.network), protocol=PROTOCOL)
+            # Before the new one: with the first address of a prefix the kernel removes the others too.
+            self._inside.remove_address(self._guest_side, str(old))
+        for new in wanted:
+            if new not in had:
+                self._inside.add_address(self._guest_side, str(new))
+        _up(self._inside, self._guest_side)
+        if network.interface4:
+            give_link_address(self._uplink, names.HOST_ADDRESS4)
+            give_link_address(self._host_side, names.NAMESPACE_ADDRESS4, self._there)
+            self._inside.set_route("0.0.0.0/0", self._host_side, via=names.HOST_ADDRESS4, protocol=PROTOCOL)
+        if network.interface6:
+            self._host.add_address(self._uplink, f"{names.HOST_ADDRESS6}/64")
+            self._inside.add_address(self._host_side, f"{names.NAMESPACE_ADDRESS6}/64")
+            self._inside.set_route("::/0", self._host_side, via=names.HOST_ADDRESS6, protocol=PROTOCOL)
+
+    def appear(self, network: VxlanNetwork) -> None:
+        """Announce new addresses to the network, then send what is for it there; the last announcements come later."""
+        wanted = _addresses(network)
+        # What was announced is written on the device that it was announced by, so that it is done again with another one.
+        told = f"{names.OWNER}:{self._id}:announced:{','.join(str(interface.ip) for interface in wanted)}"
+        if self._guest_side.alias != told:
+            _announce(self._id, wanted)
+        for interface in wanted:
+            via = names.NAMESPACE_ADDRESS4 if interface.version == 4 else names.NAMESPACE_ADDRESS6
+            self._host.set_route(str(interface.network), self._uplink, via=via, protocol=PROTOCOL)
+        if self._guest_side.alias != told:
+            self._inside.set(self._guest_side, "the alias", ifalias=told)
+
+    def _prepare(self, mtu: int) -> tuple[Link, Link, Link, Link]:
+        host, inside, network_id = self._host, self._inside, self._id
         bridge = host.get(names.bridge(network_id))
         if bridge is None:
             raise NotReady(f"there is no bridge {names.bridge(network_id)} yet, which the gateway is to be a port of")
@@ -56,56 +113,15 @@ def prepare(network_id: str, mtu: int) -> None:
         if port.master != bridge.index:
             host.set(port, f"putting into {bridge.name}", master=bridge.index)
         _up(host, port)
-        _settings(there, uplink.name)
+        _settings(self._there, uplink.name)
         _up(host, uplink)
         _up(inside, host_side)
+        return port, guest_side, uplink, host_side
 
 
-def address(network_id: str, network: VxlanNetwork) -> None:
-    """Give the gateway its addresses and its ways, and take those away that it had before; guests can reach it now."""
-    there = names.gateway_namespace(network_id)
-    wanted = _addresses(network)
-    prefixes = {interface.network for interface in wanted}
-    with Links() as host, Links(there) as inside:
-        guest_side, host_side = _need(inside, names.GUEST_SIDE), _need(inside, names.HOST_SIDE)
-        uplink = _need(host, names.gateway_uplink(network_id))
-        had = [ip_interface(text) for text in inside.addresses(guest_side)]
-        for old in had:
-            if old in wanted:
-                continue
-            if old.network not in prefixes:
-                host.remove_route(str(old.network), protocol=PROTOCOL)
-            # Before the new one: with the first address of a prefix the kernel removes the others too.
-            inside.remove_address(guest_side, str(old))
-        for new in wanted:
-            inside.add_address(guest_side, str(new))
-        _up(inside, guest_side)
-        if network.interface4:
-            give_link_address(uplink, names.HOST_ADDRESS4)
-            give_link_address(host_side, names.NAMESPACE_ADDRESS4, there)
-            inside.set_route("0.0.0.0/0", host_side, via=names.HOST_ADDRESS4, protocol=PROTOCOL)
-        if network.interface6:
-            host.add_address(uplink, f"{names.HOST_ADDRESS6}/64")
-            inside.add_address(host_side, f"{names.NAMESPACE_ADDRESS6}/64")
-            inside.set_route("::/0", host_side, via=names.HOST_ADDRESS6, protocol=PROTOCOL)
-
-
-def appear(network_id: str, network: VxlanNetwork) -> None:
-    """Announce new addresses to the network, then send what is for it there; the last of the announcements come later."""
-    there = names.gateway_namespace(network_id)
-    wanted = _addresses(network)
-    # What was announced is written on the device that it was announced by, so that it is done again with another one.
-    told = f"{names.OWNER}:{network_id}:announced:{','.join(str(interface.ip) for interface in wanted)}"
-    with Links() as host, Links(there) as inside:
-        guest_side = _need(inside, names.GUEST_SIDE)
-        if guest_side.alias != told:
-            _announce(network_id, wanted)
-        uplink = _need(host, names.gateway_uplink(network_id))
-        for interface in wanted:
-            via = names.NAMESPACE_ADDRESS4 if interface.version == 4 else names.NAMESPACE_ADDRESS6
-            host.set_route(str(interface.network), uplink, via=via, protocol=PROTOCOL)
-        if guest_side.alias != told:
-            inside.set(guest_side, "the alias", ifalias=told)
+def remove_devices() -> None:
+    """Remove the host's devices of all gateways, and so the namespaces' ends, at once."""
+    delete_group(GROUP)
 
 
 def remove(network_id: str) -> None:
@@ -217,7 +233,7 @@ def _is_ours(link: Link, network_id: str) -> bool:
 def _alias(links: Links, link: Link, network_id: str, what: str) -> None:
     alias = f"{names.OWNER}:{network_id}:{what}"
     if link.alias != alias:
-        links.set(link, "the alias", ifalias=alias)
+        links.set(link, "the alias", ifalias=alias, group=GROUP)
 
 
 def _up(links: Links, link: Link) -> None:

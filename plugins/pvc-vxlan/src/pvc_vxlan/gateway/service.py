@@ -87,11 +87,10 @@ class Gateways:
             if not network.has_gateway:
                 self._remove(network_id)
                 return
-            namespace.prepare(network_id, mtu)
-            self._firewall(network_id, network)
-            namespace.address(network_id, network)
-            with contextlib.ExitStack() as after:
-                after.callback(namespace.appear, network_id, network)
+            with namespace.Plumbing(network_id, mtu) as plumbing, contextlib.ExitStack() as after:
+                self._firewall(network_id, network)
+                plumbing.address(network)
+                after.callback(plumbing.appear, network)
                 directory = self._directory(network_id)
                 directory.make()
                 self._masquerade(directory, network)
@@ -107,13 +106,21 @@ class Gateways:
     def remove_all(self) -> None:
         """Have no gateway here.  Raises the first PvcError after all that can be removed is."""
         ids = sorted({*self.present(), *self._served})
-        failed: PvcError | None = None
-        process.stop_all(self._below)
-        for network_id in ids:
-            try:
-                self.remove(network_id)
-            except PvcError as error:
-                failed = failed or error
+        with contextlib.ExitStack() as turns:
+            # In this order everywhere where somebody waits for more than one.
+            for network_id in ids:
+                turns.enter_context(self._turn(network_id))
+            process.stop_all(self._below)
+            for network_id in ids:
+                self._directory(network_id).masquerade.unlink(missing_ok=True)
+            self._render_masquerade(check=False)
+            namespace.remove_devices()
+            failed: PvcError | None = None
+            for network_id in ids:
+                try:
+                    self._remove(network_id, stopped=True)
+                except PvcError as error:
+                    failed = failed or error
         if failed:
             raise failed
 
@@ -238,10 +245,11 @@ class Gateways:
         before = self._restarts.get(network_id)
         return before.times + 1 if before and time.monotonic() - before.last < _TOLD_S else 1
 
-    def _remove(self, network_id: str) -> None:
+    def _remove(self, network_id: str, *, stopped: bool = False) -> None:
         directory = self._directory(network_id)
         try:
-            process.stop(directory)
+            if not stopped:
+                process.stop(directory)
             # The last changes; they are as good as lost without the store, and stale for a later term.
             with contextlib.suppress(PvcError):
                 self._book.publish(network_id, directory)
