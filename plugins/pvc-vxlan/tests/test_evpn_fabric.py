@@ -115,6 +115,18 @@ def test_a_daemon_that_hangs_is_told_and_restarted_after_watchfrrs_time(evpn_nod
     eventually(lambda: len(node.sessions()) == 2, "sessions with both reflectors")
 
 
+def test_frr_without_bgpd_enabled_is_told_and_not_restarted_for_ever(evpn_nodes):
+    node = evpn_nodes.nodes[3]
+    (node.daemons.directory / "daemons").write_text("bgpd=no\n")
+    node.daemons.kill("bgpd")
+    report = node.watch.tend(node.fabric())
+    assert report.done == ()
+    assert f"write bgpd=yes in {node.daemons.directory}/daemons" in node.condition(report, ROUTING).message
+    (node.daemons.directory / "daemons").unlink()
+    assert node.watch.tend(node.fabric()).done
+    eventually(lambda: len(node.sessions()) == 2, "sessions with both reflectors")
+
+
 def test_lines_of_ours_that_somebody_removed_come_back(evpn_nodes):
     node = evpn_nodes.nodes[3]
     up = node.sessions()

@@ -59,7 +59,7 @@ def test_the_operators_lines_survive_ours_their_changes_and_their_removal(evpn_m
     operators = lines(node)
     assert set(OPERATORS) <= set(operators)
     upstream = (Router(address="10.77.0.254", asn=65100),)
-    for changes in ({}, {"upstream": upstream, "clients": ("10.1.0.0/24",)}, {"upstream": upstream}, {"password": "x"}):
+    for changes in ({"upstream": upstream, "clients": ("10.1.0.0/24",)}, {"upstream": upstream}, {"password": "x"}):
         assert node.frr.apply(node.fabric(**changes))
         assert set(OPERATORS) <= set(lines(node))
         assert not node.frr.differs(node.fabric(**changes), node.running())
@@ -131,8 +131,13 @@ def test_what_frr_refuses_only_when_it_is_told_is_put_back(evpn_nodes):
     before, up = node.running(), settled(node)
     # Fits the grammar; bgpd refuses an address of its own as a neighbor.
     wrong = (*evpn_nodes.reflectors, Peer(name="self", address="fd77::3"))
-    with pytest.raises(DriverError, match="was put back as it was"):
+    file = node.daemons.directory / "frr.conf"
+    file.write_text(file.read_text() + "ip prefix-list edited seq 5 permit 10.9.0.0/16\n")
+    with pytest.raises(DriverError, match="was put back as it was") as caught:
         node.frr.apply(node.fabric(reflectors=wrong))
+    kept = evpn_nodes.directory / "state3" / "frr.edited"
+    assert f"is kept in {kept}" in str(caught.value)
+    assert "prefix-list edited" in kept.read_text()
     assert node.running() == before
     assert node.sessions() == up
 

@@ -14,7 +14,6 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -121,24 +120,24 @@ class Frr:
         """Return whether systemd has the unit running."""
         return self._run(["systemctl", "is-active", self._unit], deadline_s=_SERVICE_S).returncode == 0
 
-    def start(self) -> None:
-        """Start the unit, also one that systemd gave up on."""
-        # A unit that failed too often in a row is not started again until its failures are forgotten; for one that did not fail,
-        # systemd has nothing to do here and may say so.
-        self._run(["systemctl", "reset-failed", self._unit], deadline_s=_SERVICE_S)
-        self._run(["systemctl", "start", self._unit], deadline_s=_SERVICE_S).check()
+    def start(self, *, anew: bool = False) -> None:
+        """Start the unit, also one that systemd gave up on; ``anew``: restart it, by which all sessions of this node go down.
 
-    def restart(self) -> None:
-        """Restart the unit: all sessions of this node go down."""
-        self._run(["systemctl", "restart", self._unit], deadline_s=_SERVICE_S).check()
+        Raises NotReady when the unit would not have bgpd: Debian's package enables zebra only.
+        """
+        if "bgpd" not in self._enabled():
+            raise NotReady(f"bgpd is not enabled: write bgpd=yes in {self._directory}/daemons")
+        # Debian's unit is not started more than three times in three minutes until its failures are forgotten; for one that did not
+        # fail, systemd has nothing to forget and may say so.
+        self._run(["systemctl", "reset-failed", self._unit], deadline_s=_SERVICE_S)
+        self._run(["systemctl", "restart" if anew else "start", self._unit], deadline_s=_SERVICE_S).check()
 
     def answering(self, *, within_s: float) -> View:
         """Wait until zebra and bgpd answer; raises NotReady after ``within_s`` seconds."""
         end = time.monotonic() + within_s
         while not (view := self.view()).whole:
             if time.monotonic() > end:
-                hint = "" if "bgpd" in self._enabled() else f"; {self._directory}/daemons must say bgpd=yes"
-                raise NotReady(f"FRR was started, but after {within_s:g} s it is not ready: {view.problem}{hint}")
+                raise NotReady(f"FRR was started, but after {within_s:g} s it is not ready: {view.problem}")
             time.sleep(_PAUSE_S)
         return view
 
@@ -174,6 +173,8 @@ class Frr:
         self._check(wanted)
         known = self._written()
         self._save(Written(ours=tuple({*known.ours, *ours}), saved=known.saved))
+        # frr-reload.py writes the file anew, also when it fails.
+        edited = self._keep_edit(known)
         self._prepare(target, before)
         said = self._reloaded(wanted)
         after = set(text.paths(text.parse(self._complete_view().running)))
@@ -182,7 +183,9 @@ class Frr:
             self._reloaded(self._private("frr.before", view.running.splitlines()))
             self._save(Written(ours=known.ours, saved=self._file_hash()))
             what = said or f"it did not take the line '{missing[0][-1]}'"
-            raise DriverError(f"FRR refused its new configuration and was put back as it was: {what}", retryable=False)
+            raise DriverError(
+                f"FRR refused its new configuration and was put back as it was: {what}{edited}", retryable=False
+            )
         self._remember(ours)
         return True
 
@@ -229,6 +232,13 @@ class Frr:
             operators, _ = text.split(saved, known.ours)
         return operators, left
 
+    def _keep_edit(self, known: Written) -> str:
+        """Copy a ``frr.conf`` that was edited since we had it written; return where to, for an error."""
+        if not known.saved or self._file_hash() in ("", known.saved):
+            return ""
+        content = (self._directory / "frr.conf").read_text("utf-8", "replace")
+        return f" (the edited frr.conf is kept in {self._private('frr.edited', content.splitlines())})"
+
     @staticmethod
     def _rendered(fabric: Fabric | None, operators: text.Tree) -> list[str]:
         return [] if fabric is None else render(fabric, ipv4_default=not text.says_no_ipv4_default(operators))
@@ -242,7 +252,7 @@ class Frr:
                 retryable=False,
             )
 
-    def _prepare(self, target: text.Tree, before: Iterable[text.Path]) -> None:
+    def _prepare(self, target: text.Tree, before: set[text.Path]) -> None:
         """Say by itself what frr-reload.py would say twice, and FRR 8.4 refuses the second time."""
         line = "bgp graceful-restart-disable"
         for path in text.paths(target):

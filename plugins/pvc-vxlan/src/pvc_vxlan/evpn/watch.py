@@ -27,8 +27,12 @@ UPSTREAM: Final = "Upstream"
 CUT_OFF: Final = "CutOff"
 """Reason of ``Fabric``: no session with any reflector is up."""
 DEGRADED: Final = "Degraded"
-_WATCHFRR_S: Final = 3.0
-"""For so long watchfrr, which runs in the unit, may bring a daemon back before the unit is restarted."""
+_WATCHFRR_S: Final = 2.0
+"""For so long watchfrr, which runs in the unit, may bring a daemon back before the unit is restarted.
+
+watchfrr 8.4 takes the interval of its ``-i`` (5 s), and does so once a minute (``-m``); a node is not cut off for so long, and a restart
+of the unit costs the overlay nothing that is not down with bgpd.  With ``-i 1`` in ``watchfrr_options`` it is first.
+"""
 _RESTART_EVERY_S: Final = 30.0
 _AGAIN_S: Final = 30.0
 """Between attempts to apply a configuration that FRR refuses."""
@@ -143,7 +147,7 @@ class Watch:
         if now - self._missing_since < _WATCHFRR_S or now - self._restarted < _RESTART_EVERY_S:
             return False
         self._restarted = now
-        self._frr.restart()
+        self._frr.start(anew=True)
         done.append(f"restarted it ({view.problem})")
         return True
 
