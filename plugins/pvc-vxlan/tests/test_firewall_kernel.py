@@ -5,6 +5,7 @@ import errno
 import os
 import select
 import socket
+import struct
 import uuid
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from pvc_vxlan.network import Rule, VxlanNetwork
 
 pytestmark = pytest.mark.real
 
+NETWORK = VxlanNetwork(vni=77, ipv4="10.77.0.0/24", ipv6="fd00:77::/64")
 GUEST = {4: "10.77.0.10", 6: "fd00:77::10"}
 GATEWAY = {4: "10.77.0.1", 6: "fd00:77::1"}
 OUTSIDE = {4: "198.51.100.9", 6: "2001:db8:9::9"}
@@ -35,9 +37,12 @@ SOON_S = 0.3
 class Lab:
     """guest eth0 - net0 gateway up0 - eth0 outside."""
 
-    def __init__(self, network):
-        self.network = network
+    def __init__(self):
+        self.network = NETWORK
         self.held = contextlib.ExitStack()
+        """Namespaces."""
+        self.opened = contextlib.ExitStack()
+        """What one test makes."""
 
     def set_up(self):
         mark = uuid.uuid4().hex[:6]
@@ -81,6 +86,19 @@ class Lab:
             local = [a for a in addresses.get_addr(family=socket.AF_INET6) if a["scope"] == 253]
         return len(local) == (2 if name == self.gateway else 1)
 
+    def begin(self):
+        self.network = NETWORK
+        with entered(self.gateway):
+            run(("nft", "flush", "ruleset"), deadline_s=5).check()
+
+    def end(self):
+        self.opened.close()
+        with Links(self.gateway) as links:
+            links.set(links.get("up0"), "mtu", mtu=1500)
+        with entered(self.guest):
+            for family in ("-4", "-6"):
+                run(("ip", family, "route", "flush", "cache"), deadline_s=5).check()
+
     def rules(self, *rules, **fields):
         self.network = replace(self.network, rules=rules, **fields)
         check_rules("lab", rules)
@@ -90,9 +108,15 @@ class Lab:
         family = socket.AF_INET if version == 4 else socket.AF_INET6
         with entered(where):
             made = socket.socket(family, kind)
-        self.held.callback(made.close)
+        self.keep(made)
         made.settimeout(SOON_S)
         return made
+
+    def keep(self, made):
+        """Close it after the test: at once, so that nothing of it is sent again in the next one."""
+        self.opened.callback(made.close)
+        if made.type == socket.SOCK_STREAM:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def listen(self, where, port, version=4, kind=socket.SOCK_STREAM):
         made = self.unbound(where, version, kind)
@@ -137,7 +161,7 @@ class Lab:
         begun = self.connect(client, address, port)
         assert isinstance(begun, socket.socket), begun
         taken, _ = listener.accept()
-        self.held.callback(taken.close)
+        self.keep(taken)
         taken.settimeout(SOON_S)
         return begun, taken
 
@@ -156,12 +180,20 @@ def heard(sender, receiver, within_s=SOON_S):
         return False
 
 
-@pytest.fixture
-def lab():
-    made = Lab(VxlanNetwork(vni=77, ipv4="10.77.0.0/24", ipv6="fd00:77::/64"))
+@pytest.fixture(scope="module")
+def site():
+    """The namespaces, for all tests of the module: a link takes a second to be up for IPv6."""
+    made = Lab()
     with made.held:
         made.set_up()
         yield made
+
+
+@pytest.fixture
+def lab(site):
+    site.begin()
+    yield site
+    site.end()
 
 
 def rule(id, direction="in", **fields):
