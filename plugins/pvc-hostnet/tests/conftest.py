@@ -70,10 +70,10 @@ class Host:
         if up:
             self.set(device, state="up")
 
-    def hooks(self, **section) -> HostNetworks:
+    def hooks(self, role: str = "coordinator", **section) -> HostNetworks:
         """Return the plugin of a daemon that starts here; its hooks are to be called inside."""
         context = Context(
-            node=NodeInfo(name=self.name, role="coordinator"),
+            node=NodeInfo(name=self.name, role=role),
             log=logging.getLogger("pvc_hostnet"),
             run=run,
             wake=lambda *_: None,

@@ -11,6 +11,7 @@ import pytest
 
 from pvc_core.plugin import DriverError
 from pvc_hostnet import truth, upkeep
+from pvc_hostnet.steps import FLOATING as FLOATING_MARK
 from pvc_netdev.announce import announce
 from pvc_netdev.links import Links
 
@@ -274,6 +275,22 @@ def test_a_floating_address_that_left_the_section_is_removed_at_the_start(one):
     assert one.held() == [f"{V6}/128"]
     one.restart(cluster={"device": "eth0", "addresses": ["10.0.0.0/24"]})
     assert one.host.addresses() == ["10.0.0.1/24"]
+
+
+def test_a_floating_address_on_a_device_of_an_older_section_is_relinquished_too(one):
+    one.end()
+    one.host.plug("old0", up=True)
+    one.host.give(f"{V4}/32", "old0", proto=FLOATING_MARK)
+    one.host.give(f"{V6}/128", "old0")  # by hand
+    one.relinquish()
+    assert one.host.addresses("old0") == []
+
+
+def test_a_node_that_is_no_coordinator_any_more_keeps_none(one):
+    one.acquire()
+    one.restart(role="hypervisor", **SECTION)
+    assert one.host.addresses() == OWN[1]
+    assert one.service is None
 
 
 def test_a_floating_address_given_by_hand_is_relinquished_too(one):

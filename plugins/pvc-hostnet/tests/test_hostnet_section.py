@@ -122,6 +122,8 @@ def test_addresses_are_written_as_the_kernel_writes_them():
         ({"floating": ["10.0.0.9", "10.0.0.9/24"]}, "floating[1]: 10.0.0.9 a second time"),
         ({"addresses": [], "floating": ["10.0.0.9"]}, "10.0.0.9 is in none of the prefixes"),
         ({"addresses": ["10.0.0.9/24"], "floating": ["10.0.0.9/24"]}, "10.0.0.9 is this node's own address"),
+        ({"gateways": ["fe80::1%eth0"]}, "gateways[0]: 'fe80::1%eth0' is no address"),
+        ({"addresses": ["fd00::1%eth0/64"]}, "'fd00::1%eth0/64' is no address"),
         ({"gateways": ["10.9.9.9"]}, "gateways[0]: 10.9.9.9 is in none of the prefixes"),
         ({"gateways": ["10.0.0.1/24"]}, "gateways[0]: '10.0.0.1/24' is no address"),
         ({"gateways": ["10.0.0.1", "10.0.0.2"]}, "there is one for IPv4 already, 10.0.0.1"),

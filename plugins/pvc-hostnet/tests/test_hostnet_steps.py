@@ -145,6 +145,16 @@ def test_a_refusal_is_told_with_what_it_left_wrong_or_by_itself():
     assert wrong(wanted, right, refused={"cluster": "no"}) == [Fault("cluster", "Refused", "no")]
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_a_duplicate_of_a_floating_address_matters_to_who_holds_it(held):
+    wanted = made(device="eth0", addresses=["10.0.0.1/24"], floating=["10.0.0.9"])
+    addresses = (Address(address="10.0.0.1/24", device=2), Address(address="10.0.0.9/32", device=2))
+    found = wrong(
+        wanted, seen(link("eth0", 2), addresses=addresses), held=held, twice={"10.0.0.9": "02:00:00:00:00:02"}
+    )
+    assert [fault.reason for fault in found] == (["DuplicateAddress"] if held else [])
+
+
 def test_a_network_that_is_another_one_has_its_condition():
     wanted = layout(decode({"cluster": SECTION, "storage": {"same_as": "cluster"}}, HostnetConfig, ""), "hv1")
     found = conditions(wanted, [Fault("cluster", "Down", "x is off"), Fault("cluster", "WrongMtu", "y")])

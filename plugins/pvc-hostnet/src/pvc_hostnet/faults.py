@@ -84,7 +84,8 @@ def _of(network: HostNetwork, seen: Seen, *, held: bool, twice: Mapping[str, str
     elif not link.carrier:
         yield "NoCarrier", f"{link.name} has no carrier"
     yield from _addresses([*network.addresses, *(network.floating if held else ())], link, seen)
-    for address in (*(a.partition("/")[0] for a in network.addresses), *network.floating):
+    # One that is not ours is another machine's by right.
+    for address in (*(a.partition("/")[0] for a in network.addresses), *(network.floating if held else ())):
         if address in twice:
             yield "DuplicateAddress", f"{address} is also the address of a machine with MAC address {twice[address]}"
     yield from _mtu(network, link, seen)

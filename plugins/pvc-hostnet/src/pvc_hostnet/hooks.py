@@ -10,7 +10,7 @@ from pvc_hostnet.config import HostnetConfig
 from pvc_hostnet.duplicates import Question, others
 from pvc_hostnet.faults import conditions, faults
 from pvc_hostnet.floating import FloatingAddresses
-from pvc_hostnet.layout import Layout, contradiction, layout
+from pvc_hostnet.layout import Layout, contradiction, layout, without_floating
 from pvc_hostnet.seen import Seen, read
 from pvc_hostnet.status import status
 from pvc_hostnet.upkeep import Upkeep
@@ -27,7 +27,8 @@ class HostNetworks:
         self._node = context.node.name
         self._address = context.node.address
         self._log = context.log
-        self._layout = layout(config, self._node)
+        wanted = layout(config, self._node)
+        self._layout = wanted if context.node.role == "coordinator" else without_floating(wanted)
         self._upkeep = Upkeep(self._layout, context.log)
 
     @hookimpl

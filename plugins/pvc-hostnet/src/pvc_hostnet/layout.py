@@ -74,6 +74,11 @@ def layout(config: HostnetConfig, node: str) -> Layout:
     return Layout(networks=tuple(found))
 
 
+def without_floating(wanted: Layout) -> Layout:
+    """Return the networks of a node that cannot become the primary: it has no floating addresses, and keeps none."""
+    return Layout(networks=tuple(msgspec.structs.replace(network, floating=()) for network in wanted.networks))
+
+
 def contradiction(wanted: Layout, address: str) -> str:
     """Return how the address that a node tells the cluster (``node.address``) does not fit its networks; empty: it does.
 

@@ -65,7 +65,7 @@ def own_address(text: str, number: int | None) -> Interface | None:
 def address_of(text: str) -> Address:
     """Return the address of an entry of ``floating`` or ``gateways``, with or without the length of its prefix."""
     try:
-        return ip_interface(text).ip if "/" in text else ip_address(text)
+        return ip_interface(_unscoped(text)).ip if "/" in text else ip_address(_unscoped(text))
     except ValueError:
         raise ValueError(f"{text!r} is no address") from None
 
@@ -164,7 +164,7 @@ def _gateways(section: NetworkSection, owned: list[Address], prefixes: list[Netw
     for index, text in enumerate(section.gateways):
         at = f"gateways[{index}]"
         try:
-            address = ip_address(text)
+            address = ip_address(_unscoped(text))
         except ValueError:
             yield f"{at}: {text!r} is no address"
             continue
@@ -195,7 +195,7 @@ def _between(networks: Mapping[str, NetworkSection]) -> Iterator[str]:
 def _interface(text: str) -> Interface:
     """Return an entry of ``addresses``; raise ValueError unless it can be a host's in a network."""
     try:
-        interface = ip_interface(text)
+        interface = ip_interface(_unscoped(text))
     except ValueError:
         raise ValueError(f"{text!r} is no address with a prefix length, such as 10.0.0.1/24") from None
     if "/" not in text:
@@ -208,6 +208,13 @@ def _interface(text: str) -> Interface:
     if not by_number(interface) and _not_of_a_host(ip, interface.network):
         raise ValueError(f"{text} is the broadcast address of its prefix")
     return interface
+
+
+def _unscoped(text: str) -> str:
+    """Return an address; raise ValueError for one with a scope (fe80::1%eth0): the device is given by its key."""
+    if "%" in text:
+        raise ValueError(text)
+    return text
 
 
 def _not_of_a_host(address: Address, network: Network) -> bool:

@@ -76,11 +76,14 @@ def remove_floating(layout: Layout, log: logging.Logger) -> None:
     wanted = set(layout.floating)
     failed = []
     with Links() as links:
-        by_index = {link.index: link for link in links.all()}
-        for address in links.assigned():
-            link = by_index.get(address.device)
-            ours = address.protocol == FLOATING or address.address.partition("/")[0] in wanted
-            if link is None or not ours:
+        found = [a for a in links.assigned() if a.protocol == FLOATING or a.address.partition("/")[0] in wanted]
+        devices = {link.index: link for network in layout.own if (link := links.get(network.device)) is not None}
+        if any(address.device not in devices for address in found):
+            # Rarely: on a host with hundreds of devices this takes longer than all else, and neighbours wait for it.
+            devices = {link.index: link for link in links.all()}
+        for address in found:
+            link = devices.get(address.device)
+            if link is None:
                 continue
             try:
                 keep_others(link.name, address.address)
