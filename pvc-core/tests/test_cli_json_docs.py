@@ -22,6 +22,8 @@ HOME = {
     "FieldChange": "ops.vm_change",
     "Disk": "model.disk",
     "DiskLimits": "model.disk",
+    "Nic": "model.vm",
+    "NicLimits": "model.vm",
     "NodeRow": "ops.node",
     "NodeInfo": "ops.node",
     "Flush": "ops.node_service",

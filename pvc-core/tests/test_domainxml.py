@@ -22,11 +22,12 @@ from pvc_core.hypervisor.domainxml import (
     render_disk,
     volume_of,
 )
-from pvc_core.hypervisor.nicxml import render_nic
+from pvc_core.hypervisor.nicxml import is_link_up, mac_of, nic_limits_of, render_nic, with_link
+from pvc_core.hypervisor.rootports import free_root_port, placed
 from pvc_core.hypervisor.xmlimport import vm_from_xml
 from pvc_core.model.disk import DiskLimits, disk_target, disk_targets
 from pvc_core.model.errors import InvalidRequest
-from pvc_core.model.vm import DirectKernel, Disk, Nic, VmSpec
+from pvc_core.model.vm import DirectKernel, Disk, Nic, NicLimits, VmSpec
 from pvc_core.plugin.specs.network import NicSource
 from pvc_core.plugin.specs.storage import DiskSource
 
@@ -438,3 +439,65 @@ def test_import_of_what_was_rendered_gives_the_same_vm(vm, accelerator):
     )
     assert fields["overlay_xml"] == ""
     assert found.notes == ()
+
+
+LIMITS = NicLimits(in_average=100, in_peak=200, in_burst=50, out_average=30)
+
+
+def nic_element(source=BRIDGE, **fields):
+    return render_nic(Nic(**({"network": "n", "mac": "52:54:00:00:00:01"} | fields)), source)
+
+
+def test_a_nic_is_rendered_with_queues_limits_link_and_its_own_alias():
+    nic = nic_element(queues=4, limits=LIMITS, link_up=False)
+    assert nic.find("driver").attrib == {"queues": "4"}
+    assert nic.find("bandwidth/inbound").attrib == {"average": "100", "peak": "200", "burst": "50"}
+    assert nic.find("bandwidth/outbound").attrib == {"average": "30"}
+    assert (nic_limits_of(nic), is_link_up(nic)) == (LIMITS, False)
+    assert mac_of(nic.find("alias").get("name")) == "52:54:00:00:00:01"
+    plain = nic_element()
+    assert {child.tag for child in plain} == {"source", "mtu", "mac", "alias", "model"}
+    assert (nic_limits_of(plain), is_link_up(plain)) == (NicLimits(), True)
+    assert nic_element(model="e1000", queues=4).find("driver") is None
+
+
+def test_a_nic_that_is_passed_through_has_no_settings_of_an_emulated_one():
+    source = NicSource(type="hostdev", inner_xml="<source><address type='pci'/></source>", has_model=False)
+    nic = nic_element(source, queues=4, limits=LIMITS, link_up=False)
+    assert {child.tag for child in nic} == {"source", "mac", "alias"}
+
+
+def test_a_target_of_the_driver_stays():
+    source = NicSource(type="ethernet", inner_xml="<target dev='tap7' managed='no'/>")
+    assert nic_element(source).find("target").attrib == {"dev": "tap7", "managed": "no"}
+    assert device_key(ET.tostring(nic_element(source), encoding="unicode")) == (
+        "interface",
+        "mac@address",
+        "52:54:00:00:00:01",
+    )
+
+
+@pytest.mark.parametrize("alias", ["", "net0", "ua-nic-", "ua-nic-5254000000", "ua-nic-52540000000x", "ua-disk-a"])
+def test_other_aliases_name_no_nic(alias):
+    assert mac_of(alias) is None
+
+
+def test_with_link_changes_nothing_else():
+    nic = nic_element(limits=LIMITS)
+    down = ET.fromstring(with_link(nic, up=False))
+    assert (is_link_up(nic), is_link_up(down), nic_limits_of(down)) == (True, False, LIMITS)
+    assert is_link_up(ET.fromstring(with_link(down, up=True)))
+
+
+def test_a_conventional_device_gets_the_first_free_root_port_of_a_running_guest():
+    devices = "".join(
+        f"<controller type='pci' index='{index}' model='pcie-root-port'><address type='pci' bus='0x00'/></controller>"
+        for index in (1, 2, 3, 10)
+    )
+    taken = "".join(f"<disk><address type='pci' bus='{bus}'/></disk>" for bus in ("0x01", "0x02"))
+    xml = f"<domain><devices>{devices}{taken}</devices></domain>"
+    assert free_root_port(xml) == 3
+    assert free_root_port(xml.replace("</devices>", "<rng><address type='pci' bus='0x03'/></rng></devices>")) == 10
+    assert placed(nic_element(model="rtl8139"), xml).find("address").get("bus") == "0x3"
+    assert placed(nic_element(model="e1000e"), xml).find("address") is None
+    assert placed(nic_element(model="e1000"), "<domain><devices/></domain>").find("address") is None

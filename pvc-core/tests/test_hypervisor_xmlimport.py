@@ -168,9 +168,23 @@ def test_source_of_a_nic_names_its_network(source, names, network):
     assert found == [{"network": network, "mac": "", "model": "virtio", "link_up": True}]
 
 
+def test_queues_and_limits_of_a_nic_are_the_definitions():
+    settings = (
+        "<driver name='vhost' queues='4'/><bandwidth><inbound average='9' burst='2'/><outbound peak='7'/></bandwidth>"
+    )
+    nic = f"<interface><source network='lan'/><mac address='52:54:00:00:00:01'/>{settings}</interface>"
+    (found,) = fields(f"<devices>{nic}</devices>")["nics"]
+    assert (found["queues"], found["limits"]) == (4, {"in_average": 9, "in_burst": 2, "out_peak": 7})
+    text = overlay(f"<devices>{nic}</devices>")
+    assert "vhost" in text
+    assert "bandwidth" not in text
+    assert "queues" not in text
+    assert "whole number" in refused(f"<devices>{nic.replace('average=', 'peak=')}</devices>".replace("'9'", "'x'"))
+
+
 def test_rest_of_a_nic_is_laid_over_it_by_its_mac():
     mac = "<mac address='52:54:00:00:00:01'/>"
-    nic = f"<interface><source network='lan'/>{mac}<bandwidth><inbound average='9'/></bandwidth></interface>"
+    nic = f"<interface><source network='lan'/>{mac}<bandwidth><inbound average='9' floor='5'/></bandwidth></interface>"
     text = overlay(f"<devices>{nic}</devices>")
     vm = VmSpec(
         id=UUID,
@@ -183,13 +197,15 @@ def test_rest_of_a_nic_is_laid_over_it_by_its_mac():
     source = NicSource(type="bridge", inner_xml="<source bridge='b'/>")
     domain = ET.fromstring(render(DomainPlan(vm=vm, disks=(), nics=(source,)), "kvm"))
     (rendered,) = domain.findall("devices/interface")
-    assert rendered.find("bandwidth/inbound").get("average") == "9"
+    assert rendered.find("bandwidth/inbound").attrib == {"floor": "5"}
 
 
 def test_rest_of_a_nic_without_mac_is_left_out_and_told():
-    found = imported("<devices><interface><source network='lan'/><bandwidth/></interface></devices>")
+    found = imported(
+        "<devices><interface><source network='lan'/><filterref filter='clean-traffic'/></interface></devices>"
+    )
     assert found.definition["overlay_xml"] == ""
-    assert found.notes == ("<bandwidth> of an interface without a MAC address is left out: give it a <mac>",)
+    assert found.notes == ("<filterref> of an interface without a MAC address is left out: give it a <mac>",)
 
 
 @pytest.mark.parametrize(

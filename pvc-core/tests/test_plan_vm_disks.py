@@ -308,17 +308,23 @@ def test_a_guest_of_an_earlier_version_that_was_not_changed_needs_no_restart():
 def test_limits_are_applied_to_the_running_guest_and_said_then():
     limits = DiskLimits(iops=100)
     vm = with_disks(ROOT, replace(DATA, limits=limits, cache="writeback"))
-    action = decide(vm, guest(ROOT, DATA), status(ROOT, DATA))
+    begun = said(decide(vm, guest(ROOT, DATA), status(ROOT, DATA)))
+    assert begun == status(ROOT, DATA, unsettled=("ssd/data",))
+    action = decide(vm, guest(ROOT, DATA), begun)
     # Only the limits: the cache mode waits for a restart.
     assert action == plan.LimitDisk(disk=replace(DATA, limits=limits), target="vdb")
-    done = plan.recorded(status(ROOT, DATA), action.disk)
+    # Also when they are not wanted any more: they may have been changed.
+    taken_back = decide(VM, guest(ROOT, DATA), begun)
+    assert taken_back == plan.LimitDisk(disk=DATA, target="vdb")
+    done = plan.recorded(begun, action.disk)
     assert reasons(decide(vm, guest(ROOT, DATA), done))["Hardware"][1].count("other settings") == 1
 
 
 def test_limits_that_cannot_be_changed_are_tried_again():
     vm = with_disks(ROOT, replace(DATA, limits=DiskLimits(iops=1)))
     tried = plan.DeviceTry(what="adjust", first=99.0, last=99.0, error="busy")
-    waits = decide(vm, guest(ROOT, DATA), status(ROOT, DATA), memory=plan.Memory(tries={"ssd/data": tried}))
+    known = status(ROOT, DATA, unsettled=("ssd/data",))
+    waits = decide(vm, guest(ROOT, DATA), known, memory=plan.Memory(tries={"ssd/data": tried}))
     assert reasons(waits)["Disks"] == ("LimitFailed", "the limits of ssd/data cannot be changed: busy")
 
 

@@ -31,31 +31,33 @@ def render_nic(nic: Nic, source: NicSource) -> ET.Element:
 
 def _render_bandwidth(limits: NicLimits) -> ET.Element:
     element = ET.Element("bandwidth")
-    for place, rate in bandwidth_parameters(limits).items():
-        way, _, what = place.partition(".")
+    for field, (way, what) in BANDWIDTH.items():
+        rate = getattr(limits, field)
         if rate:
             part = element.find(way)
             (ET.SubElement(element, way) if part is None else part).set(what, str(rate))
     return element
 
 
-_BANDWIDTH: Final = {
-    f"{way}_{what}": f"{way}bound.{what}" for way in ("in", "out") for what in ("average", "peak", "burst")
+BANDWIDTH: Final = {
+    f"{way}_{what}": (f"{way}bound", what) for way in ("in", "out") for what in ("average", "peak", "burst")
 }
-"""Field of a NIC's limits -> its name in libvirt's calls; the same way is where it is in ``<bandwidth>``."""
+"""Field of a NIC's limits -> element and attribute in ``<bandwidth>``; with a dot between them its name in calls."""
 
 
 def bandwidth_parameters(limits: NicLimits) -> dict[str, int]:
-    """Return all limits, those that are not set as 0, by their names in libvirt."""
-    return {name: getattr(limits, field) for field, name in _BANDWIDTH.items()}
+    """Return all limits, those that are not set as 0, by their names in libvirt's calls."""
+    return {f"{way}.{what}": getattr(limits, field) for field, (way, what) in BANDWIDTH.items()}
 
 
 def nic_limits_of(interface: ET.Element) -> NicLimits:
     """Return the limits that an ``<interface>`` has, as far as ``NicLimits`` knows them."""
-    rates = {field: name.split(".") for field, name in _BANDWIDTH.items()}
-    parts = {way: interface.find(f"bandwidth/{way}") for way in ("inbound", "outbound")}
     return NicLimits(
-        **{field: int(part.get(what, "0")) for field, (way, what) in rates.items() if (part := parts[way]) is not None}
+        **{
+            field: int(part.get(what, "0"))
+            for field, (way, what) in BANDWIDTH.items()
+            if (part := interface.find(f"bandwidth/{way}")) is not None
+        }
     )
 
 

@@ -15,6 +15,7 @@ from xml.etree import ElementTree as ET
 import msgspec
 
 from pvc_core.hypervisor.domainxml import AGENT_CHANNEL, CPU_MODES, IOTUNE, MARK
+from pvc_core.hypervisor.nicxml import BANDWIDTH
 from pvc_core.hypervisor.overlay import check_overlay, parse_xml
 from pvc_core.hypervisor.xmlrest import Rest
 from pvc_core.model.disk import Disk, DiskBus, disk_targets
@@ -251,7 +252,21 @@ class _Reader:
             "mac": mac.get("address", "") if mac is not None else "",
             "model": kind,
             "link_up": link is None or link.get("state") != "down",
+            **self._nic_settings(nic),
         }
+
+    def _nic_settings(self, nic: ET.Element) -> dict[str, Any]:
+        """Return queues and limits, as far as the definition models them; the overlay keeps the rest."""
+        settings: dict[str, Any] = {}
+        driver = nic.find("driver")
+        if driver is not None and driver.get("queues"):
+            settings["queues"] = self._whole(driver.get("queues", ""), "queues")
+        limits = {
+            field: self._whole(part.get(what, ""), what)
+            for field, (way, what) in BANDWIDTH.items()
+            if (part := nic.find(f"bandwidth/{way}")) is not None and part.get(what)
+        }
+        return settings | ({"limits": limits} if limits else {})
 
 
 def _targets(disks: list[dict[str, Any]], machine: str) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Final
 from xml.etree import ElementTree as ET
 
 from pvc_core.hypervisor.domainxml import AGENT_CHANNEL, IOTUNE, MARK
+from pvc_core.hypervisor.nicxml import BANDWIDTH
 from pvc_core.hypervisor.overlay import LAY
 
 _MODELLED: Final = frozenset(
@@ -94,6 +95,7 @@ class Rest:
         for nic in nics:
             kept = ET.Element("interface")
             kept.extend(copy.deepcopy(c) for c in nic if c.tag not in _NIC)
+            _without_nic_settings(kept)
             mac = nic.find("mac")
             if not len(kept):
                 continue
@@ -162,6 +164,19 @@ def _without_limits(disk: ET.Element) -> None:
         iotune.remove(limit)
     if not len(iotune):
         disk.remove(iotune)
+
+
+def _without_nic_settings(nic: ET.Element) -> None:
+    """Take from a NIC the queues and limits that the definition models."""
+    for way, what in BANDWIDTH.values():
+        for part in nic.iterfind(f"bandwidth/{way}"):
+            part.attrib.pop(what, None)
+    for driver in nic.iterfind("driver"):
+        driver.attrib.pop("queues", None)
+    for parent in (*nic.findall("bandwidth"), nic):
+        for child in [c for c in parent if c.tag in ("inbound", "outbound", "bandwidth", "driver")]:
+            if not (len(child) or child.attrib):
+                parent.remove(child)
 
 
 def _replacing(element: ET.Element) -> ET.Element:

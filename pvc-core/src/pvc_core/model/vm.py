@@ -215,6 +215,9 @@ class VmStatus(Document, frozen=True, kw_only=True):
     as an earlier version of PVC started it."""
     guest_nics: tuple[Nic, ...] | None = None
     """The same of its NICs: a NIC is here before it is plugged in."""
+    unsettled: tuple[str, ...] = ()
+    """Disks (``pool/volume``) and NICs (MAC address) whose settings may be others than ``guest_disks`` and ``guest_nics`` say:
+    a change was begun."""
     halted: int = 0
     """Generation of the spec at which it ended for good (guest off, gave up): only a newer one starts it again."""
 
@@ -318,6 +321,7 @@ def started_with(vm: VmSpec) -> dict[str, Any]:
         "running_disks": tuple(disk.path for disk in disks) if _only_its_disks(vm) else None,
         "guest_disks": disks,
         "guest_nics": kept_nics(vm),
+        "unsettled": (),
     }
 
 

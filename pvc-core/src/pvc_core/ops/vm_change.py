@@ -62,7 +62,9 @@ def change_vm(
         wanted = next_(kept_devices(old))
         if vm.holder:
             wanted = replace(
-                wanted, disks=_merged(old.disks, wanted.disks, _path), nics=_merged(old.nics, wanted.nics, _mac)
+                wanted,
+                disks=_merged(old.disks, wanted.disks, _disk_key, _bare_disk),
+                nics=_merged(old.nics, wanted.nics, _nic_key, _bare_nic),
             )
         changes = differences(old, wanted)
         if not changes:
@@ -100,31 +102,45 @@ def differences(old: VmSpec, new: VmSpec) -> tuple[FieldChange, ...]:
 Device = TypeVar("Device", Disk, Nic)
 
 
-def _path(disk: Disk) -> tuple[str, Disk]:
-    """Return what tells a disk from others, and the disk of which only that is said."""
-    return disk.path, Disk(pool=disk.pool, volume=disk.volume)
+def _bare_disk(disk: Disk) -> Disk:
+    """Return a disk of which only that is said what tells it from others."""
+    return Disk(pool=disk.pool, volume=disk.volume)
 
 
-def _mac(nic: Nic) -> tuple[str, Nic]:
+def _bare_nic(nic: Nic) -> Nic:
     """The same of a NIC."""
-    return nic.mac, Nic(network=nic.network, mac=nic.mac)
+    return Nic(network=nic.network, mac=nic.mac)
+
+
+def _disk_key(disk: Disk) -> str:
+    return disk.path
+
+
+def _nic_key(nic: Nic) -> str:
+    return nic.mac
 
 
 def _merged(
-    old: tuple[Device, ...], wanted: tuple[Device, ...], name: Callable[[Device], tuple[str, Device]]
+    old: tuple[Device, ...],
+    wanted: tuple[Device, ...],
+    key: Callable[[Device], str],
+    bare: Callable[[Device], Device],
 ) -> tuple[Device, ...]:
     """Return the wanted devices, and those of the old ones that are left out, marked, each behind what it was behind.
 
-    A wanted one that was being removed, and of which only the name is said, is as it was.
+    A wanted one that was being removed, and of which only the name is said, is as it was; also in its old place, where it
+    is the last, as it is when it was added again.
     """
-    removing = {name(device)[0]: replace(device, removing=False) for device in old if device.removing}
-    result = [removing.get(name(device)[0], device) if device == name(device)[1] else device for device in wanted]
-    names = {name(device)[0] for device in wanted}
+    removing = {key(device): device for device in old if device.removing}
+    back = {key(d) for d in wanted if key(d) in removing and d == bare(d) == bare(removing[key(d)])}
+    result = [replace(removing[key(d)], removing=False) if key(d) in back else d for d in wanted]
+    again = result.pop() if result and key(result[-1]) in back else None
+    names = {key(device) for device in result}
     for index, device in enumerate(old):
-        if name(device)[0] not in names:
-            before = {name(other)[0] for other in old[:index]}
-            place = max((n for n, other in enumerate(result, 1) if name(other)[0] in before), default=0)
-            result.insert(place, replace(device, removing=True))
+        if key(device) not in names:
+            before = {key(other) for other in old[:index]}
+            place = max((n for n, other in enumerate(result, 1) if key(other) in before), default=0)
+            result.insert(place, again if again and key(again) == key(device) else replace(device, removing=True))
     return tuple(result)
 
 

@@ -144,7 +144,8 @@ def _as_shown(request: VmModify, plan: VmModified) -> VmModify:
     chosen = next((change.new for change in plan.changes if change.field == "nics"), None)
     if chosen is None:
         return request
-    nics = msgspec.convert(chosen, tuple[NicDefinition, ...])
+    kept = [nic for nic in chosen if not nic.get("removing")]
+    nics = msgspec.convert(kept, tuple[NicDefinition, ...])
     if request.definition is not None:
         return msgspec.structs.replace(request, definition=msgspec.structs.replace(request.definition, nics=nics))
     assert request.patch is not None

@@ -1,7 +1,8 @@
 """`pvc vm nic add`, `remove`, `modify`, `list`."""
 
+import re
 from collections.abc import Callable
-from typing import Any, TypeVar, get_args
+from typing import Any, Final, TypeVar, get_args
 
 import click
 from msgspec import UNSET
@@ -27,6 +28,8 @@ from pvc_core.ops.wait import VmGoal
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Pair = tuple[str, str]
+
+_DASHED_MAC: Final = re.compile("[0-9A-Fa-f]{2}(-[0-9A-Fa-f]{2}){5}")
 
 
 class KeyValue(click.ParamType[Pair]):
@@ -232,5 +235,5 @@ def _added(done: VmModified) -> str:
 
 
 def _named(nic: str) -> dict[str, str]:
-    """Return what a word says of a NIC: a network's name has no colon."""
-    return {"mac": nic} if ":" in nic else {"network": nic}
+    """Return what a word says of a NIC: a network's name has no colon, and looks like no MAC address with dashes."""
+    return {"mac": nic} if ":" in nic or _DASHED_MAC.fullmatch(nic) else {"network": nic}

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from pvc_core.hypervisor.nicxml import render_nic
 from pvc_core.model.network import NetworkSpec
-from pvc_core.model.vm import Nic
+from pvc_core.model.vm import NO_NIC_LIMITS, Nic
 from pvc_core.node.reconcile import resources
 from pvc_core.node.reconcile.vm_devices import Devices, same_claim
 from pvc_core.node.reconcile.vm_view import VmDocuments
@@ -74,12 +74,13 @@ class VmNics:
 
     def _adjust(self, id_: str, action: plan.AdjustNic, s: plan.Snapshot, read: VmDocuments) -> None:
         assert s.status is not None
-        old, new = action.given, action.nic
+        new = action.nic
         # The driver may keep to the NIC's addresses what comes from it.
-        self._attach(id_, new, s)
-        if new.limits != old.limits:
+        _, source = self._attach(id_, new, s)
+        # A NIC that is passed through has neither: asked for all the same, libvirt says that it cannot.
+        if source.has_model or new.limits != NO_NIC_LIMITS:
             self._c.hypervisor.limit_nic(id_, new.mac, new.limits)
-        if new.link_up != old.link_up:
+        if source.has_model or not new.link_up:
             self._c.hypervisor.set_link(id_, new.mac, up=new.link_up)
         self._devices.writes.status(id_, plan.recorded_nic(s.status, new), read)
         log.info("nic-changed vm=%s mac=%s link_up=%s", id_, new.mac, new.link_up)

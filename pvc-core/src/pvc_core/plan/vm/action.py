@@ -92,10 +92,8 @@ class UnplugNic(Value, frozen=True, kw_only=True):
 class AdjustNic(Value, frozen=True, kw_only=True):
     """Have the running guest's NIC get these addresses, limits and this state of its link, and say so in the status."""
 
-    given: Nic
-    """As the guest was given it."""
     nic: Nic
-    """The same with what is wanted now."""
+    """As it was given to the guest, with what is wanted of these now."""
 
 
 class ReleaseNics(Value, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 A device is named by a key that no other one has: a disk by ``pool/volume``, a NIC by its MAC address.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from pvc_core.model.base import Condition, with_condition, without_condition
 from pvc_core.model.vm import VmSpec, VmStatus, kept_disks, kept_nics, removed_disks, removed_nics
 from pvc_core.plan.backoff import backoff, least
+from pvc_core.plan.vm.action import Action, SetStatus
 from pvc_core.plan.vm.status import left
 from pvc_core.plan.vm.view import DeviceTry, DomainView, Snapshot
 
@@ -148,12 +149,29 @@ def in_other_order(wanted: Iterable[str], has: Iterable[str]) -> bool:
     return kept != [key for key in has if key in kept]
 
 
+def adjusting(s: Snapshot, status: VmStatus, key: str, *, same: bool, action: Action) -> Action | None:
+    """Return what is to be done now about a device's settings.
+
+    ``same``: they are on record as they are wanted; ``action`` changes them.  That a change is begun is said before: a daemon
+    that dies over it may have made it, and what is wanted by then may be what is on record.
+    """
+    if key in status.unsettled:
+        return None if pause(s, key, "adjust") else action
+    return None if same else SetStatus(status=replace(status, unsettled=(*status.unsettled, key)))
+
+
+def settled(status: VmStatus, keys: Collection[str]) -> tuple[str, ...]:
+    """Return the devices whose settings are not known, but for these."""
+    return tuple(key for key in status.unsettled if key not in keys)
+
+
 def after_release(
-    vm: VmSpec, new: VmSpec, status: VmStatus, kind: Kind, changes: Mapping[str, object]
+    vm: VmSpec, new: VmSpec, status: VmStatus, kind: Kind, gone: Collection[str], **known: object
 ) -> tuple[VmSpec, VmStatus]:
-    """Return the next generation of a spec that devices were taken from, and its status with these changes."""
+    """Return the next generation of a spec that devices were taken from, and its status; ``known``: of those that are left."""
     new = replace(new, generation=vm.generation + 1)
-    more: dict[str, object] = {"conditions": without_condition(status.conditions, kind.condition), **changes}
+    conditions = without_condition(status.conditions, kind.condition)
+    more: dict[str, object] = {"conditions": conditions, "unsettled": settled(status, gone), **known}
     # It is the node's own change: nothing waits for it, and it starts no guest that ended for good.
     for field in ("observed_generation", "halted"):
         if getattr(status, field) == vm.generation:

@@ -31,11 +31,13 @@ from pvc_core.plan.vm.action import Action, LimitDisk, PlugController, PlugDisk,
 from pvc_core.plan.vm.devices import (
     Device,
     Kind,
+    adjusting,
     after_release,
     device_conditions,
     in_other_order,
     is_free,
     pause,
+    settled,
     to_release,
 )
 from pvc_core.plan.vm.view import DomainView, GuestDisk, Snapshot
@@ -129,7 +131,8 @@ def recorded(status: VmStatus, disk: Disk) -> VmStatus:
         known = (*known, disk)
     if running is not None and disk.path not in running:
         running = (*running, disk.path)
-    return replace(status, guest_disks=known, running_disks=running)
+    unsettled = settled(status, (disk.path,))
+    return replace(status, guest_disks=known, running_disks=running, unsettled=unsettled)
 
 
 def released(vm: VmSpec, status: VmStatus | None, volumes: tuple[str, ...]) -> tuple[VmSpec, VmStatus | None]:
@@ -138,11 +141,15 @@ def released(vm: VmSpec, status: VmStatus | None, volumes: tuple[str, ...]) -> t
     if status is None:
         return replace(new, generation=vm.generation + 1), None
     known, running = status.guest_disks, status.running_disks
-    changes = {
-        "guest_disks": known and tuple(disk for disk in known if disk.path not in volumes),
-        "running_disks": running and tuple(volume for volume in running if volume not in volumes),
-    }
-    return after_release(vm, new, status, DISKS, changes)
+    return after_release(
+        vm,
+        new,
+        status,
+        DISKS,
+        volumes,
+        guest_disks=known and tuple(disk for disk in known if disk.path not in volumes),
+        running_disks=running and tuple(volume for volume in running if volume not in volumes),
+    )
 
 
 def _is_open(status: VmStatus, domain: DomainView) -> bool:
@@ -170,9 +177,10 @@ def _fixed(disk: Disk) -> tuple[object, ...]:
 
 def _adjust(s: Snapshot, status: VmStatus, disk: Disk, has: GuestDisk) -> Action | None:
     given = next((old for old in status.guest_disks or () if old.path == disk.path), None)
-    if given is None or given.limits == disk.limits or pause(s, disk.path, "adjust"):
+    if given is None:
         return None
-    return LimitDisk(disk=replace(given, limits=disk.limits), target=has.target)
+    action = LimitDisk(disk=replace(given, limits=disk.limits), target=has.target)
+    return adjusting(s, status, disk.path, same=given.limits == disk.limits, action=action)
 
 
 def _plug(s: Snapshot, status: VmStatus, vm: VmSpec, disk: Disk, domain: DomainView) -> Action | None:

@@ -23,11 +23,13 @@ from pvc_core.plan.vm.action import Action, AdjustNic, PlugNic, ReleaseNics, Set
 from pvc_core.plan.vm.devices import (
     Device,
     Kind,
+    adjusting,
     after_release,
     device_conditions,
     in_other_order,
     is_free,
     pause,
+    settled,
     to_release,
 )
 from pvc_core.plan.vm.view import DomainView, Snapshot
@@ -98,8 +100,10 @@ def recorded_nic(status: VmStatus, nic: Nic) -> VmStatus:
     """Return the status of a guest that may have this NIC from now on, or has it with these settings."""
     known = status.guest_nics or ()
     if any(old.mac == nic.mac for old in known):
-        return replace(status, guest_nics=tuple(nic if old.mac == nic.mac else old for old in known))
-    return replace(status, guest_nics=(*known, nic))
+        known = tuple(nic if old.mac == nic.mac else old for old in known)
+    else:
+        known = (*known, nic)
+    return replace(status, guest_nics=known, unsettled=settled(status, (nic.mac,)))
 
 
 def released_nics(vm: VmSpec, status: VmStatus | None, macs: tuple[str, ...]) -> tuple[VmSpec, VmStatus | None]:
@@ -108,9 +112,8 @@ def released_nics(vm: VmSpec, status: VmStatus | None, macs: tuple[str, ...]) ->
     if status is None:
         return replace(new, generation=vm.generation + 1), None
     known = status.guest_nics
-    return after_release(
-        vm, new, status, NICS, {"guest_nics": known and tuple(nic for nic in known if nic.mac not in macs)}
-    )
+    left = known and tuple(nic for nic in known if nic.mac not in macs)
+    return after_release(vm, new, status, NICS, macs, guest_nics=left)
 
 
 def _adjust(s: Snapshot, status: VmStatus, nic: Nic) -> Action | None:
@@ -118,7 +121,7 @@ def _adjust(s: Snapshot, status: VmStatus, nic: Nic) -> Action | None:
     if given is None:
         return None
     wanted = replace(given, **{field: getattr(nic, field) for field in _LIVE})
-    return None if wanted == given or pause(s, nic.mac, "adjust") else AdjustNic(given=given, nic=wanted)
+    return adjusting(s, status, nic.mac, same=wanted == given, action=AdjustNic(nic=wanted))
 
 
 def _plug(s: Snapshot, status: VmStatus, nic: Nic) -> Action | None:
