@@ -6,6 +6,7 @@ import os
 import select
 import socket
 import struct
+import time
 import uuid
 from pathlib import Path
 
@@ -434,6 +435,97 @@ def test_an_open_connection_goes_on_where_the_gateway_has_just_come(lab):
     lab.rules(rule("web", protocol="tcp", ports=("80",)))
     assert heard(client, server)
     assert heard(server, client)
+
+
+@pytest.fixture(params=["no rules", "structured", "raw"])
+def download(request, lab):
+    """A connection from a guest to outside, in which only the server speaks, as it is when the gateway has just come."""
+    listener = lab.listen(lab.outside, 8000)
+    client, server = lab.stream(lab.guest, OUTSIDE[4], 8000, listener)
+    allowed = {
+        "no rules": (),
+        "structured": (
+            rule("get", "out", protocol="tcp", ports=("8000",), source=("10.77.0.0/24",)),
+            rule("no", "out", action="drop"),
+        ),
+        "raw": (rule("get", "out", raw="tcp dport 8000 accept"), rule("no", "out", action="drop")),
+    }[request.param]
+    lab.rules(*allowed)
+    return client, server, allowed
+
+
+def test_a_download_goes_on_where_the_gateway_has_just_come(lab, download):
+    client, server, allowed = download
+    assert heard(server, client)
+    assert heard(client, server)
+    lab.rules(*allowed, rule("other", "out", action="drop", protocol="udp"))
+    assert heard(server, client)
+    assert heard(client, server)
+
+
+@pytest.mark.parametrize("first", ["guest", "outside"])
+def test_an_adopted_connection_ends_by_a_rule_against_it(lab, download, first):
+    client, server, allowed = download
+    assert heard(server, client)
+    lab.rules(rule("against", "out", order=1, action="drop", protocol="tcp", ports=("8000",)), *allowed)
+    ends = [(client, server), (server, client)]
+    for sender, receiver in ends if first == "guest" else reversed(ends):
+        assert not heard(sender, receiver)
+
+
+def test_what_the_rules_refuse_is_not_adopted(lab):
+    listener = lab.listen(lab.outside, 25)
+    client, server = lab.stream(lab.guest, OUTSIDE[4], 25, listener)
+    lab.rules(rule("mail", "out", action="drop", protocol="tcp", ports=("25",)))
+    assert not heard(server, client)
+    assert counted(lab, "mail") >= 1
+
+
+def test_connections_are_adopted_for_a_while_only(lab):
+    listener = lab.listen(lab.outside, 8000)
+    client, server = lab.stream(lab.guest, OUTSIDE[4], 8000, listener)
+    table.apply(lab.gateway, render(NETWORK, adopt_until=int(time.time()) - 1))
+    assert not heard(server, client)
+    table.apply(lab.gateway, render(NETWORK))
+    assert not heard(server, client)
+    assert heard(client, server)
+
+
+def test_nobody_begins_a_connection_by_being_adopted(lab):
+    lab.listen(lab.guest, 22)
+    lab.rules()
+
+    def send(flags):
+        ports = struct.pack("!HH", 4444, 22)
+        head = ports + struct.pack("!IIBBHHH", 1000, 2000, 5 << 4, flags, 1000, 0, 0)
+        pseudo = socket.inet_aton(OUTSIDE[4]) + socket.inet_aton(GUEST[4]) + struct.pack("!HH", 6, len(head))
+        total = sum(struct.unpack(f"!{len(pseudo + head) // 2}H", pseudo + head))
+        total = (total & 0xFFFF) + (total >> 16)
+        checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+        raw.sendto(head[:16] + struct.pack("!H", checksum) + head[18:], (GUEST[4], 0))
+
+    def answers():
+        """Flags of the guest's answers."""
+        found = []
+        with contextlib.suppress(TimeoutError):
+            while True:
+                packet = raw.recv(1000)
+                if packet[20:22] == struct.pack("!H", 22):
+                    found.append(packet[33])
+        return found
+
+    with entered(lab.outside):
+        raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+    lab.opened.callback(raw.close)
+    raw.settimeout(SOON_S)
+    syn, rst, ack = 2, 4, 16
+    send(ack)
+    assert answers() == [rst]
+    send(ack)
+    send(syn)
+    assert syn | ack not in answers()
+    send(syn)
+    assert answers() == []
 
 
 @pytest.mark.parametrize("version", [4, 6])

@@ -4,6 +4,7 @@ Text, because rules that operators wrote in nft's language belong in the same tr
 """
 
 import re
+import time
 from typing import Any, Final
 
 import msgspec
@@ -11,7 +12,8 @@ from msgspec.structs import replace
 
 from pvc_core.plugin import Completed, DriverError, run
 from pvc_netdev.namespace import entered
-from pvc_vxlan.firewall.render import DEFAULTS, DIGEST, RULE, TABLE, digest_of, render, rule_at
+from pvc_vxlan.firewall.flows import ADOPTION_S
+from pvc_vxlan.firewall.render import ADOPTING, DEFAULTS, DIGEST, RULE, TABLE, digest_of, render, rule_at
 from pvc_vxlan.network import VxlanNetwork
 
 _DEADLINE_S: Final = 20.0
@@ -50,13 +52,14 @@ def apply(namespace: str, text: str) -> None:
 def ensure(namespace: str, network: VxlanNetwork) -> bool:
     """Make a network's table be that of its rules; return whether it was another.
 
-    Counters of rules that stay go on; what they count between their reading and the replacement (milliseconds) is lost.
+    Where there was none, open connections are adopted for ``ADOPTION_S``.  Counters of rules that stay go on; what they count between their reading and the replacement (milliseconds) is lost.
     Raises RuleRefused; the table is then as it was.
     """
     there = _counters(namespace)
     if digest_of(render(network)) in there:
         return False
-    apply(namespace, render(network, _counted(there)))
+    until = _adopted_until(there) if there else int(time.time()) + ADOPTION_S
+    apply(namespace, render(network, _counted(there), adopt_until=until))
     return True
 
 
@@ -76,6 +79,12 @@ def present(namespace: str) -> bool:
 def without(network: VxlanNetwork, rule: str) -> VxlanNetwork:
     """Return a network without one of its rules."""
     return replace(network, rules=tuple(one for one in network.rules if one.id != rule))
+
+
+def _adopted_until(there: dict[str, tuple[int, int]]) -> int:
+    """Return until when a table adopts connections; 0: it does no more."""
+    told = next((name.removeprefix(ADOPTING) for name in there if name.startswith(ADOPTING)), "0")
+    return int(told) if int(told) > time.time() else 0
 
 
 def _counted(there: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
