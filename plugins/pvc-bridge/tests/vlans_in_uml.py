@@ -360,6 +360,20 @@ def test_nodes_change_from_one_mode_to_the_other(site):
             assert all(found.ok for found in node.do(node.driver(vlan_mode=mode).network_check, network))
 
 
+def test_filtering_bridge_that_a_dead_daemon_left_goes_with_the_next(site):
+    node, network = site.nodes[0], site.network(device="eth1", vlan=100)
+    before = node.devices()
+    for mode in MODES:
+        node.do(node.driver(vlan_mode="filtering").network_ensure, network)
+        with Links(node.namespace) as links:
+            links.delete(links.get(outer_name(network.id)))
+        node.do(node.driver(vlan_mode=mode).network_ensure, replace(network, parameters={"device": "none"}))
+        assert node.link(filter_name("eth1")) is None
+        assert node.link("eth1").master == 0
+        node.do(node.driver(vlan_mode=mode).network_remove, network)
+        assert node.devices() == before
+
+
 def findings(node, mode, network):
     found = node.do(node.driver(vlan_mode=mode).network_check, network)
     return {finding.check: finding.message for finding in found if not finding.ok}
@@ -448,7 +462,16 @@ def test_daemon_killed_at_any_step_is_finished_by_the_next(site, mode, monkeypat
     left = 1 << 30
     real = {
         name: getattr(Links, name)
-        for name in ("add_bridge", "add_vlan", "add_veth", "set", "delete", "add_port_vlan", "remove_port_vlans")
+        for name in (
+            "add_bridge",
+            "add_vlan",
+            "add_veth",
+            "set",
+            "delete",
+            "add_port_vlan",
+            "add_port_vlans",
+            "remove_port_vlans",
+        )
     }
 
     def dying(name):

@@ -38,12 +38,14 @@ _CAP_NET_ADMIN: Final = 1 << 12
 
 
 class BridgeDriver(NetworkDriver):
-    """A bridge per network.  Holds no state: may be used from any thread."""
+    """A bridge per network.  What there is, the kernel knows: may be used from any thread."""
 
     def __init__(self, context: Context, config: BridgeConfig) -> None:
         self._node: Final = context.node.name
         self._log: Final = context.log
         self._config: Final = config
+        self._swept = False
+        """Filtering bridges that a daemon before left were looked for."""
 
     def network_capabilities(self) -> NetworkCapabilities:
         return NetworkCapabilities(parameters=PARAMETERS)
@@ -191,11 +193,12 @@ class BridgeDriver(NetworkDriver):
         if self._filters:
             untagged = self._config.untagged_vlan
             vlans = filtering.port_vlans(wanted, untagged)
-            refuse_used(links, self._node, uplink, network.id, filtering=True)
+            home = links.get(filter_name(uplink.name))
+            refuse_used(links, self._node, uplink, network.id, home, filtering=True)
             return filtering.ensure_port(links, network.id, vlans, uplink, mtu, untagged)
         if wanted.vlan:
             return subinterface.ensure_port(links, network.id, wanted.vlan, uplink)
-        refuse_used(links, self._node, uplink, network.id, filtering=False)
+        refuse_used(links, self._node, uplink, network.id, links.get(bridge_name(network.id)), filtering=False)
         return uplink
 
     def _drop_other_ports(self, links: Links, network_id: str, bridge: Link, port: Link | None) -> None:
@@ -207,8 +210,10 @@ class BridgeDriver(NetworkDriver):
         kind = port.kind if port and OWNER.owns(port) else ""
         if kind != "vlan":
             subinterface.remove_port(links, network_id)
-        if kind != "veth":
+        if kind != "veth" and (not self._swept or filtering.has_port(links, network_id)):
+            self._swept = False
             filtering.remove_port(links, network_id, self._config.untagged_vlan)
+            self._swept = True
 
     def _keep_tags_out(self, links: Links, bridge: Link, port: Link | None, wanted: BridgeNetwork) -> None:
         """Let only frames without a tag pass a bridge with a NIC of the node in it, unless all are wanted.
@@ -226,8 +231,10 @@ class BridgeDriver(NetworkDriver):
         return [port.name for port in ports if port.name != uplink and OWNER.network_of(port) != network_id]
 
     def _set_mtu(self, links: Links, bridge: Link, port: Link | None, mtu: int) -> None:
-        ours = [port] if port and OWNER.owns(port) else []
-        guests = [link for link in links.ports(bridge) if port is None or link.index != port.index]
-        for link in (*ours, bridge, *guests):
-            if link.mtu != mtu:
-                links.set(link, f"setting MTU {mtu}", mtu=mtu)
+        if port and OWNER.owns(port) and port.mtu != mtu:
+            links.set(port, f"setting MTU {mtu}", mtu=mtu)
+        if bridge.mtu != mtu:
+            links.set(bridge, f"setting MTU {mtu}", mtu=mtu)
+            for guest in links.ports(bridge):
+                if guest.mtu != mtu and (port is None or guest.index != port.index):
+                    links.set(guest, f"setting MTU {mtu}", mtu=mtu)

@@ -13,7 +13,7 @@ from pvc_bridge.names import INNER, OUTER, OWNER, filter_name, inner_name, outer
 from pvc_bridge.parameters import VLAN_MAX, BridgeNetwork
 from pvc_core.plugin import DriverError, Unsupported
 from pvc_netdev.links import Link, Links
-from pvc_netdev.ownership import discard_interim
+from pvc_netdev.ownership import discard_interim, interim
 from pvc_netdev.sysctl import no_ipv6
 
 _SHARED: Final = threading.Lock()
@@ -52,6 +52,8 @@ def ensure_port(links: Links, network_id: str, vlans: Vlans, uplink: Link, mtu: 
     with _SHARED:
         inner, outer = _ends(links, network_id)
         bridge = _ensure_bridge(links, uplink)
+        if inner and outer and _is_settled(links, outer, bridge, vlans, uplink, mtu, untagged_vlan):
+            return inner
         _refuse_taken(links, network_id, bridge, vlans)
         if inner is None or outer is None:
             inner, outer = _make_cable(links, network_id)
@@ -72,10 +74,16 @@ def ensure_port(links: Links, network_id: str, vlans: Vlans, uplink: Link, mtu: 
 
 
 def remove_port(links: Links, network_id: str, untagged_vlan: int) -> None:
-    """Remove the network's cable, and the filtering bridge that was its last one's."""
+    """Remove the network's cable, and filtering bridges that have none."""
     with _SHARED:
         _remove_cable(links, network_id)
         _tidy(links, untagged_vlan)
+
+
+def has_port(links: Links, network_id: str) -> bool:
+    """Return whether there is a part of the network's cable."""
+    names = (inner_name(network_id), outer_name(network_id))
+    return any(links.get(each) for name in names for each in (name, interim(name)))
 
 
 def set_vlans(links: Links, port: Link, wanted: Vlans) -> None:
@@ -100,6 +108,20 @@ def ranges_of(vlans: Iterable[int]) -> list[tuple[int, int]]:
         else:
             found.append((vlan, vlan))
     return found
+
+
+def _is_settled(
+    links: Links, outer: Link, bridge: Link, vlans: Vlans, uplink: Link, mtu: int, untagged_vlan: int
+) -> bool:
+    """Return whether there is nothing to do; it asks for no listing of devices, of which a node may have a thousand."""
+    return (
+        bridge.up
+        and outer.up
+        and outer.mtu == mtu
+        and outer.master == uplink.master == bridge.index
+        and links.port_vlan_tags(outer) == vlans
+        and uplink_vlans([vlans], untagged_vlan).items() <= links.port_vlan_tags(uplink).items()
+    )
 
 
 def _ensure_bridge(links: Links, uplink: Link) -> Link:
@@ -142,9 +164,9 @@ def _make_cable(links: Links, network_id: str) -> tuple[Link, Link]:
     _remove_cable(links, network_id)
     inner_made, outer_made = inner_name(network_id), outer_name(network_id)
     inner = OWNER.make(
-        links, inner_made, OWNER.alias(network_id, INNER), lambda made: links.add_veth(made, f"pvn{outer_made[3:]}")
+        links, inner_made, OWNER.alias(network_id, INNER), lambda made: links.add_veth(made, interim(outer_made))
     )
-    outer = links.get(f"pvn{outer_made[3:]}")
+    outer = links.get(interim(outer_made))
     if outer is None:
         raise DriverError(f"the cable {inner_made} vanished while it was made")
     links.set(outer, "the alias", ifalias=OWNER.alias(network_id, OUTER))

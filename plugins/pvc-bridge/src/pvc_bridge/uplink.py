@@ -21,12 +21,13 @@ def find_uplink(links: Links, node: str, network: NetworkSpec, name: str) -> Lin
     return link
 
 
-def refuse_used(links: Links, node: str, uplink: Link, network_id: str, *, filtering: bool) -> None:
+def refuse_used(links: Links, node: str, uplink: Link, network_id: str, home: Link | None, *, filtering: bool) -> None:
     """Raise DriverError when the NIC cannot become the port of a bridge, because somebody else uses it.
 
-    What this driver made before for another ``vlan_mode`` does not keep it.
+    ``home`` is the bridge that it is to be in, if it is there.  What this driver made before for another ``vlan_mode`` does
+    not keep it.
     """
-    if uplink.master:
+    if uplink.master and (home is None or home.index != uplink.master):
         owner = next((link for link in links.all() if link.index == uplink.master), None)
         ours = owner is not None and OWNER.owns(owner)
         whose = OWNER.network_of(owner) if owner is not None else ""

@@ -10,8 +10,6 @@ _IFF_LOWER_UP: Final = 0x10000
 _IFA_F_DADFAILED: Final = 0x08
 _NUD_PERMANENT: Final = 0x80
 _NTF_EXT_LEARNED: Final = 0x10
-_VLAN_RANGE_BEGIN: Final = 8
-_VLAN_RANGE_END: Final = 16
 _NTF_SELF: Final = 0x02
 _VLAN_UNTAGGED: Final = 4
 
@@ -140,14 +138,12 @@ def entry_of(message: Any) -> ForwardingEntry:
     )
 
 
-def vlan_tags_of(infos: Iterable[Any]) -> dict[int, bool]:
-    """Return the VLANs of a port's IFLA_BRIDGE_VLAN_INFO, and whether their frames have a tag there."""
+def vlan_tags_of(messages: Iterable[Any]) -> dict[int, bool]:
+    """Return the VLANs of a port's messages of RTM_GETVLAN, and whether their frames have a tag there."""
     found: dict[int, bool] = {}
-    first = 0
-    for info in infos:
-        if info["flags"] & _VLAN_RANGE_BEGIN:
-            first = info["vid"]
-            continue
-        begin = first if info["flags"] & _VLAN_RANGE_END else info["vid"]
-        found |= dict.fromkeys(range(begin, info["vid"] + 1), not info["flags"] & _VLAN_UNTAGGED)
+    for message in messages:
+        for entry in message.get_attrs("BRIDGE_VLANDB_ENTRY"):
+            info = entry.get_attr("BRIDGE_VLANDB_ENTRY_INFO")
+            last = entry.get_attr("BRIDGE_VLANDB_ENTRY_RANGE") or info["vid"]
+            found |= dict.fromkeys(range(info["vid"], last + 1), not info["flags"] & _VLAN_UNTAGGED)
     return found
