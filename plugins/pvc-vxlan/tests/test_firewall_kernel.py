@@ -496,7 +496,7 @@ def test_nobody_begins_a_connection_by_being_adopted(lab):
     lab.rules()
 
     def send(flags):
-        ports = struct.pack("!HH", 4444, 22)
+        ports = struct.pack("!HH", port, 22)
         head = ports + struct.pack("!IIBBHHH", 1000, 2000, 5 << 4, flags, 1000, 0, 0)
         pseudo = socket.inet_aton(OUTSIDE[4]) + socket.inet_aton(GUEST[4]) + struct.pack("!HH", 6, len(head))
         total = sum(struct.unpack(f"!{len(pseudo + head) // 2}H", pseudo + head))
@@ -519,11 +519,17 @@ def test_nobody_begins_a_connection_by_being_adopted(lab):
     lab.opened.callback(raw.close)
     raw.settimeout(SOON_S)
     syn, rst, ack = 2, 4, 16
+    port = 4444
     send(ack)
     assert answers() == [rst]
+    # Somebody who is so fast that the guest's answer, which ends the connection for the gateway too, comes too late.
+    with entered(lab.guest):
+        quiet = "table ip t { chain o { type filter hook output priority 0; tcp flags & rst == rst drop; }; }"
+        run(("nft", quiet), deadline_s=5).check()
+        lab.opened.callback(run, ("ip", "netns", "exec", lab.guest, "nft", "delete table ip t"), deadline_s=5)
+    lab.rules(rule("new", "out", action="drop", protocol="esp"))
+    port = 4445
     send(ack)
-    send(syn)
-    assert syn | ack not in answers()
     send(syn)
     assert answers() == []
 
