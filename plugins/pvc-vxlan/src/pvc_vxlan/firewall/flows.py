@@ -34,7 +34,7 @@ Way = Literal["original", "reply"]
 """In which direction of the kernel's a connection began: ``reply`` if it was adopted."""
 
 ADOPTION_S: Final = 120
-"""Seconds after a gateway came in which connections are adopted: TCP sends again after 120 s at most (RFC 6298, 2.5: 60 or more)."""
+"""Seconds after a gateway came in which connections are adopted: Linux sends again after so long at most (``TCP_RTO_MAX``)."""
 _BITS: Final = 0x7FFFFFFE
 _ADOPTED: Final = 0x80000000
 
