@@ -116,18 +116,21 @@ class EvpnNode:
         self.vtep = site.lan.address(number)
         self.session_address = f"fd77::{number}" if site.version == 6 else self.vtep
         self.daemons = Daemons(site.directory / f"n{number}", self.namespace)
-        self.frr = Frr(
-            self.daemons.run,
-            VxlanConfig(frr_directory=str(self.daemons.directory)),
-            state=site.directory / f"state{number}",
-            sockets=str(self.daemons.directory),
-        )
+        self.frr = self.make_frr(self.daemons.run)
         self.watch = Watch(self.frr, logging.getLogger("pvc_vxlan"))
         with entered(self.namespace):
             sysctl.no_bridge_netfilter()
             sysctl.write("ipv4/ip_forward", "1")
             sysctl.write("ipv6/conf/all/forwarding", "1")
         self._devices: dict[int, tuple[str, str]] = {}
+
+    def make_frr(self, run) -> Frr:
+        return Frr(
+            run,
+            VxlanConfig(frr_directory=str(self.daemons.directory)),
+            state=self.site.directory / f"state{self.number}",
+            sockets=str(self.daemons.directory),
+        )
 
     def fabric(self, **changes) -> Fabric:
         known = {

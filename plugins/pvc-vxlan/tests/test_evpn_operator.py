@@ -99,6 +99,26 @@ def test_a_node_that_forgot_what_it_wrote_tells_its_lines_by_their_names(evpn_no
     assert node.sessions() == up
 
 
+def test_a_change_that_was_interrupted_leaves_nothing_behind(evpn_nodes):
+    node = evpn_nodes.nodes[3]
+    before, up = lines(node), settled(node)
+
+    def run(argv, **how):
+        done = node.daemons.run(argv, **how)
+        if "--reload" in argv:
+            raise DriverError("the node's daemon ends here")
+        return done
+
+    upstream = (Router(address="10.77.0.254", asn=65100),)
+    with pytest.raises(DriverError, match="ends here"):
+        node.make_frr(run).apply(node.fabric(upstream=upstream))
+    assert "bgp route-map delay-timer 1" in lines(node)
+    # The next daemon has no such router in its configuration any more.
+    assert node.make_frr(node.daemons.run).apply(node.fabric())
+    assert lines(node) == before
+    assert node.sessions() == up
+
+
 def test_an_edit_of_the_file_is_taken_with_our_next_change(evpn_nodes):
     node = evpn_nodes.nodes[2]
     file = node.daemons.directory / "frr.conf"

@@ -3,7 +3,7 @@
 FRR promises no schema; what is absent has a default, and what is new is not looked at.
 """
 
-from typing import Any, Final, TypeVar
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct, field
@@ -11,7 +11,6 @@ from msgspec import Struct, field
 from pvc_core.plugin import DriverError
 
 T = TypeVar("T")
-_FAMILIES: Final = ("l2VpnEvpn", "ipv4Unicast", "ipv6Unicast")
 
 
 class Session(Struct, frozen=True, kw_only=True):
@@ -77,6 +76,12 @@ class _Summary(Struct):
     peers: dict[str, _Peer] = {}
 
 
+class _Families(Struct, rename="camel"):
+    l2_vpn_evpn: _Summary = field(default_factory=_Summary)
+    ipv4_unicast: _Summary = field(default_factory=_Summary)
+    ipv6_unicast: _Summary = field(default_factory=_Summary)
+
+
 class _Vni(Struct, rename="camel"):
     type: str = "L2"
     vxlan_if: str = ""
@@ -99,19 +104,19 @@ class _Macs(Struct):
 
 def sessions(answer: str) -> list[Session]:
     """Return the sessions in the answer to ``show bgp summary json``; none while FRR has no ``router bgp``."""
-    found = []
-    for family, summary in _decode(answer, dict[str, _Summary | Any], "show bgp summary").items():
-        if family not in _FAMILIES:
-            continue
-        known = msgspec.convert(summary, _Summary)
-        found += [
-            Session(
-                family=family, peer=peer, asn=of.remote_as, state=of.state, since_s=of.peer_uptime_msec / 1000,
-                established=of.connections_established, received=of.pfx_rcd, dynamic=of.dynamic_peer, description=of.desc,
-            )
-            for peer, of in known.peers.items()
-        ]  # fmt: skip
-    return found
+    families = _decode(answer, _Families, "show bgp summary")
+    return [
+        Session(
+            family=family, peer=peer, asn=of.remote_as, state=of.state, since_s=of.peer_uptime_msec / 1000,
+            established=of.connections_established, received=of.pfx_rcd, dynamic=of.dynamic_peer, description=of.desc,
+        )
+        for family, summary in (
+            ("l2VpnEvpn", families.l2_vpn_evpn),
+            ("ipv4Unicast", families.ipv4_unicast),
+            ("ipv6Unicast", families.ipv6_unicast),
+        )
+        for peer, of in summary.peers.items()
+    ]  # fmt: skip
 
 
 def vnis(answer: str) -> list[Vni]:
