@@ -140,11 +140,10 @@ def test_coordinators_know_the_routers_outside(layout):
     for number in (3, 4):
         node_services(layout, plan, number)
         sections.append(read(node_config(layout, number), NodeConfig).plugins)
-    routers = [{"address": "10.80.7.250", "asn": 65100}, {"address": "fd80:0:0:7::250", "asn": 65100}]
-    assert sections == [
-        {"vxlan": {"upstream": routers, "asn": 65001}, "hostnet": {}},
-        {"vxlan": {"asn": 65001}, "hostnet": {}},
-    ]
+    routers = [{"address": "10.80.7.250", "asn": 65100}, {"address": "fd80:0:0:7::fa", "asn": 65100}]
+    assert [section["vxlan"] for section in sections] == [{"upstream": routers, "asn": 65001}, {"asn": 65001}]
+    assert sections[0]["hostnet"] == sections[1]["hostnet"]
+    assert sections[0]["hostnet"]["upstream"]["gateways"] == [router["address"] for router in routers]
     config = pytest.importorskip("pvc_vxlan.config")
     assert convert(sections[0]["vxlan"], config.VxlanConfig).upstream[1].asn == 65100
 

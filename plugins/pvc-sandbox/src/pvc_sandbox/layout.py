@@ -28,6 +28,8 @@ SWITCH_HOST: Final = 254
 """Last octet of the switch's own address: clients and tests reach the nodes from there."""
 ROUTER_HOST: Final = 250
 """Last octet of the router outside the cluster, in the upstream network."""
+FLOATING_HOST: Final = 240
+"""Last octet of the addresses that move with the primary role."""
 _FIRST_BMC: Final = 100
 """A BMC's last octet is this and its node's number."""
 
@@ -73,7 +75,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         return f"10.77.{self.index}.{host}"
 
     def cluster_address6(self, host: int = SWITCH_HOST) -> str:
-        """Return a node's IPv6 address in the cluster network (a /64); it ends like the IPv4 one reads, in decimal digits."""
+        """Return a node's IPv6 address in the cluster network (a /64); its number is that of the IPv4 one."""
         return _address6("fd77", self.index, host)
 
     def upstream_address(self, host: int = SWITCH_HOST) -> str:
@@ -165,7 +167,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
 def _address6(block: str, index: int, host: int) -> str:
     # As the kernel prints it.
-    return str(IPv6Address(f"{block}:0:0:{index:x}::{host}"))
+    return str(IPv6Address(f"{block}:0:0:{index:x}::{host:x}"))
 
 
 def default_name(state: Path) -> str:

@@ -50,6 +50,7 @@ _CABLES: Final = {
 }
 NAMES: Final = {cable.network: network for network, cable in _CABLES.items()}
 """Every network by its name."""
+CARDS: Final = {network: cable.card for network, cable in _CABLES.items()}
 ROUTER_CARD: Final = _CABLES[UPSTREAM].card
 """The router's own, in its namespace."""
 _ROUTER_PORT: Final = "router"

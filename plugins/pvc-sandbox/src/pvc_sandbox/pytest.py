@@ -3,7 +3,8 @@
 Everything else is imported when a fixture is used, so that other tests pay nothing and coverage sees it.
 
 ``sandbox``: a cluster of three nodes for the whole session.  ``fenced_sandbox``: another one, whose nodes have BMCs
-through which they are fenced when they are lost.  ``ceph_sandbox``: one with Ceph in its nodes.  ``--sandbox NAME`` uses
+through which they are fenced when they are lost.  ``ceph_sandbox``: one with Ceph in its nodes.  ``vxlan_sandbox``:
+one with managed networks.  ``--sandbox NAME`` uses
 one that is up already, and leaves it up: quicker while a test is being written.
 """
 
@@ -35,7 +36,7 @@ def sandbox(request: pytest.FixtureRequest) -> "Iterator[Sandbox]":
 
     Its nodes have no BMC: one whose power a test cuts stays off until the test switches it on.
     """
-    with _cluster(request, "", bmc=False, storage="dir") as made:
+    with _cluster(request, "", bmc=False) as made:
         yield made
 
 
@@ -45,7 +46,7 @@ def fenced_sandbox(request: pytest.FixtureRequest) -> "Iterator[Sandbox]":
 
     A test leaves every BMC mended.
     """
-    with _cluster(request, "-fenced", bmc=True, storage="dir") as made:
+    with _cluster(request, "-fenced", bmc=True) as made:
         yield made
 
 
@@ -56,6 +57,16 @@ def ceph_sandbox(request: pytest.FixtureRequest) -> "Iterator[Sandbox]":
     A test leaves every BMC mended, and every OSD up.
     """
     with _cluster(request, "-ceph", bmc=True, storage="ceph") as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def vxlan_sandbox(request: pytest.FixtureRequest) -> "Iterator[Sandbox]":
+    """Return a cluster like ``fenced_sandbox``, with managed networks: FRR runs in its nodes, and a router outside.
+
+    A test leaves every BMC mended, FRR running on every node, and the router outside too.
+    """
+    with _cluster(request, "-vxlan", bmc=True, network="vxlan") as made:
         yield made
 
 
@@ -71,14 +82,16 @@ def eventually() -> Eventually:
 
 
 @contextmanager
-def _cluster(request: pytest.FixtureRequest, suffix: str, *, bmc: bool, storage: str) -> "Iterator[Sandbox]":
+def _cluster(
+    request: pytest.FixtureRequest, suffix: str, *, bmc: bool, storage: str = "dir", network: str = "bridge"
+) -> "Iterator[Sandbox]":
     from pvc_sandbox.sandbox import Sandbox
 
     name = request.config.getoption("--sandbox")
     if name:
         made = Sandbox(name)
-        wanted = f"--storage {storage} --{'' if bmc else 'no-'}bmc"
-        if (made.plan.bmc, made.plan.storage) != (bmc, storage):
+        wanted = f"--storage {storage} --network {network} --{'' if bmc else 'no-'}bmc"
+        if (made.plan.bmc, made.plan.storage, made.plan.frr) != (bmc, storage, network == "vxlan"):
             raise pytest.UsageError(f"for this test, first: pvc sandbox up --name {name} {wanted}")
         made.wait_ready()
         yield made
@@ -86,7 +99,7 @@ def _cluster(request: pytest.FixtureRequest, suffix: str, *, bmc: bool, storage:
     _remove_leftovers()
     made = Sandbox(f"{_PREFIX}{os.getpid()}{suffix}")
     try:
-        made.up(nodes=3, bmc=bmc, storage=storage)
+        made.up(nodes=3, bmc=bmc, storage=storage, network=network)
         yield made
     finally:
         made.down()
