@@ -49,7 +49,7 @@ def test_addresses_are_in_their_networks_and_written_as_the_kernel_writes_them(i
         assert len({*found}) == 5
 
 
-def test_ipv6_address_reads_like_the_other():
+def test_ipv6_address_has_the_number_of_the_other():
     layout = Layout(name="t", index=250, state="/s")
     assert (layout.cluster_address(12), layout.cluster_address6(12)) == ("10.77.250.12", "fd77:0:0:fa::c")
     assert layout.upstream_address6(1) == "fd80:0:0:fa::1"

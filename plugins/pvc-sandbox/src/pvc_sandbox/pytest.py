@@ -3,9 +3,9 @@
 Everything else is imported when a fixture is used, so that other tests pay nothing and coverage sees it.
 
 ``sandbox``: a cluster of three nodes for the whole session.  ``fenced_sandbox``: another one, whose nodes have BMCs
-through which they are fenced when they are lost.  ``ceph_sandbox``: one with Ceph in its nodes.  ``vxlan_sandbox``:
-one with managed networks.  ``--sandbox NAME`` uses
-one that is up already, and leaves it up: quicker while a test is being written.
+through which they are fenced when they are lost.  ``ceph_sandbox``: one with Ceph in its nodes.  ``vxlan_sandbox``: one
+with managed networks.  ``--sandbox NAME`` uses one that is up already, and leaves it up: quicker while a test is being
+written.
 """
 
 import os
