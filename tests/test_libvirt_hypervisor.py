@@ -21,12 +21,12 @@ from pvc_core.hypervisor.api import (
     JobState,
     MigrationOptions,
 )
-from pvc_core.hypervisor.domainxml import limits_of, render_disk, render_scsi_controller
+from pvc_core.hypervisor.domainxml import SPARE_PORTS, limits_of, render_disk, render_scsi_controller
 from pvc_core.hypervisor.kvmprobe import BOOT_IMAGE, probe_xml
 from pvc_core.hypervisor.libvirt import LibvirtHypervisor
 from pvc_core.hypervisor.nicxml import is_link_up, nic_limits_of, render_nic
 from pvc_core.model.disk import Disk, DiskLimits
-from pvc_core.model.vm import DirectKernel, Nic, VmSpec
+from pvc_core.model.vm import DirectKernel, Nic, NicLimits, VmSpec
 from pvc_core.plugin.process import run
 from pvc_core.plugin.specs.network import NicSource
 from pvc_core.plugin.specs.storage import DiskSource
@@ -500,6 +500,46 @@ def test_a_guest_starts_with_the_limits_of_its_disk(bench, vm):
     disks = tuple(msgspec.structs.replace(disk, limits=limits) for disk in plan.vm.disks)
     bench.here.start(msgspec.structs.replace(plan, vm=msgspec.structs.replace(plan.vm, disks=disks)))
     assert bench.limits(vm, "vda") == limits
+
+
+def test_nics_start_and_are_plugged_in_with_queues_and_limits_both_ways(bench, vm):
+    plan = bench.plan(vm, "web")
+    limits = NicLimits(in_average=100, in_peak=200, in_burst=64, out_average=50, out_peak=70, out_burst=32)
+    first, later = (Nic(network="n", mac=f"52:54:00:00:00:0{n}", queues=2, limits=limits) for n in (1, 2))
+    bench.spare_nic(first)  # the bridge
+    spec = msgspec.structs.replace(plan.vm, nics=(first,), vcpus=2)
+    bench.here.start(msgspec.structs.replace(plan, vm=spec, nics=(TEST_BRIDGE,)))
+    bench.here.attach_device(vm, bench.spare_nic(later))
+    assert bench.here.domain(vm).nics == (first.mac, later.mac)
+    xml = ET.fromstring(_virsh(bench.hosts[0], "dumpxml", vm))
+    assert [nic.get("queues") for nic in xml.iterfind("devices/interface/driver")] == ["2", "2"]
+    for nic in (first, later):
+        assert bench.nic(vm, nic.mac) == (True, limits)
+        target = xml.find(f"devices/interface/mac[@address='{nic.mac}']/../target").get("dev")
+        classes = bench.hosts[0].exec(["tc", "class", "show", "dev", target]).check().stdout
+        assert "rate 800Kbit ceil 1600Kbit" in classes
+
+
+def test_a_bridge_that_is_not_there_is_named_and_nothing_is_plugged_in(bench, vm):
+    bench.here.start(bench.plan(vm, "web"))
+    source = NicSource(type="bridge", inner_xml="<source bridge='brnone'/>")
+    nic = ET.tostring(render_nic(Nic(network="n", mac="52:54:00:00:00:01"), source), encoding="unicode")
+    with pytest.raises(HypervisorError, match="brnone"):
+        bench.here.attach_device(vm, nic)
+    assert bench.here.domain(vm).nics == ()
+
+
+def test_more_nics_than_places_are_refused_and_the_guest_goes_on(bench, vm):
+    bench.here.start(bench.plan(vm, "web"))
+    macs = [f"52:54:00:00:01:{n:02x}" for n in range(SPARE_PORTS + 1)]
+    models = ("virtio", "e1000")
+    for n, mac in enumerate(macs[:-1]):
+        bench.here.attach_device(vm, bench.spare_nic(Nic(network="n", mac=mac, model=models[n % 2])))
+    for model in models:
+        with pytest.raises(HypervisorError, match="PCI"):
+            bench.here.attach_device(vm, bench.spare_nic(Nic(network="n", mac=macs[-1], model=model)))
+    assert bench.here.domain(vm).nics == tuple(macs[:-1])
+    assert bench.here.domain(vm).state is DomainState.RUNNING
 
 
 def test_an_overlay_is_part_of_the_domain(bench, vm):

@@ -501,3 +501,10 @@ def test_a_conventional_device_gets_the_first_free_root_port_of_a_running_guest(
     assert placed(nic_element(model="rtl8139"), xml).find("address").get("bus") == "0x3"
     assert placed(nic_element(model="e1000e"), xml).find("address") is None
     assert placed(nic_element(model="e1000"), "<domain><devices/></domain>").find("address") is None
+
+
+def test_what_nics_a_domain_has_is_read_by_alias_or_address():
+    overlaid = "<interface type='user'><mac address='52:54:00:00:00:0A'/><alias name='net1'/></interface>"
+    ours = ET.tostring(nic_element(), encoding="unicode")
+    found = read_domain(f"<domain><devices>{ours}{overlaid}<interface/></devices></domain>", 1)
+    assert found.nics == ("52:54:00:00:00:01", "52:54:00:00:00:0a")

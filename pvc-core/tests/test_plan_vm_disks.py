@@ -354,6 +354,7 @@ class Schedules(RuleBasedStateMachine):
         self.status = status(ROOT)
         self.memory = plan.Memory()
         self.running: dict[str, plan.GuestDisk] | None = {}
+        self.limits: dict[str, DiskLimits] = {}
         self.asked: set[str] = set()
         self.now = 100.0
         self._boot()
@@ -362,6 +363,7 @@ class Schedules(RuleBasedStateMachine):
         disks = kept_disks(self.vm)
         has = (plan.GuestDisk(target=f"vd{'abcdef'[n]}", bus="virtio", volume=d.path) for n, d in enumerate(disks))
         self.running = {d.volume or "": d for d in has}
+        self.limits = {d.path: d.limits for d in disks}
         self.asked = set()
 
     @property
@@ -375,6 +377,12 @@ class Schedules(RuleBasedStateMachine):
         old = {d.path: d for d in self.vm.disks}
         disks = {**old, wanted.path: replace(old.get(wanted.path, wanted), removing=False)}
         self.vm = replace(self.vm, disks=tuple(disks.values()), generation=self.vm.generation + 1)
+
+    @rule(volume=st.sampled_from(VOLUMES), iops=st.integers(0, 1))
+    def limit(self, volume: str, iops: int) -> None:
+        limits = DiskLimits(iops=iops)
+        disks = tuple(replace(d, limits=limits) if d.volume == volume else d for d in self.vm.disks)
+        self.vm = replace(self.vm, disks=disks, generation=self.vm.generation + 1)
 
     @rule(volume=st.sampled_from(VOLUMES))
     def remove(self, volume: str) -> None:
@@ -398,6 +406,11 @@ class Schedules(RuleBasedStateMachine):
                 has = plan.GuestDisk(target=action.target, bus="virtio", volume=action.disk.path)
                 assert has.target not in {d.target for d in self.running.values()}
                 self.running[action.disk.path] = has
+                self.limits[action.disk.path] = action.disk.limits
+            case plan.LimitDisk() if self.running is not None:
+                self.limits[action.disk.path] = action.disk.limits
+                if not lost:
+                    self.status = plan.recorded(self.status, action.disk)
             case plan.UnplugDisk():
                 self.asked.add(action.volume)
                 tried = plan.DeviceTry(what="unplug", first=self.now, last=self.now)
@@ -444,6 +457,7 @@ class Schedules(RuleBasedStateMachine):
                     self.running.pop(volume, None)
             self.wait()
         assert set(self.running or ()) == {d.path for d in self.vm.disks}
+        assert {d.path: self.limits[d.path] for d in self.vm.disks} == {d.path: d.limits for d in self.vm.disks}
         assert not any(d.removing for d in self.vm.disks)
         assert self.status.conditions == ()
 

@@ -86,7 +86,7 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True):
     controllers: frozenset[str] = frozenset()
     """Kinds of those controllers that a disk may need before it is plugged in: scsi, usb."""
     nics: tuple[str, ...] = ()
-    """MAC addresses of those of the VM's NICs that it has now; not of others (its overlay's)."""
+    """MAC addresses of the NICs that it has now, also of those that its overlay brought."""
 
 
 class ExitReason(enum.StrEnum):

@@ -31,7 +31,7 @@ class DomainInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Those it was started with, in the order of the VM's definition, then later ones."""
     controllers: frozenset[str] = frozenset()
     nics: tuple[str, ...] = ()
-    """MAC addresses of those that are the VM's."""
+    """MAC addresses, of all that it has."""
     boot_id: str = ""
     started_s: float = 0.0
     """When it was started, in seconds since that boot."""
@@ -87,9 +87,13 @@ def controller_kind(element: ET.Element) -> str:
 
 
 def nic_of(element: ET.Element) -> str | None:
-    """Return the MAC address of an ``<interface>`` that is one of the VM's NICs, None when it is not (its overlay's)."""
-    alias = element.find("alias")
-    return mac_of(alias.get("name", "")) if alias is not None else None
+    """Return the MAC address of an ``<interface>``, by its alias where that names one, None when it has none.
+
+    An overlay may have put an interface of its own in the place of the rendered one.
+    """
+    alias, mac = element.find("alias"), element.find("mac")
+    named = mac_of(alias.get("name", "")) if alias is not None else None
+    return named or (mac.get("address", "").lower() or None if mac is not None else None)
 
 
 def _vnc(graphics: ET.Element) -> str:

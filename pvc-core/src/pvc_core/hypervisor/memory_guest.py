@@ -91,7 +91,7 @@ class Device:
     limits: DiskLimits = NO_LIMITS
     controller: str = ""
     mac: str = ""
-    """Of a NIC of the VM's."""
+    """Of a NIC."""
     link_up: bool = True
     nic_limits: NicLimits = NO_NIC_LIMITS
 

@@ -7,7 +7,6 @@ from xml.etree import ElementTree as ET
 from msgspec.structs import replace
 
 from pvc_core.hypervisor.nicxml import render_nic
-from pvc_core.model.network import NetworkSpec
 from pvc_core.model.vm import NO_NIC_LIMITS, Nic
 from pvc_core.node.reconcile import resources
 from pvc_core.node.reconcile.vm_devices import Devices, same_claim
@@ -54,15 +53,16 @@ class VmNics:
     # --- the guest ----------------------------------------------------------------------------------
 
     def _plug(self, id_: str, nic: Nic, s: plan.Snapshot) -> None:
-        network, source = self._attach(id_, nic, s)
+        ((network, _),) = self._needs(s, (nic,)).networks
         if not self._c.drivers.network(network.driver).network_capabilities().hot_plug:
             raise Unsupported(
                 f"driver {network.driver} of network {network.name} gives no NIC to a guest that runs: restart the VM"
             )
+        source = self._attach(id_, nic, s)
         self._devices.plug(id_, s, ET.tostring(render_nic(nic, source), encoding="unicode"))
         log.info("nic-plugged vm=%s mac=%s network=%s", id_, nic.mac, nic.network)
 
-    def _attach(self, id_: str, nic: Nic, s: plan.Snapshot) -> tuple[NetworkSpec, NicSource]:
+    def _attach(self, id_: str, nic: Nic, s: plan.Snapshot) -> NicSource:
         """Have the network's driver prepare a NIC, and remember that it did."""
         needs = self._needs(s, (nic,))
         unready = resources.unready_network(self._c.store, needs, self._c.name)
@@ -70,13 +70,13 @@ class VmNics:
             raise NotReady(unready)
         ((network, _),) = needs.networks
         self._devices.attached[id_] = self._devices.held(id_, s).with_nics(needs.networks)
-        return network, self._c.drivers.network(network.driver).nic_attach(network, nic, id_, False)
+        return self._c.drivers.network(network.driver).nic_attach(network, nic, id_, False)
 
     def _adjust(self, id_: str, action: plan.AdjustNic, s: plan.Snapshot, read: VmDocuments) -> None:
         assert s.status is not None
         new = action.nic
         # The driver may keep to the NIC's addresses what comes from it.
-        _, source = self._attach(id_, new, s)
+        source = self._attach(id_, new, s)
         # A NIC that is passed through has neither: asked for all the same, libvirt says that it cannot.
         if source.has_model or new.limits != NO_NIC_LIMITS:
             self._c.hypervisor.limit_nic(id_, new.mac, new.limits)

@@ -36,7 +36,7 @@ class DomainView(Value, frozen=True, kw_only=True):
     controllers: frozenset[str] = frozenset()
     """Of scsi and usb those that it has."""
     nics: tuple[str, ...] = ()
-    """MAC addresses of those of the VM's NICs that it has."""
+    """MAC addresses of the NICs that it has."""
 
 
 class Ended(enum.StrEnum):
