@@ -102,7 +102,7 @@ class BridgeDriver(NetworkDriver):
                     )
             # The bridge goes last: until then the network is listed, and is removed again after a daemon died here.
             subinterface.remove_port(links, network.id)
-            filtering.remove_port(links, network.id, self._config.untagged_vlan)
+            self._leave_filtering(links, network.id)
             if bridge is not None and OWNER.network_of(bridge) == network.id:
                 links.delete(bridge)
                 self._log.info("bridge-removed network=%s bridge=%s", network.id, bridge.name)
@@ -210,7 +210,12 @@ class BridgeDriver(NetworkDriver):
         kind = port.kind if port and OWNER.owns(port) else ""
         if kind != "vlan":
             subinterface.remove_port(links, network_id)
-        if kind != "veth" and (not self._swept or filtering.has_port(links, network_id)):
+        if kind != "veth":
+            self._leave_filtering(links, network_id)
+
+    def _leave_filtering(self, links: Links, network_id: str) -> None:
+        """Remove the network's cable, if it has one, and once in this daemon's life what one before may have left."""
+        if not self._swept or filtering.has_port(links, network_id):
             self._swept = False
             filtering.remove_port(links, network_id, self._config.untagged_vlan)
             self._swept = True
