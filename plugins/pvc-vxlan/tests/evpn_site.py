@@ -1,4 +1,6 @@
-"""Nodes as network namespaces, with a real zebra and bgpd each, VXLAN devices, and guests as namespaces on their bridges."""
+"""Nodes as network namespaces, with a real zebra and bgpd each, VXLAN devices, and guests as namespaces on their
+bridges.
+"""
 
 import contextlib
 import logging
@@ -271,7 +273,9 @@ class EvpnSite:
         return nodes
 
     def point(self, node: EvpnNode, device: str, mac: str, vtep: str, *, bridge: bool = False) -> None:
-        """Have a node's VXLAN device, and with ``bridge`` its bridge, send frames for a MAC address to a VTEP, as zebra does."""
+        """Have a node's VXLAN device, and with ``bridge`` its bridge, send frames for a MAC address to a VTEP, as
+        zebra does.
+        """
         argv = ["bridge", "-n", node.namespace, "fdb", "replace", mac, "dev", device]
         run([*argv, "dst", vtep, "self", "extern_learn"], deadline_s=10).check()
         if bridge:

@@ -89,7 +89,7 @@ def test_bgpd_that_was_killed_is_noticed_and_its_guests_are_back(evpn_nodes):
     assert node.condition(report, FABRIC).reason in ("", CUT_OFF)
     eventually(lambda: node.mac(1001, other.mac), "the other node's MAC addresses are known")
     guest.reaches(other.address)
-    assert time.monotonic() - start < 8
+    assert time.monotonic() - start < 12
     assert all(c.ok for c in node.watch.tend(node.fabric()).conditions)
 
 

@@ -116,7 +116,7 @@ router bgp 65000
  !
  address-family ipv4 unicast
   network 198.51.100.0/24
-  neighbor 192.0.2.1 route-map pvcs in
+  neighbor 192.0.2.1 route-map pvc-clients-of-mine in
  exit-address-family
  !
  address-family l2vpn evpn
@@ -157,7 +157,7 @@ def test_the_operators_part_is_what_is_not_ours_by_name_or_memory():
         " neighbor 192.0.2.1 remote-as 65010",
         " address-family ipv4 unicast",
         "  network 198.51.100.0/24",
-        "  neighbor 192.0.2.1 route-map pvcs in",
+        "  neighbor 192.0.2.1 route-map pvc-clients-of-mine in",
         " exit-address-family",
         "exit",
     ]

@@ -1,4 +1,6 @@
-"""What routers outside learn from the node that is the gateway, and what the node takes from them, with BIRD as such a router."""
+"""What routers outside learn from the node that is the gateway, and what the node takes from them, with BIRD as such
+a router.
+"""
 
 import pytest
 from pyroute2 import IPRoute

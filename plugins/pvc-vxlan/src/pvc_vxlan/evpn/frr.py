@@ -1,12 +1,12 @@
 """This node's FRR: asked and told through vtysh(1), changed by its own frr-reload.py, started by systemd.
 
 What we want is merged with what the operator has (``text``) and FRR itself brings its running configuration to the
-result, so sessions whose lines do not change stay up.  What we rendered is kept in a file, so that after a restart of the
-daemon exactly our old lines are taken out.
+result, so sessions whose lines do not change stay up. What we rendered is kept in a file, so that after a restart of
+the daemon exactly our old lines are taken out.
 
-The operator's part is read from the running configuration; only when ``frr.conf`` was edited since we had it written, from
-there, because frr-reload.py writes the file anew at its end and would lose the edit.  Changes that the operator made in vtysh and did
-not save are therefore saved with ours.
+The operator's part is read from the running configuration; only when ``frr.conf`` was edited since we had it written,
+from there, because frr-reload.py writes the file anew at its end and would lose the edit. Changes that the operator
+made in vtysh and did not save are therefore saved with ours.
 """
 
 import contextlib
@@ -68,8 +68,8 @@ class View(Struct, frozen=True, kw_only=True):
 class Frr:
     """FRR on this node; one thread at a time.
 
-    ``state`` is the plugin's own directory for lasting files.  ``sockets`` is the directory of the daemons' vty sockets, empty:
-    FRR's own.
+    ``state`` is the plugin's own directory for lasting files. ``sockets`` is the directory of the daemons' vty sockets,
+    empty: FRR's own.
     """
 
     def __init__(
@@ -103,7 +103,9 @@ class Frr:
         return View(daemons=daemons, summary=rest[: start.start()].strip(), running=rest[start.start() :])
 
     def show(self, command: str) -> str:
-        """Return what FRR answers to a ``show`` command, such as ``show evpn vni json``; raises NotReady when it does not run."""
+        """Return what FRR answers to a ``show`` command, such as ``show evpn vni json``; raises NotReady when it
+        does not run.
+        """
         asked = self._vtysh("-c", command)
         if asked.returncode:
             raise NotReady(f"FRR does not answer '{command}': {_said(asked)}")
@@ -121,14 +123,15 @@ class Frr:
         return self._run(["systemctl", "is-active", self._unit], deadline_s=_SERVICE_S).returncode == 0
 
     def start(self, *, anew: bool = False) -> None:
-        """Start the unit, also one that systemd gave up on; ``anew``: restart it, by which all sessions of this node go down.
+        """Start the unit, also one that systemd gave up on; ``anew``: restart it, by which all sessions of this node go
+        down.
 
         Raises NotReady when the unit would not have bgpd: Debian's package enables zebra only.
         """
         if "bgpd" not in self._enabled():
             raise NotReady(f"bgpd is not enabled: write bgpd=yes in {self._directory}/daemons")
-        # Debian's unit is not started more than three times in three minutes until its failures are forgotten; for one that did not
-        # fail, systemd has nothing to forget and may say so.
+        # Debian's unit is not started more than three times in three minutes until its failures are forgotten; for one
+        # that did not fail, systemd has nothing to forget and may say so.
         self._run(["systemctl", "reset-failed", self._unit], deadline_s=_SERVICE_S)
         self._run(["systemctl", "restart" if anew else "start", self._unit], deadline_s=_SERVICE_S).check()
 
@@ -148,10 +151,11 @@ class Frr:
         return set(text.paths(target)) != set(text.paths(tree))
 
     def apply(self, fabric: Fabric | None) -> bool:
-        """Bring FRR to our configuration, all of it or nothing; None takes ours out.  Returns whether anything changed.
+        """Bring FRR to our configuration, all of it or nothing; None takes ours out. Returns whether anything changed.
 
-        A bgpd that lost its configuration reads the saved one first.  Raises NotReady when not all enabled daemons answer (what they have would be lost when FRR saves), DriverError with FRR's own
-        words when it refuses the result.
+        A bgpd that lost its configuration reads the saved one first. Raises NotReady when not all enabled daemons
+        answer (what they have would be lost when FRR saves), ConfigError for a password that FRR cannot hold,
+        DriverError with FRR's own words when it refuses the result.
         """
         restored = self._restore()
         view = self._complete_view()
@@ -177,7 +181,8 @@ class Frr:
             raise DriverError(
                 f"FRR refused its new configuration and was put back as it was: {what}{edited}", retryable=False
             )
-        self._remember(ours)
+        wished = set(text.paths(target))
+        self._remember([*ours, *(path for path in known.ours if path in after and path not in wished)])
         return True
 
     def _vtysh(self, *words: str, deadline_s: float = _VTYSH_S) -> Completed:
@@ -187,7 +192,8 @@ class Frr:
         return self._run([*argv, *words], deadline_s=deadline_s)
 
     def _restore(self) -> bool:
-        """Have a bgpd that came up empty read ``frr.conf`` again, with what the operator has there; return whether that was needed.
+        """Have a bgpd that came up empty read ``frr.conf`` again, with what the operator has there; return whether that
+        was needed.
 
         watchfrr does so after a restart of its own; a restart by hand does not.
         """
@@ -195,7 +201,8 @@ class Frr:
         if _has_router(running) or not _has_router(self._saved_tree()):
             return False
         said = self._vtysh("-b")
-        # Some lines may not be told twice, and watchfrr may do the same at this moment: what is missing then is compared next.
+        # Some lines may not be told twice, and watchfrr may do the same at this moment: what is missing then is
+        # compared next.
         if said.returncode and not _has_router(text.parse(self._complete_view().running)):
             raise DriverError(f"FRR does not take {self._directory}/frr.conf back: {_said(said)}")
         return True
@@ -206,8 +213,8 @@ class Frr:
             raise NotReady(f"FRR is not ready: {view.problem}")
         if absent := sorted(self._enabled() - view.daemons):
             raise NotReady(
-                f"FRR's {', '.join(absent)} do not run, though {self._directory}/daemons enables them: changing FRR now would "
-                "save its configuration without theirs"
+                f"FRR's {', '.join(absent)} do not run, though {self._directory}/daemons enables them: changing FRR "
+                "now would save its configuration without theirs"
             )
         return view
 
@@ -236,7 +243,7 @@ class Frr:
         if checked.returncode:
             raise DriverError(
                 f"FRR refuses the configuration that was made for it, and nothing was changed: {_said(checked)} "
-                f"(see {path}; lines that are not about pvc are those of FRR's operator, in {self._directory}/frr.conf)",
+                f"(see {path}; lines that are not about pvc are those of its operator, in {self._directory}/frr.conf)",
                 retryable=False,
             )
 
@@ -287,7 +294,7 @@ class Frr:
             return Written()
         except msgspec.DecodeError as error:
             raise DriverError(
-                f"{self._state}/frr.json is damaged ({error}); remove it: our lines in FRR are then told by their names",
+                f"{self._state}/frr.json is damaged ({error}); remove it: our lines are then told by their names",
                 retryable=False,
             ) from error
 
@@ -304,7 +311,9 @@ class Frr:
 
 
 def _target(fabric: Fabric | None, operators: text.Tree, left: list[text.Path]) -> tuple[text.Tree, list[text.Path]]:
-    """Return the operator's part with ours in it, and the lines of ours that are in the result; None: nothing of ours."""
+    """Return the operator's part with ours in it, and the lines of ours that are in the result; None: nothing of
+    ours.
+    """
     lines = [] if fabric is None else render(fabric, ipv4_default=not text.says_no_ipv4_default(operators))
     ours = text.parse("\n".join(lines))
     target = text.merge(operators, ours, left)

@@ -1,17 +1,17 @@
 """Our part of FRR's configuration, as FRR 8.4 itself prints it.
 
-A line that FRR prints in another form, or not at all because it is the default, would be a difference on every comparison.
-All names of ours begin with ``pvc-``.
+A line that FRR prints in another form, or not at all because it is the default, would be a difference on every
+comparison. All names of ours begin with ``pvc-``.
 
-The coordinators are route reflectors (RFC 4456), and every node names only them; they take the others in by their address, so
-that a node that joins or leaves changes nobody's configuration.  No ``bgp cluster-id``: reflectors and clients with the same
-one drop each other's routes.  Graceful restart is off: FRR 8.4 has it not for EVPN, and as a helper it keeps a dead
-coordinator's routes beside the living one's.
+The coordinators are route reflectors (RFC 4456), and every node names only them; they take the others in by their
+address, so that a node that joins or leaves changes nobody's configuration. No ``bgp cluster-id``: reflectors and
+clients with the same one drop each other's routes. Graceful restart is off: FRR 8.4 has it not for EVPN, and as a
+helper it keeps a dead coordinator's routes beside the living one's.
 
-Routers outside get, of the routes that the kernel has from others than FRR, those of client networks: the gateway puts them there
-on the node where it runs.  From them only default routes are taken, and zebra prefers the kernel's own default route (distance 0)
-to one of BGP (20), so a node that has one keeps it.  All else is denied in both directions.  A session carries the
-routes of its own address family: a next hop of the other one would often not be reachable.
+Routers outside get, of the routes that the kernel has from others than FRR, those of client networks: the gateway puts
+them there on the node where it runs. From them only default routes are taken, and zebra prefers the kernel's own
+default route (distance 0) to one of BGP (20), so a node that has one keeps it. All else is denied in both directions. A
+session carries the routes of its own address family: a next hop of the other one would often not be reachable.
 """
 
 import zlib
@@ -80,11 +80,12 @@ class Fabric(Struct, frozen=True, kw_only=True):
 
 
 def router_id(address: str) -> str:
-    """Return the BGP identifier of a node: its IPv4 address, or for an IPv6 address four octets that are hashed from it.
+    """Return the BGP identifier of a node: its IPv4 address, or for an IPv6 address four octets that are hashed from
+    it.
 
-    RFC 6286 asks only that it is not zero and unique in the AS.  For 500 hashed ones the chance that two are equal is one
-    in 30,000; then the later one's routes are ignored as a node's own, and its operator sets ``bgp router-id`` in FRR, which is
-    respected.
+    RFC 6286 asks only that it is not zero and unique in the AS. For 500 hashed ones the chance that two are equal is
+    one in 30,000; then the later one's routes are ignored as a node's own, and its operator sets ``bgp router-id`` in
+    FRR, which is respected.
     """
     parsed = ip_address(address)
     if parsed.version == 4:
@@ -96,8 +97,8 @@ def router_id(address: str) -> str:
 def require_tunnel_end(address: str) -> str:
     """Return the address; raises ConfigError when FRR could not tell others of tunnels that end at it.
 
-    zebra 8.4 reads a VXLAN device's local address as IPv4 only; for a device with an IPv6 one bgpd announces its router-id as
-    the tunnel's end, so that frames go to an address nobody has.
+    zebra 8.4 reads a VXLAN device's local address as IPv4 only; for a device with an IPv6 one bgpd announces its
+    router-id as the tunnel's end, so that frames go to an address nobody has.
     """
     if ip_address(address).version != 4:
         raise ConfigError(
@@ -110,8 +111,8 @@ def require_tunnel_end(address: str) -> str:
 def render(fabric: Fabric, *, ipv4_default: bool = True) -> list[str]:
     """Return the lines of our part, indented as FRR prints them.
 
-    ``ipv4_default`` is False when the operator's part has ``no bgp default ipv4-unicast``, which changes what FRR prints.
-    Raises ConfigError for a password that FRR cannot hold.
+    ``ipv4_default`` is False when the operator's part has ``no bgp default ipv4-unicast``, which changes what FRR
+    prints. Raises ConfigError for a password that FRR cannot hold.
     """
     families = tuple(
         (version, [router for router in fabric.upstream if ip_address(router.address).version == version])
@@ -183,8 +184,8 @@ def _password(neighbor: str, password: str) -> list[str]:
         return []
     if len(password) > _PASSWORD_MAX or not password.isascii() or not password.isprintable() or " " in password:
         raise ConfigError(
-            f"the password of the BGP session with {neighbor} must have at most {_PASSWORD_MAX} printable ASCII characters "
-            "without spaces"
+            f"the password of the BGP session with {neighbor} must have at most {_PASSWORD_MAX} printable ASCII "
+            "characters without spaces"
         )
     return [f" neighbor {neighbor} password {password}"]
 

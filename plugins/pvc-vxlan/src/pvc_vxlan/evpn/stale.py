@@ -1,11 +1,12 @@
 """MAC addresses that this node sends to another node than the one that has them, and how that ends.
 
-zebra ignores an announcement of a MAC address with a lower mobility sequence than it has (FRRouting issue 10468, in 8.4 and
-later).  When a MAC address had moved and its node then dies, the next owner may announce it with a lower one before every other
-node has forgotten the dead node's; such a node keeps sending to the dead one for ever, while BGP shows the right route.
+zebra ignores an announcement of a MAC address with a lower mobility sequence than it has (FRRouting issue 10468, in 8.4
+and later). When a MAC address had moved and its node then dies, the next owner may announce it with a lower one before
+every other node has forgotten the dead node's; such a node keeps sending to the dead one for ever, while BGP shows the
+right route.
 
-Without the kernel's entry, frames to the MAC address are copied to all nodes of the network, as those to an unknown one are:
-that reaches the owner at once.  The entry comes back, right, with the next announcement that zebra accepts.
+Without the kernel's entry, frames to the MAC address are copied to all nodes of the network, as those to an unknown one
+are: that reaches the owner at once. The entry comes back, right, with the next announcement that zebra accepts.
 """
 
 from collections.abc import Iterable, Mapping
@@ -43,9 +44,9 @@ def suspects(
 ) -> frozenset[Stale]:
     """Return the entries of a VXLAN device that contradict the cluster's record of who has which MAC address.
 
-    ``entries`` are ``Links.forwarding`` of it; ``owners`` is MAC address -> VTEP of the node that has its guest (or gateway)
-    according to the cluster; MAC addresses that are not in it, such as those behind a guest, are nobody's business here.  ``local`` is this
-    node's VTEP.
+    ``entries`` are ``Links.forwarding`` of it; ``owners`` is MAC address -> VTEP of the node that has its guest (or
+    gateway) according to the cluster; MAC addresses that are not in it, such as those behind a guest, are nobody's
+    business here. ``local`` is this node's VTEP.
     """
     known = {mac.lower(): vtep for mac, vtep in owners.items()}
     return frozenset(
@@ -61,8 +62,8 @@ def judge(
 ) -> tuple[list[Stale], dict[Stale, float]]:
     """Return what is stale for certain, and the suspects to hand in the next time.
 
-    A guest that moves is in the record before or after BGP has told of it, so only what was seen the same ``apart_s`` seconds ago,
-    and at every look since, counts.
+    A guest that moves is in the record before or after BGP has told of it, so only what was seen the same ``apart_s``
+    seconds ago, and at every look since, counts.
     """
     since = {stale: before.get(stale, now) for stale in found}
     certain = [stale for stale, first in since.items() if now - first >= apart_s]

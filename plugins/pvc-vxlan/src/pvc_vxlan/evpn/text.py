@@ -1,7 +1,8 @@
 """FRR's configuration as a tree of lines, and how ours and the operator's parts of it are told apart and put together.
 
-Ours is what was rendered the last time, and what bears our names; everything else is the operator's, also inside the same
-``router bgp``.  Where both say something that can be said only once, such as ``bgp router-id``, the operator's word stays.
+Ours is what was rendered the last time, and what bears our names; everything else is the operator's, also inside the
+same ``router bgp``. Where both say something that can be said only once, such as ``bgp router-id``, the operator's word
+stays.
 """
 
 import re
@@ -15,11 +16,13 @@ from pvc_core.plugin import DriverError
 Path = tuple[str, ...]
 """A line with the lines of the sections that it is in, the outermost first."""
 
+_OURS: Final = "pvc-(?:fabric|upstream[46]|clients[46]|imports[46])(?: |$)"
+"""Names of ours (``render``), not all that begin with pvc-: the operator may have such ones too."""
 _OUR_NAMES: Final = re.compile(
-    r"(?:no )?(?:(?:ip|ipv6) prefix-list pvc-|route-map pvc-|neighbor pvc-|neighbor \S+ peer-group pvc-"
-    r"|bgp listen range \S+ peer-group pvc-|neighbor \S+ route-map pvc-|redistribute \S+ route-map pvc-)"
+    rf"(?:no )?(?:(?:ip|ipv6) prefix-list {_OURS}|route-map {_OURS}|neighbor {_OURS}|neighbor \S+ peer-group {_OURS}"
+    rf"|bgp listen range \S+ peer-group {_OURS}|neighbor \S+ route-map {_OURS}|redistribute \S+ route-map {_OURS})"
 )
-_MEMBER: Final = re.compile(r"neighbor (\S+) peer-group pvc-")
+_MEMBER: Final = re.compile(rf"neighbor (\S+) peer-group {_OURS}")
 _IDENTITY: Final = re.compile(r"neighbor (\S+) (?:remote-as|password|description) ")
 _NEIGHBOR: Final = re.compile(r"(?:no )?neighbor (\S+) ")
 _REMOTE_AS: Final = re.compile(r"neighbor (\S+) remote-as (\S+)$")
@@ -94,8 +97,8 @@ def paths(tree: Tree, above: Path = ()) -> Iterator[Path]:
 def split(running: Tree, remembered: Iterable[Path]) -> tuple[Tree, list[Path]]:
     """Return the operator's part of a configuration, and the lines of ours that are in it.
 
-    ``remembered`` is what was rendered before.  A section of ours with lines of the operator's stays as theirs, and so do
-    lines that they added to a neighbor of ours.
+    ``remembered`` is what was rendered before. A section of ours with lines of the operator's stays as theirs, and so
+    do lines that they added to a neighbor of ours.
     """
     members = {match[1] for path in paths(running) if (match := _MEMBER.match(path[-1]))}
     ours: list[Path] = []
@@ -164,8 +167,8 @@ def _check(operators: Tree, ours: Tree) -> None:
         for other in operators:
             if (found := _ROUTER.match(other)) and found[1] != wanted[1]:
                 raise DriverError(
-                    f"FRR of this node has the operator's 'router bgp {found[1]}', but the cluster's AS is {wanted[1]}, and "
-                    f"FRR has one AS outside VRFs: set the cluster's asn to {found[1]}, or move the operator's to a VRF",
+                    f"FRR of this node has the operator's 'router bgp {found[1]}', but the cluster's AS is {wanted[1]}, "
+                    f"and FRR has one AS outside VRFs: set the cluster's asn to {found[1]}, or move that one to a VRF",
                     retryable=False,
                 )
         own = operators.get(line, Section({})).lines
@@ -173,7 +176,7 @@ def _check(operators: Tree, ours: Tree) -> None:
         for text in ours[line].lines:
             if (m := _REMOTE_AS.match(text)) and theirs.get(m[1], m[2]) != m[2]:
                 raise DriverError(
-                    f"FRR of this node has the operator's 'neighbor {m[1]} remote-as {theirs[m[1]]}', but the cluster's "
-                    f"configuration names it with AS {m[2]}: correct one of them",
+                    f"FRR of this node has the operator's 'neighbor {m[1]} remote-as {theirs[m[1]]}', but the "
+                    f"cluster's configuration names it with AS {m[2]}: correct one of them",
                     retryable=False,
                 )

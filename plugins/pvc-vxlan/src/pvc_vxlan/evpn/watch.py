@@ -1,7 +1,7 @@
 """Whether FRR does on this node what it should, and bringing it back when it does not.
 
-A node whose bgpd is gone is cut off from the overlay while its guests run, so this is asked for every two seconds or so; when all
-is well it is one call of vtysh.
+A node whose bgpd is gone is cut off from the overlay while its guests run, so this is asked for every two seconds or
+so; when all is well it is one call of vtysh.
 """
 
 import logging
@@ -30,8 +30,9 @@ DEGRADED: Final = "Degraded"
 _WATCHFRR_S: Final = 2.0
 """For so long watchfrr, which runs in the unit, may bring a daemon back before the unit is restarted.
 
-watchfrr 8.4 takes the interval of its ``-i`` (5 s), and does so once a minute (``-m``); a node is not cut off for so long, and a restart
-of the unit costs the overlay nothing that is not down with bgpd.  With ``-i 1`` in ``watchfrr_options`` it is first.
+watchfrr 8.4 takes the interval of its ``-i`` (5 s), and does so once a minute (``-m``); a node is not cut off for so
+long, and a restart of the unit costs the overlay nothing that is not down with bgpd. With ``-i 1`` in
+``watchfrr_options`` it is first.
 """
 _RESTART_EVERY_S: Final = 30.0
 _AGAIN_S: Final = 30.0
@@ -125,7 +126,8 @@ class Watch:
         return _report(view, fabric, differs=differs, trouble=trouble, done=tuple(done))
 
     def mend(self, fabric: Fabric, view: View, done: list[str]) -> None:
-        """Start FRR when it does not run, and give it our configuration when it has it not; adds to ``done`` what it did.
+        """Start FRR when it does not run, and give it our configuration when it has it not; adds to ``done`` what it
+        did.
 
         Raises DriverError when that fails.
         """
