@@ -167,8 +167,9 @@ def _check(operators: Tree, ours: Tree) -> None:
         for other in operators:
             if (found := _ROUTER.match(other)) and found[1] != wanted[1]:
                 raise DriverError(
-                    f"FRR of this node has the operator's 'router bgp {found[1]}', but the cluster's AS is {wanted[1]}, "
-                    f"and FRR has one AS outside VRFs: set the cluster's asn to {found[1]}, or move that one to a VRF",
+                    f"FRR of this node has the operator's 'router bgp {found[1]}', but the cluster's AS is "
+                    f"{wanted[1]}, and FRR has one AS outside VRFs: set the cluster's asn to {found[1]}, or move that "
+                    "one to a VRF",
                     retryable=False,
                 )
         own = operators.get(line, Section({})).lines
