@@ -68,9 +68,9 @@ def gateway_support():
 
 
 @pytest.fixture
-def gateway_site(gateway_support, tmp_path):
+def gateway_site(gateway_support):
     """Nodes, guests and an outside; nothing of it is left at the end."""
-    site = gateway_support.Site(tmp_path)
+    site = gateway_support.Site()
     yield site
     site.close()
 

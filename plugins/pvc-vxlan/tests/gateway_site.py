@@ -3,8 +3,11 @@
 import json
 import logging
 import os
+import shutil
+import signal
 import socket
 import subprocess
+import tempfile
 import time
 import uuid
 from contextlib import contextmanager
@@ -211,6 +214,14 @@ class Guest(Namespace):
         )  # fmt: skip
         return _last(said)
 
+    def take_and_release4(self) -> None:
+        """Take a lease, and give it back as a guest that is shut down does."""
+        script = self._script("udhcpc", _UDHCPC)
+        client = self.site.start(self, "udhcpc", "-i", "eth0", "-s", script, "-f", "-R")
+        assert client.stdout.readline().startswith("{")
+        client.send_signal(signal.SIGTERM)
+        client.wait(5)
+
     def dhcp6(self) -> dict[str, str]:
         """Take an IPv6 lease; the client is ended without giving it back."""
         leases, pid = self._files / "leases6", self._files / "pid6"
@@ -263,13 +274,11 @@ class Sniffer:
 class Site:
     """All of it; ``close`` leaves nothing."""
 
-    def __init__(self, directory: Path):
+    def __init__(self):
         self.id = uuid.uuid4().hex[:6]
-        self.directory = directory
-        for path in (directory, *directory.parents):
-            # dnsmasq gives up root's rights, and pytest's directories are root's own.
-            if path != Path("/"):
-                path.chmod(path.stat().st_mode | 0o055)
+        # Not one of pytest's: dnsmasq gives up root's rights, and only root may enter those.
+        self.directory = Path(tempfile.mkdtemp(prefix="pvc-gateway-"))
+        self.directory.chmod(0o755)
         self.namespaces = []
         self.networks = []
         self.nodes = []
@@ -319,6 +328,7 @@ class Site:
         for name in [*map(names.gateway_namespace, self.networks), *self.namespaces]:
             if (NAMED / name).exists():
                 netns.remove(name)
+        shutil.rmtree(self.directory)
 
 
 def end(pid: int) -> None:

@@ -62,6 +62,8 @@ def test_guest_reaches_outside_and_is_reached(gateway_site, gateway_node, guest)
 def test_networks_have_namespaces_of_their_own_and_reach_each_other(gateway_site, gateway_node, gateway_support, guest):
     one, two = gateway_site.network(), gateway_site.network()
     other = VxlanNetwork(vni=101, ipv4="10.102.0.0/24", ipv6="fd00:102::/64", masquerade=True)
+    # As strict as an operator may be with addresses that come a wrong way.
+    gateway_node.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.default.rp_filter=1")
     gateway_node.ensure(one, BOTH)
     gateway_node.ensure(two, other)
     first = guest(gateway_node, one)

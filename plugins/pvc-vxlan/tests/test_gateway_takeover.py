@@ -5,6 +5,9 @@ import signal
 import time
 from pathlib import Path
 
+import dns.exception
+import dns.message
+import dns.query
 import pytest
 
 from pvc_core.model.errors import PvcError
@@ -34,12 +37,12 @@ def taken(guest) -> tuple[str, str]:
 def published(site, node, network, count):
     """Return the records once there are so many."""
 
-    def found():
+    def all_there() -> bool:
         node.do("publish")
-        below = site.records.below(f"lease/{network}")
-        return below if len(below) == count else None
+        return len(site.records.below(f"lease/{network}")) == count
 
-    return site.until(found, f"{count} records")
+    site.until(all_there, f"{count} records")
+    return site.records.below(f"lease/{network}")
 
 
 def test_leases_are_published_and_end(gateway_site, gateway_node):
@@ -60,12 +63,87 @@ def test_leases_are_published_and_end(gateway_site, gateway_node):
         lambda: not gateway_node.do("publish") and not _spooled(gateway_node, network), "all is published"
     )
     assert gateway_site.records.writes == before
+    end_dnsmasq(gateway_site, gateway_node, network)
+    there = names.gateway_namespace(network)
+    gateway_site.until(lambda: not gateway_node.run("ip", "netns", "pids", there), "the script's process has ended too")
+    gateway_node.do("publish")
     expired = {**records[four], "expires": int(time.time()) - 10}
     gateway_site.records.put(f"lease/{network}/{four}", expired)
-    end_dnsmasq(gateway_site, gateway_node, network)
     gateway_node.daemon()
     gateway_node.ensure(network, both())
-    assert list(published(gateway_site, gateway_node, network, 1)) == [six]
+    left = published(gateway_site, gateway_node, network, 1)
+    # dnsmasq does not know the MAC address of a lease that it began with.
+    assert left == {six: records[six]}
+
+
+def test_records_follow_what_guests_do(gateway_site, gateway_node):
+    network = gateway_site.network()
+    gateway_node.ensure(network, both(lease_s=120))
+    guest = gateway_site.guest(gateway_node, network)
+    four = guest.dhcp4()["ip"]
+    first = published(gateway_site, gateway_node, network, 1)[four]["expires"]
+
+    def renewed() -> bool:
+        assert guest.dhcp4()["ip"] == four
+        gateway_node.do("publish")
+        return gateway_site.records.all[f"lease/{network}/{four}"]["expires"] > first
+
+    gateway_site.until(renewed, "the renewal is published")
+    guest.take_and_release4()
+    published(gateway_site, gateway_node, network, 0)
+
+
+def test_daemon_killed_while_it_changes_dnsmasq_is_made_up_for(
+    gateway_site, gateway_node, gateway_support, monkeypatch
+):
+    network = gateway_site.network()
+    gateway_node.ensure(network, both())
+    guest = gateway_site.guest(gateway_node, network)
+    guest.ip("addr", "add", "10.101.0.9/24", "dev", "eth0")
+    calls = [(service.process, name) for name in ("start", "stop", "reload")] + [(service, "write")]
+
+    class Killed(BaseException):
+        pass
+
+    died = 0
+    for turn in range(20):
+        name, address = f"vm{turn}", f"10.101.0.{20 + turn}"
+        nics = [gateway_support.nic(network, MAC, address, vm=name)]
+        # Each change needs another dnsmasq, and has another name.
+        wanted = both(ntp_servers=(f"192.0.2.{1 + turn % 2}",))
+        count = 0
+        with monkeypatch.context() as patch:
+            for owner, call in calls:
+                original = getattr(owner, call)
+
+                def step(*arguments, original=original, turn=turn, **more):
+                    nonlocal count
+                    result = original(*arguments, **more)
+                    count += 1
+                    if count > turn // 2:
+                        raise Killed
+                    return result
+
+                patch.setattr(owner, call, step)
+            try:
+                gateway_node.ensure(network, wanted, nics)
+            except Killed:
+                died += 1
+        gateway_node.daemon()
+        gateway_node.ensure(network, wanted, nics)
+        gateway_site.until(lambda name=name, address=address: _asked(guest, f"{name}.lan.example") == [address], name)
+        assert guest.dhcp4()["ntpsrv"] == wanted.ntp_servers[0]
+        assert len(gateway_node.files(network).configs()) == 1
+    assert 8 < died < 20
+
+
+def _asked(where, name: str) -> list[str]:
+    with where.inside():
+        try:
+            answer = dns.query.udp(dns.message.make_query(name, "A"), "10.101.0.1", timeout=0.5)
+        except (dns.exception.Timeout, OSError):
+            return []
+    return [str(item) for found in answer.answer for item in found]
 
 
 def _spooled(node, network) -> list:

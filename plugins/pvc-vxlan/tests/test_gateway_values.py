@@ -13,7 +13,7 @@ from pvc_core.plugin import NetworkNic
 from pvc_vxlan.gateway import dnsmasq, masquerade
 from pvc_vxlan.gateway.directory import Directory, read, write
 from pvc_vxlan.gateway.hosts import Host, dhcp_lines, hosts_of, label, name_lines
-from pvc_vxlan.gateway.leases import Change, Lease, LeaseBook, change_of, lease_file, server_duid
+from pvc_vxlan.gateway.leases import Change, Lease, LeaseBook, as_rows, change_of, lease_file, server_duid
 from pvc_vxlan.network import Reservation, VxlanNetwork
 
 A, B, C = "52:54:00:00:00:0a", "52:54:00:00:00:0b", "52:54:00:00:00:0c"
@@ -203,6 +203,19 @@ class TestLeases:
         write(directory.spool / "10.1.0.5", FOUR.replace("add", "del"))
         assert book.publish("n", directory) == 1
         assert records.all == {}
+
+    def test_rows_of_a_query_name_the_vm(self):
+        leases = [Lease(address="10.1.0.5", mac=A, expires=7), Lease(address="10.1.0.6", mac=B)]
+        assert as_rows(leases, [nic(A.upper(), vm="vm1")]) == [
+            {"address": "10.1.0.5", "mac": A, "expires": 7, "vm": "vm1"},
+            {"address": "10.1.0.6", "mac": B, "vm": ""},
+        ]
+
+    def test_a_record_that_is_none_of_ours_is_passed_over(self, tmp_path, gateway_support):
+        records = gateway_support.FakeRecords()
+        records.put("lease/n/10.1.0.5", {"address": "10.1.0.5"})
+        records.put("lease/n/10.1.0.6", {"address": 6})
+        assert list(LeaseBook(records).known("n")) == ["10.1.0.5"]
 
     def test_a_broken_file_stops_nothing(self, tmp_path, gateway_support):
         directory = Directory(tmp_path / "d")

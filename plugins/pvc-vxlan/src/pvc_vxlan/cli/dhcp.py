@@ -107,7 +107,7 @@ def rows_of(leases: Iterable[LeaseRow], reservations: Reservations) -> list[Row]
 def dhcp() -> None:
     """Look at who has which address of a network, and say who always gets which.
 
-    Addresses that a NIC was given with the VM (`pvc vm network add --address`) need no reservation.
+    Addresses that a NIC was given with the VM (`pvc vm nic add --address`) need no reservation.
     """
 
 

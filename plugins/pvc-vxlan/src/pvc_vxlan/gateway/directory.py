@@ -71,9 +71,11 @@ class Directory(Struct, frozen=True):
 
     def make(self) -> None:
         """Make it and what is in it; dnsmasq, which gives up root's rights, must be able to read the files."""
-        for path in (self.path, self.spool, self.taken):
+        for path in (*reversed(self.path.parents[:2]), self.path, self.spool, self.taken):
             try:
-                path.mkdir(mode=0o755, parents=True, exist_ok=True)
+                path.mkdir(parents=True, exist_ok=True)
+                # Whatever the daemon's umask.
+                path.chmod(0o755)
             except OSError as error:
                 raise DriverError(f"cannot make {path}: {error.strerror}") from error
 

@@ -10,10 +10,11 @@ import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pvc_core.plugin import DriverError, NetworkNic, Records
 from pvc_vxlan.gateway.directory import Directory, read
@@ -112,7 +113,9 @@ class LeaseBook:
         """Return the published leases by address.  Raises PvcError without the store, unless they were read before."""
         if network_id not in self._known:
             below = self._records.below(f"lease/{network_id}")
-            self._known[network_id] = {address: msgspec.convert(value, Lease) for address, value in below.items()}
+            self._known[network_id] = {
+                address: lease for address, value in below.items() if (lease := _lease_of(value)) is not None
+            }
         return self._known[network_id]
 
     def current(self, network_id: str, directory: Directory) -> dict[str, Lease]:
@@ -122,7 +125,7 @@ class LeaseBook:
             for path in _files(place):
                 change = change_of(read(path))
                 if change is not None:
-                    _apply(leases, change)
+                    _apply(leases, _with_mac(change, leases.get(change.address)))
         return leases
 
     def publish(self, network_id: str, directory: Directory) -> int:
@@ -138,6 +141,8 @@ class LeaseBook:
         changed = 0
         for path in paths:
             change = change_of(read(path))
+            if change is not None:
+                change = _with_mac(change, known.get(change.address))
             if change is not None and known.get(change.address) != change.lease:
                 self._write(network_id, change)
                 _apply(known, change)
@@ -163,6 +168,22 @@ class LeaseBook:
             self._records.delete(name)
         else:
             self._records.put(name, msgspec.to_builtins(change.lease))
+
+
+def _lease_of(value: Any) -> Lease | None:
+    # What another version wrote must not keep guests from getting addresses.
+    try:
+        return msgspec.convert(value, Lease)
+    except msgspec.ValidationError:
+        return None
+
+
+def _with_mac(change: Change, before: Lease | None) -> Change:
+    """Return a change with the MAC address that was known: dnsmasq has none of an IPv6 lease that it began with."""
+    lease = change.lease
+    if lease is None or lease.mac or before is None or before.duid != lease.duid:
+        return change
+    return Change(address=change.address, lease=replace(lease, mac=before.mac))
 
 
 def _apply(leases: dict[str, Lease], change: Change) -> None:

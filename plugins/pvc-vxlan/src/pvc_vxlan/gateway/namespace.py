@@ -119,18 +119,22 @@ class Plumbing:
         return port, guest_side, uplink, host_side
 
 
-def remove_devices() -> None:
-    """Remove the host's devices of all gateways, and so the namespaces' ends, at once."""
-    delete_group(GROUP)
-
-
-def remove(network_id: str) -> None:
-    """Remove all of it; its routes go with their device.  Whoever runs in the namespace must have ended before."""
+def disconnect(network_id: str) -> None:
+    """Remove the cables, and with them the routes: nobody reaches it any more."""
     with Links() as host:
         for name in (names.gateway_port(network_id), names.gateway_uplink(network_id)):
             link = host.get(name)
             if link is not None and _is_ours(link, network_id):
                 host.delete(link)
+
+
+def disconnect_all() -> None:
+    """Remove the cables of all gateways at once."""
+    delete_group(GROUP)
+
+
+def remove(network_id: str) -> None:
+    """Remove the namespace; whoever runs in it must have ended before, or the kernel keeps it."""
     namespace.remove(names.gateway_namespace(network_id))
 
 

@@ -6,6 +6,7 @@ every second passes over a network that is being worked on.
 
 import contextlib
 import pwd
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -110,11 +111,11 @@ class Gateways:
             # In this order everywhere where somebody waits for more than one.
             for network_id in ids:
                 turns.enter_context(self._turn(network_id))
+            namespace.disconnect_all()
             process.stop_all(self._below)
             for network_id in ids:
                 self._directory(network_id).masquerade.unlink(missing_ok=True)
             self._render_masquerade(check=False)
-            namespace.remove_devices()
             failed: PvcError | None = None
             for network_id in ids:
                 try:
@@ -184,7 +185,7 @@ class Gateways:
             forwarders=network.dns_servers or self._config.dns_servers,
             mtu=mtu,
             static6=hosts.static6,
-            user=_user(),
+            user=_user(self._below),
             script=self._script,
         )
         return _Served(
@@ -247,6 +248,8 @@ class Gateways:
 
     def _remove(self, network_id: str, *, stopped: bool = False) -> None:
         directory = self._directory(network_id)
+        # First: another node may be waiting to be the gateway.
+        namespace.disconnect(network_id)
         try:
             if not stopped:
                 process.stop(directory)
@@ -320,8 +323,13 @@ class Gateways:
                 lock.release()
 
 
-def _user() -> str:
-    """Return the user that dnsmasq becomes: Debian's package has one for it."""
+def _user(below: Path) -> str:
+    """Return the user that dnsmasq becomes: Debian's package has one for it.
+
+    It reads hosts and names again as that user, so where only root may enter the directory it stays root.
+    """
+    if not all(parent.stat().st_mode & stat.S_IXOTH for parent in below.parents):
+        return "root"
     try:
         return pwd.getpwnam("dnsmasq").pw_name
     except KeyError:
