@@ -59,7 +59,11 @@ def test_the_operators_lines_survive_ours_their_changes_and_their_removal(evpn_m
     operators = lines(node)
     assert set(OPERATORS) <= set(operators)
     upstream = (Router(address="10.77.0.254", asn=65100),)
-    for changes in ({"upstream": upstream, "clients": ("10.1.0.0/24",)}, {"upstream": upstream}, {"password": "x"}):
+    for changes in (
+        {"upstream": upstream},
+        {"upstream": (*upstream, Router(address="fd77::fe", asn=65100))},
+        {"password": "x"},
+    ):
         assert node.frr.apply(node.fabric(**changes))
         assert set(OPERATORS) <= set(lines(node))
         assert not node.frr.differs(node.fabric(**changes), node.running())
@@ -90,7 +94,7 @@ def test_a_node_that_forgot_what_it_wrote_tells_its_lines_by_their_names(evpn_no
     node = evpn_nodes.nodes[2]
     more = (*evpn_nodes.reflectors, Peer(name="old", address="10.77.0.99"))
     upstream = (Router(address="10.77.0.254", asn=65100, password="x"),)
-    assert node.frr.apply(node.fabric(reflectors=more, upstream=upstream, clients=("10.1.0.0/24",)))
+    assert node.frr.apply(node.fabric(reflectors=more, upstream=upstream))
     (evpn_nodes.directory / "state3" / "frr.json").unlink()
     up = settled(node)
     assert node.frr.apply(node.fabric())
@@ -191,7 +195,7 @@ def test_an_upstream_change_does_not_touch_the_sessions_of_the_fabric(evpn_nodes
     up = settled(node, 3)
     routers = (Router(address="10.77.0.254", asn=65100), Router(address="fd77::fe", asn=65100, password="secret"))
     for upstream in (routers, routers[:1], (Router(address="10.77.0.254", asn=65101),), ()):
-        assert node.frr.apply(node.fabric(upstream=upstream, clients=("10.1.0.0/24", "2001:db8:1::/64")))
+        assert node.frr.apply(node.fabric(upstream=upstream))
         assert node.sessions() == up
 
 

@@ -1,7 +1,5 @@
 """Our part of FRR's configuration, how it is merged with the operator's, and what FRR's answers mean, without FRR."""
 
-import re
-
 import pytest
 from msgspec.structs import replace
 
@@ -13,6 +11,7 @@ from pvc_vxlan.evpn.render import Fabric, Peer, Router, render, require_tunnel_e
 from pvc_vxlan.evpn.stale import judge, suspects
 from pvc_vxlan.evpn.state import macs, sessions, vnis
 from pvc_vxlan.evpn.watch import CUT_OFF, DEGRADED, FABRIC, ROUTING, health
+from pvc_vxlan.routes import METRIC
 
 REFLECTORS = (Peer(name="n1", address="10.0.0.1"), Peer(name="n2", address="10.0.0.2"))
 NODE = Fabric(asn=65000, router_id="10.0.0.9", local="10.0.0.9", reflectors=REFLECTORS)
@@ -53,33 +52,18 @@ def test_a_reflector_takes_nodes_in_and_does_not_name_itself():
     assert not any("cluster-id" in line for line in lines)
 
 
-def test_a_new_network_changes_no_line_of_another():
-    few = render(replace(NODE, upstream=OUTSIDE, clients=("10.1.0.0/24", "10.3.0.0/24", "2001:db8:1::/64")))
-    more = render(
-        replace(NODE, upstream=OUTSIDE, clients=("10.1.0.0/24", "10.2.0.0/24", "10.3.0.0/24", "2001:db8:1::/64"))
-    )
-    assert [line for line in more if line not in few] == [
-        next(line for line in more if line.endswith("permit 10.2.0.0/24"))
+def test_client_networks_are_announced_and_default_routes_taken_and_nothing_else():
+    lines = render(replace(NODE, upstream=OUTSIDE))
+    assert [line for line in lines if "prefix-list" in line and "match" not in line] == [
+        "ip prefix-list pvc-imports4 seq 5 permit 0.0.0.0/0",
+        "ipv6 prefix-list pvc-imports6 seq 5 permit ::/0",
     ]
-    assert set(few) < set(more)
-
-
-def test_networks_are_in_the_list_of_their_family_and_all_else_is_denied():
-    lines = render(replace(NODE, upstream=OUTSIDE, clients=("10.1.0.0/24", "2001:db8:1::/64")))
-    lists = [re.sub(r" seq \d+ ", " ", line) for line in lines if "prefix-list" in line and "match" not in line]
-    assert lists == [
-        "ip prefix-list pvc-clients4 permit 10.1.0.0/24",
-        "ip prefix-list pvc-clients4 deny any",
-        "ip prefix-list pvc-imports4 permit 0.0.0.0/0",
-        "ip prefix-list pvc-imports4 deny any",
-        "ipv6 prefix-list pvc-clients6 permit 2001:db8:1::/64",
-        "ipv6 prefix-list pvc-clients6 deny any",
-        "ipv6 prefix-list pvc-imports6 permit ::/0",
-        "ipv6 prefix-list pvc-imports6 deny any",
-    ]
+    place = lines.index("route-map pvc-clients permit 10")
+    assert lines[place + 1] == f" match metric {METRIC}"
+    assert lines.count("  redistribute kernel route-map pvc-clients") == 2
     for group, version in (("pvc-upstream4", 4), ("pvc-upstream6", 6)):
         assert f"  neighbor {group} route-map pvc-imports{version} in" in lines
-        assert f"  neighbor {group} route-map pvc-clients{version} out" in lines
+        assert f"  neighbor {group} route-map pvc-clients out" in lines
 
 
 @pytest.mark.parametrize("password", ["two words", "x" * 81, "ä", "tab\t"])
@@ -125,9 +109,9 @@ router bgp 65000
  exit-address-family
 exit
 !
-ip prefix-list pvc-clients4 seq 5 permit 10.1.0.0/24
-route-map pvc-clients4 permit 10
- match ip address prefix-list pvc-clients4
+ip prefix-list pvc-imports4 seq 5 permit 0.0.0.0/0
+route-map pvc-clients permit 10
+ match metric 7250
 exit
 !
 end

@@ -8,13 +8,13 @@ address, so that a node that joins or leaves changes nobody's configuration. No 
 clients with the same one drop each other's routes. Graceful restart is off: FRR 8.4 has it not for EVPN, and as a
 helper it keeps a dead coordinator's routes beside the living one's.
 
-Routers outside get, of the routes that the kernel has from others than FRR, those of client networks: the gateway puts
-them there on the node where it runs. From them only default routes are taken, and zebra prefers the kernel's own
-default route (distance 0) to one of BGP (20), so a node that has one keeps it. All else is denied in both directions. A
-session carries the routes of its own address family: a next hop of the other one would often not be reachable.
+Routers outside get, of the routes that the kernel has from others than FRR, those with the metric of client networks
+(``routes``): the gateway puts them there on the node where it runs, so a network that comes, goes or moves changes nothing here.
+From the routers only default routes are taken, and zebra prefers the kernel's own default route (distance 0) to one of BGP
+(20), so a node that has one keeps it. All else is denied in both directions. A session carries the routes of its own address
+family: a next hop of the other one would often not be reachable.
 """
 
-import zlib
 from hashlib import blake2s
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Final
@@ -22,20 +22,19 @@ from typing import Final
 from msgspec import Struct
 
 from pvc_core.plugin import ConfigError
+from pvc_vxlan.routes import METRIC
 
 FABRIC: Final = "pvc-fabric"
 """Peer group of the nodes."""
 UPSTREAM: Final = "pvc-upstream"
 """Peer groups of the routers outside: with 4 or 6 after it."""
 CLIENTS: Final = "pvc-clients"
-"""Route-map and prefix-list of what is announced outside."""
+"""Route-map of what is announced outside."""
 IMPORTS: Final = "pvc-imports"
-"""Route-map and prefix-list of what is taken from outside."""
+"""Route-maps and prefix-lists of what is taken from outside: with 4 or 6 after it."""
 LISTEN_LIMIT: Final = 2000
 """Nodes that a reflector takes in at most."""
-DEFAULT_ROUTES: Final = ("0.0.0.0/0", "::/0")
-_LAST: Final = 4294967295
-"""Highest sequence number of a prefix-list."""
+_DEFAULT_ROUTES: Final = {4: "0.0.0.0/0", 6: "::/0"}
 _PASSWORD_MAX: Final = 80
 """TCP_MD5SIG_MAXKEYLEN of the kernel."""
 _TIMERS: Final = ("timers 1 3", "timers connect 1")
@@ -73,10 +72,6 @@ class Fabric(Struct, frozen=True, kw_only=True):
     password: str = ""
     """Of the sessions between nodes (TCP-MD5, RFC 2385)."""
     upstream: tuple[Router, ...] = ()
-    clients: tuple[str, ...] = ()
-    """Prefixes of the cluster's networks, IPv4 and IPv6, to announce outside."""
-    imports: tuple[str, ...] = DEFAULT_ROUTES
-    """Prefixes to take from outside, exactly these."""
 
 
 def router_id(address: str) -> str:
@@ -130,15 +125,17 @@ def render(fabric: Fabric, *, ipv4_default: bool = True) -> list[str]:
         lines.append(f"  neighbor {FABRIC} route-reflector-client")
     lines += ["  advertise-all-vni", " exit-address-family", "exit"]
     for version in present:
-        lines += _prefix_list(f"{CLIENTS}{version}", version, fabric.clients)
-        lines += _prefix_list(f"{IMPORTS}{version}", version, fabric.imports)
+        family, name = "ip" if version == 4 else "ipv6", f"{IMPORTS}{version}"
+        lines += [
+            f"{family} prefix-list {name} seq 5 permit {_DEFAULT_ROUTES[version]}",
+            f"route-map {name} permit 10",
+            f" match {family} address prefix-list {name}",
+            "exit",
+        ]
     if present:
-        # FRR's default is 5 seconds, so long a new network would not be announced.
+        # FRR's default is 5 seconds, so long the first networks would not be announced.
         lines.append("bgp route-map delay-timer 1")
-    for version in present:
-        for name in (f"{CLIENTS}{version}", f"{IMPORTS}{version}"):
-            family = "ip" if version == 4 else "ipv6"
-            lines += [f"route-map {name} permit 10", f" match {family} address prefix-list {name}", "exit"]
+        lines += [f"route-map {CLIENTS} permit 10", f" match metric {METRIC}", "exit"]
     return lines
 
 
@@ -196,32 +193,18 @@ def _unicast(present: list[int], *, ipv4_default: bool) -> list[str]:
     if inactive or 4 in present:
         lines.append(" address-family ipv4 unicast")
         if 4 in present:
-            lines.append(f"  redistribute kernel route-map {CLIENTS}4")
+            lines.append(f"  redistribute kernel route-map {CLIENTS}")
         lines += [f"  no neighbor {group} activate" for group in inactive]
         if 4 in present:
             lines += [f"  neighbor {UPSTREAM}4 activate"] if not ipv4_default else []
             lines += _filters(4)
         lines.append(" exit-address-family")
     if 6 in present:
-        lines += [" address-family ipv6 unicast", f"  redistribute kernel route-map {CLIENTS}6"]
+        lines += [" address-family ipv6 unicast", f"  redistribute kernel route-map {CLIENTS}"]
         lines += [f"  neighbor {UPSTREAM}6 activate", *_filters(6), " exit-address-family"]
     return lines
 
 
 def _filters(version: int) -> list[str]:
     group = f"  neighbor {UPSTREAM}{version}"
-    return [f"{group} route-map {IMPORTS}{version} in", f"{group} route-map {CLIENTS}{version} out"]
-
-
-def _prefix_list(name: str, version: int, prefixes: tuple[str, ...]) -> list[str]:
-    """Return the entries; each has a sequence number of its own prefix, so that a new network renumbers no other."""
-    family = "ip" if version == 4 else "ipv6"
-    lines, taken = [], {_LAST}
-    networks = {ip_network(prefix, strict=False) for prefix in prefixes}
-    for text in sorted(str(network) for network in networks if network.version == version):
-        sequence = zlib.crc32(text.encode()) or 1
-        while sequence in taken:
-            sequence = sequence % (_LAST - 1) + 1
-        taken.add(sequence)
-        lines.append(f"{family} prefix-list {name} seq {sequence} permit {text}")
-    return [*lines, f"{family} prefix-list {name} seq {_LAST} deny any"]
+    return [f"{group} route-map {IMPORTS}{version} in", f"{group} route-map {CLIENTS} out"]

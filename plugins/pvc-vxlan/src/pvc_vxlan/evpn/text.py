@@ -16,7 +16,7 @@ from pvc_core.plugin import DriverError
 Path = tuple[str, ...]
 """A line with the lines of the sections that it is in, the outermost first."""
 
-_OURS: Final = "pvc-(?:fabric|upstream[46]|clients[46]|imports[46])(?: |$)"
+_OURS: Final = "pvc-(?:fabric|upstream[46]|clients|imports[46])(?: |$)"
 """Names of ours (``render``), not all that begin with pvc-: the operator may have such ones too."""
 _OUR_NAMES: Final = re.compile(
     rf"(?:no )?(?:(?:ip|ipv6) prefix-list {_OURS}|route-map {_OURS}|neighbor {_OURS}|neighbor \S+ peer-group {_OURS}"
