@@ -44,6 +44,8 @@ class NetworkView(View, frozen=True, kw_only=True):
     nodes: int = 0
     """Nodes alive that have its driver."""
     problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What is possible and risky; in answers to adding and changing only."""
     deleting: bool = False
 
 
@@ -95,8 +97,10 @@ def network_add(ops: Ops, request: NetworkAdd) -> NetworkView:
     """Add a network.  Raises InvalidRequest (parameters, unknown driver), AlreadyExists."""
     check_name(request.name, "network name")
     id_ = ops.new_id()
+    warnings: tuple[str, ...] = ()
 
     def once() -> NetworkSpec:
+        nonlocal warnings
         spec = NetworkSpec(
             id=id_,
             name=request.name,
@@ -108,7 +112,7 @@ def network_add(ops: Ops, request: NetworkAdd) -> NetworkView:
         nodes = read_nodes(ops.store)
         check_driver("network", request.driver, nodes)
         serial = _serial(ops)
-        _check(ops, spec, nodes)
+        warnings = _check(ops, spec, nodes)
         if ops.store.get(keys.name("network", spec.name)) is not None:
             raise AlreadyExists(f"there is a network named {spec.name!r} already")
         ops.store.commit(
@@ -121,13 +125,15 @@ def network_add(ops: Ops, request: NetworkAdd) -> NetworkView:
 
     spec = attempt(f"network {request.name!r} could not be added", once)
     log.info("network-added network=%s name=%s driver=%s", spec.id, spec.name, spec.driver)
-    return _views(ops, [spec])[0]
+    return replace(_views(ops, [spec])[0], warnings=warnings)
 
 
 def network_modify(ops: Ops, request: NetworkModify) -> NetworkView:
-    """Change a network.  Raises NotFound, InvalidRequest."""
+    """Change a network.  Raises NotFound, InvalidRequest, Conflict (another generation)."""
+    warnings: tuple[str, ...] = ()
 
     def next_(spec: NetworkSpec) -> NetworkSpec:
+        nonlocal warnings
         resolve.refuse_deleting("network", spec.name, deleting=spec.deleting)
         if request.generation not in (None, spec.generation):
             raise Conflict(
@@ -139,10 +145,10 @@ def network_modify(ops: Ops, request: NetworkModify) -> NetworkView:
             new = replace(new, description=request.description)
         if request.mtu is not UNSET:
             new = replace(new, mtu=_mtu(request.mtu))
-        _check(ops, new, read_nodes(ops.store))
+        warnings = _check(ops, new, read_nodes(ops.store))
         return new
 
-    return _change(ops, request.network, next_)
+    return replace(_change(ops, request.network, next_), warnings=warnings)
 
 
 def network_remove(ops: Ops, request: NetworkQuery) -> NetworkView:
@@ -222,8 +228,11 @@ def _serial(ops: Ops) -> Operation:
     return Put(_ALL, b"", ANY if node is None else node.version)
 
 
-def _check(ops: Ops, spec: NetworkSpec, nodes: dict[str, NodeFacts]) -> None:
-    """Check a network against its driver, the nodes, and the driver's other networks; raises InvalidRequest."""
+def _check(ops: Ops, spec: NetworkSpec, nodes: dict[str, NodeFacts]) -> tuple[str, ...]:
+    """Check a network against its driver, the nodes, and the driver's other networks; return what the driver warns of.
+
+    Raises InvalidRequest.
+    """
     for node, facts in sorted(nodes.items()):
         most = facts.max_mtu(spec.driver)
         if facts.alive and spec.mtu is not None and most and spec.mtu > most:
@@ -231,7 +240,8 @@ def _check(ops: Ops, spec: NetworkSpec, nodes: dict[str, NodeFacts]) -> None:
                 f"network {spec.name!r} cannot have MTU {spec.mtu}: driver {spec.driver} on node {node} carries at most "
                 f"{most} bytes; raise the MTU of what is below it there, or give the network less"
             )
-    check_parameters(ops, spec, [other for other in _specs(ops) if other.driver == spec.driver and other.id != spec.id])
+    others = [other for other in _specs(ops) if other.driver == spec.driver and other.id != spec.id]
+    return check_parameters(ops, spec, others)
 
 
 def _specs(ops: Ops) -> list[NetworkSpec]:

@@ -110,6 +110,8 @@ def _problem(status: NetworkStatus) -> str:
 
 
 def _finish(session: Session, view: NetworkView, done: str, *, wait: bool, timeout: float) -> None:
+    for warning in view.warnings:
+        session.out.warn(f"network {view.name}: {warning}")
     if wait:
         with watching(session, f"network {view.name}", later=f"pvc network info {view.name}") as report:
             found = wait_network(session.client.ops, view.id, ObjectGoal.READY, timeout_s=timeout, report=report)

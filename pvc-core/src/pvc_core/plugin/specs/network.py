@@ -47,7 +47,8 @@ class NicSource(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     """Of ``<interface type=...>``: bridge, direct, hostdev, ..."""
     inner_xml: str
-    """Elements such as ``<source .../>``, ``<vlan>``, ``<virtualport>``, ``<mtu>``; not mac, model, link."""
+    """Elements such as ``<source .../>``, ``<target dev=.../>``, ``<vlan>``, ``<virtualport>``, ``<mtu>``; not mac, model,
+    link.  A device's name is the same on every node that the VM can run on, for it moves with the VM."""
     has_model: bool = True
     """False: the element takes no ``<model>`` (hostdev)."""
 
