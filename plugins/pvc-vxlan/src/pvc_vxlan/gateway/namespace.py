@@ -23,9 +23,8 @@ from pvc_netdev.namespace import entered
 from pvc_vxlan import names
 from pvc_vxlan.gateway.kernel import delete_group, give_link_address
 from pvc_vxlan.network import VxlanNetwork
+from pvc_vxlan.routes import METRIC, PROTOCOL
 
-PROTOCOL: Final = 250
-"""Of our routes (rtnetlink(7), rtm_protocol; free for administrators): by it FRR tells which it may announce."""
 GROUP: Final = 0x707663
 """Of the host's devices of gateways (ip-link(8), ``group``): they can be removed together."""
 _TIMES: Final = 7
@@ -91,7 +90,7 @@ class Plumbing:
             _announce(self._id, wanted)
         for interface in wanted:
             via = names.NAMESPACE_ADDRESS4 if interface.version == 4 else names.NAMESPACE_ADDRESS6
-            self._host.set_route(str(interface.network), self._uplink, via=via, protocol=PROTOCOL)
+            self._host.set_route(str(interface.network), self._uplink, via=via, protocol=PROTOCOL, metric=METRIC)
         if self._guest_side.alias != told:
             self._inside.set(self._guest_side, "the alias", ifalias=told)
 
