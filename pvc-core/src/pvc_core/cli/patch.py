@@ -104,7 +104,9 @@ def _options(text: str) -> tuple[str, dict[str, Any]]:
         key, equals, value = part.partition("=")
         if not equals:
             raise InvalidRequest(f"{part!r} in {text!r} is not of the form key=value")
-        options[key.replace("-", "_")] = yaml.safe_load(value) if value in ("true", "false") or value.isdecimal() else value
+        options[key.replace("-", "_")] = (
+            yaml.safe_load(value) if value in ("true", "false") or value.isdecimal() else value
+        )
     return first, options
 
 

@@ -148,7 +148,9 @@ def add(
         parameters=dict(parameters),
     )
     done = vm_nic_add(session.client.ops, VmNicAdd(vm=vm, nic=nic, restart=restart))
-    finish(session, done, VmGoal.NICS, f"has NIC {_added(done) or mac} in network {network}", wait=wait, timeout=timeout)
+    finish(
+        session, done, VmGoal.NICS, f"has NIC {_added(done) or mac} in network {network}", wait=wait, timeout=timeout
+    )
 
 
 @click.command("remove")
