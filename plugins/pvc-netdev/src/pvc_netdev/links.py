@@ -27,7 +27,10 @@ from pvc_netdev.values import (
     vlan_tags_of,
 )
 
-__all__ = ["Address", "DefaultRoute", "ForwardingEntry", "Link", "Links"]
+__all__ = ["EVERYBODY", "Address", "DefaultRoute", "ForwardingEntry", "Link", "Links"]
+
+EVERYBODY: Final = "00:00:00:00:00:00"
+"""In the entries of a VXLAN device that say where frames for all are copied to."""
 
 _IFAPROT_KERNEL_LL: Final = 3
 """The link-local address that a device gets by itself (linux/if_addr.h; since 5.18)."""
@@ -37,6 +40,7 @@ _MAIN_TABLE: Final = 254
 _RTN_UNICAST: Final = 1
 _FOR_EVER: Final = 0xFFFFFFFF
 """Lifetime of an address that does not end."""
+_NUD_PERMANENT: Final = 0x80
 _NTF_SELF: Final = 0x02
 _NTF_MASTER: Final = 0x04
 _NLM_F_DUMP_INTR: Final = 0x10
@@ -173,12 +177,12 @@ class Links:
         with _doing(f"making VLAN {vlan} on {under.name}"):
             self._socket.link("add", ifname=name, kind="vlan", link=under.index, vlan_id=vlan)
 
-    def add_vxlan(self, name: str, vni: int, *, local: str, port: int, mtu: int) -> None:
-        """Make a VXLAN device that learns nothing from frames: who is where is told by routing daemons."""
+    def add_vxlan(self, name: str, vni: int, *, local: str, port: int, mtu: int, learning: bool = False) -> None:
+        """Make a VXLAN device; without ``learning`` only routing daemons tell it who is where."""
         end = {"vxlan_local6": local} if ":" in local else {"vxlan_local": local}
         with _doing(f"making VXLAN {vni}"):
             self._socket.link(
-                "add", ifname=name, kind="vxlan", vxlan_id=vni, vxlan_port=port, vxlan_learning=False, mtu=mtu, **end
+                "add", ifname=name, kind="vxlan", vxlan_id=vni, vxlan_port=port, vxlan_learning=learning, mtu=mtu, **end
             )
 
     def add_veth(self, name: str, peer: str, *, peer_namespace: str = "", mac: str = "", peer_mac: str = "") -> None:
@@ -248,6 +252,29 @@ class Links:
     def all_forwarding(self) -> list[ForwardingEntry]:
         """Return the forwarding entries of all ports; about as fast as those of one."""
         return [entry_of(message) for message in _listed("forwarding entries", lambda: self._socket.fdb("dump"))]
+
+    def add_flood(self, link: Link, destination: str) -> None:
+        """Have a VXLAN device copy frames for all, and for those unknown, to the tunnel's end at this address too."""
+        with _doing(f"flooding {link.name} to {destination}"):
+            _unless(
+                errno.EEXIST,
+                lambda: self._socket.fdb(
+                    "append",
+                    ifindex=link.index,
+                    lladdr=EVERYBODY,
+                    dst=destination,
+                    flags=_NTF_SELF,
+                    state=_NUD_PERMANENT,
+                ),
+            )
+
+    def remove_flood(self, link: Link, destination: str) -> None:
+        """Have it copy them there no more; it did not is success."""
+        with _doing(f"flooding {link.name} to {destination} no more"):
+            _unless(
+                errno.ENOENT,
+                lambda: self._socket.fdb("del", ifindex=link.index, lladdr=EVERYBODY, dst=destination, flags=_NTF_SELF),
+            )
 
     def remove_forwarding(self, link: Link, mac: str, *, own: bool) -> None:
         """Remove an entry of a port, from its bridge's table or from its ``own``; gone already is success."""

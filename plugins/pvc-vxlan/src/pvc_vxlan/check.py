@@ -12,7 +12,7 @@ from msgspec import Struct
 from pvc_core.model.errors import PvcError
 from pvc_core.model.network import NetworkSpec
 from pvc_core.plugin import Finding, NetworkNic, NotReady, run
-from pvc_netdev.links import Link, Links
+from pvc_netdev.links import EVERYBODY, Link, Links
 from pvc_netdev.sysctl import bridge_netfilter
 from pvc_vxlan import names
 from pvc_vxlan.evpn.state import vnis
@@ -22,7 +22,8 @@ from pvc_vxlan.gateway.service import Gateways
 from pvc_vxlan.network import VxlanNetwork
 from pvc_vxlan.overlay import Underlay
 
-_PROGRAMS: Final = {"vtysh": "frr", "nft": "nftables"}
+_PROGRAMS: Final = {"nft": "nftables"}
+_OF_FRR: Final = {"vtysh": "frr"}
 _OF_COORDINATORS: Final = {"dnsmasq": "dnsmasq-base"}
 _RELOAD: Final = Path("/usr/lib/frr/frr-reload.py")
 _PING_S: Final = 5.0
@@ -45,11 +46,11 @@ class Site(Struct, frozen=True, kw_only=True):
     """Frames of guests may pass the host's firewall."""
 
 
-def require_programs(*, coordinator: bool) -> None:
+def require_programs(*, coordinator: bool, frr: bool) -> None:
     """Raise NotReady that names the packages which are missing on this node."""
-    wanted = {**_PROGRAMS, **(_OF_COORDINATORS if coordinator else {})}
+    wanted = {**_PROGRAMS, **(_OF_COORDINATORS if coordinator else {}), **(_OF_FRR if frr else {})}
     missing = [package for program, package in wanted.items() if shutil.which(program) is None]
-    if not _RELOAD.exists():
+    if frr and not _RELOAD.exists():
         missing.append("frr-pythontools")
     if missing:
         raise NotReady(f"these packages are missing here: apt install {' '.join(missing)}")
@@ -66,7 +67,7 @@ def findings(site: Site, spec: NetworkSpec, network: VxlanNetwork, nics: Iterabl
         for each in site.fabric.conditions
     ]
     # Who has the network has its bridge; nodes that never were reached, and those that left, are not expected.
-    named = {entry.destination for entry in entries if entry.destination and entry.mac == "00:00:00:00:00:00"}
+    named = {entry.destination for entry in entries if entry.destination and entry.mac == EVERYBODY}
     found += list(_peers(site, network, named))
     found += list(_gateway(site, spec, network, {entry.mac: entry.destination for entry in entries}))
     found += list(_nics(site, nics))
@@ -93,6 +94,18 @@ def _devices(site: Site, spec: NetworkSpec, bridge: Link | None, tunnel: Link | 
 
 
 def _peers(site: Site, network: VxlanNetwork, named: set[str]) -> Iterator[Finding]:
+    if site.fabric.evpn:
+        yield from _evpn(site, network, named)
+    for node, address in sorted(site.nodes.items()):
+        if node == site.node:
+            continue
+        if address not in named:
+            who = "EVPN has it" if site.fabric.evpn else "the tunnel floods"
+            yield Finding(ok=False, check="evpn", message=f"{node} ({address}) is not in the network as {who}")
+        yield _path(site, node, address)
+
+
+def _evpn(site: Site, network: VxlanNetwork, named: set[str]) -> Iterator[Finding]:
     try:
         told = next(
             (set(each.remote) for each in vnis(site.fabric.frr.show("show evpn vni json")) if each.vni == network.vni),
@@ -106,12 +119,6 @@ def _peers(site: Site, network: VxlanNetwork, named: set[str]) -> Iterator[Findi
         return
     if told != named:
         yield Finding(ok=False, check="evpn", message=f"FRR has tunnels to {_list(told)}, the kernel to {_list(named)}")
-    for node, address in sorted(site.nodes.items()):
-        if node == site.node:
-            continue
-        if address not in named:
-            yield Finding(ok=False, check="evpn", message=f"{node} ({address}) is not in the network as EVPN has it")
-        yield _path(site, node, address)
 
 
 def _path(site: Site, node: str, address: str) -> Finding:

@@ -1,6 +1,6 @@
 """The plugin's section of ``pvcnoded.yml``."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -21,6 +21,14 @@ class VxlanConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     vtep: Annotated[
         str, Meta(description="This node's address in the underlay, IPv4 or IPv6. Empty: its cluster address.")
     ] = ""
+    control: Annotated[
+        Literal["evpn", "flood"],
+        Meta(
+            description="Who tells nodes where a guest is. evpn: BGP, by FRR; the underlay is IPv4, as FRR 8.4 knows no ends of tunnels "
+            "with IPv6 addresses. flood: nobody; nodes copy frames for those unknown to all others, and learn from frames, "
+            "also over IPv6. The same on every node."
+        ),
+    ] = "evpn"
     reflectors: Annotated[
         dict[str, str],
         Meta(description="Coordinator -> its address in the underlay. Empty: the coordinators' cluster addresses."),

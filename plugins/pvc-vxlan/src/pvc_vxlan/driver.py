@@ -33,6 +33,7 @@ from pvc_vxlan.config import VxlanConfig
 from pvc_vxlan.evpn.render import require_tunnel_end
 from pvc_vxlan.fabric import FabricMember
 from pvc_vxlan.firewall import table
+from pvc_vxlan.gateway.leases import as_rows
 from pvc_vxlan.gateway.service import Gateways
 from pvc_vxlan.guards import Guards, device_of
 from pvc_vxlan.network import VxlanNetwork
@@ -66,10 +67,12 @@ class VxlanDriver(NetworkDriver):
         self._gateways: Final = Gateways(context, config, self._rules.apply)
         self._whereabouts: Final = Whereabouts(context.node.name, context.records, context.log)
         self._role: Final = GatewayRole(
-            begin=self._take_gateways, end=self._gateways.remove_all, end_one=self._gateways.remove
+            begin=self._look_again, end=self._gateways.remove_all, end_one=self._gateways.remove
         )
         self._lock: Final = threading.Lock()
         self._seen: tuple[float, Underlay] | None = None
+        self._flooded: frozenset[str] = frozenset()
+        """Without EVPN: to whom the tunnels flood."""
         log = context.log
         self._repeated: Final = (
             Repeated("vxlan-fabric", _FABRIC_S, lambda: self._fabric.tend(self._underlay()), log),
@@ -89,9 +92,11 @@ class VxlanDriver(NetworkDriver):
             effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
         if not effective & _CAP_NET_ADMIN:
             raise NotReady(f"the daemon (user {os.geteuid()}) may not make network devices: it needs CAP_NET_ADMIN")
-        require_tunnel_end(self._address)
+        if self._fabric.evpn:
+            require_tunnel_end(self._address)
         self._underlay()
-        check.require_programs(coordinator=self._context.node.role == "coordinator")
+        coordinator = self._context.node.role == "coordinator"
+        check.require_programs(coordinator=coordinator, frr=self._fabric.needs_frr)
         return True
 
     def network_close(self) -> bool:
@@ -125,7 +130,8 @@ class VxlanDriver(NetworkDriver):
         underlay = self._underlay()
         if not self._config.bridge_netfilter:
             sysctl.no_bridge_netfilter()
-        mtu = self._overlay.ensure(network.id, network.name, wanted, mtu=network.mtu, underlay=underlay)
+        others = None if self._fabric.evpn else self._others(underlay)
+        mtu = self._overlay.ensure(network.id, network.name, wanted, mtu=network.mtu, underlay=underlay, others=others)
         nics = self._context.network_nics(network.id)
         self._whereabouts.note(network.id, nics)
         self._guards.ensure(wanted, nics)
@@ -183,6 +189,10 @@ class VxlanDriver(NetworkDriver):
                     self._seen = now, find_underlay(links, self._address, self._context.node.name)
             return self._seen[1]
 
+    def _others(self, underlay: Underlay) -> frozenset[str]:
+        """Return the underlay addresses of the other nodes, as they have said themselves."""
+        return frozenset(self._whereabouts.nodes().values()) - {underlay.address}
+
     def _ensure_gateway(
         self, network: NetworkSpec, wanted: VxlanNetwork, nics: list[NetworkNic], mtu: int
     ) -> list[str]:
@@ -192,7 +202,7 @@ class VxlanDriver(NetworkDriver):
             self._gateways.ensure(network.id, network.name, wanted, nics, mtu)
         return [*self._gateways.problems(network.id), *self._rules.problems(network.id)]
 
-    def _take_gateways(self) -> None:
+    def _look_again(self) -> None:
         for network_id in self._overlay.networks():
             self._context.wake("network", network_id)
 
@@ -210,9 +220,13 @@ class VxlanDriver(NetworkDriver):
         if self._role.held:
             self._whereabouts.take_gateways()
         self._whereabouts.mend(underlay.address)
+        if not self._fabric.evpn and (others := self._others(underlay)) != self._flooded:
+            self._flooded = others
+            self._look_again()
 
     def _leases(self, arguments: dict[str, Any]) -> list[dict[str, Any]]:
-        return check.as_json(self._gateways.leases(str(arguments.get("network", ""))))
+        network_id = str(arguments.get("network", ""))
+        return as_rows(self._gateways.leases(network_id), self._context.network_nics(network_id))
 
     def _counters(self, arguments: dict[str, Any]) -> dict[str, tuple[int, int]]:
         network_id = str(arguments.get("network", ""))

@@ -22,12 +22,21 @@ class FabricMember:
         self._config: Final = config
         self.frr: Final = Frr(context.run, config, state=Path(context.node.state_directory) / "vxlan")
         self._watch: Final = Watch(self.frr, context.log)
+        self.evpn: Final = config.control == "evpn"
+        """FRR tells who is where; else it is only needed for routers outside."""
         self.conditions: tuple[Condition, ...] = ()
         """What was found the last time."""
         self.sessions: tuple[Session, ...] = ()
 
+    @property
+    def needs_frr(self) -> bool:
+        """Whether FRR has anything to do on this node."""
+        return self.evpn or (self._node.role == "coordinator" and bool(self._config.upstream))
+
     def tend(self, underlay: Underlay) -> None:
         """Look after FRR: start it, give it its configuration, see who answers.  Takes 10 s when it must be started."""
+        if not self.needs_frr:
+            return
         try:
             fabric = self.wanted(underlay)
         except ConfigError as error:
@@ -39,8 +48,9 @@ class FabricMember:
     def wanted(self, underlay: Underlay) -> Fabric:
         """Return what FRR of this node is to do; raises ConfigError for what it cannot."""
         config, node = self._config, self._node
-        reflectors = tuple(Peer(name=name, address=address) for name, address in sorted(self.reflectors().items()))
-        is_reflector = node.name in self.reflectors()
+        coordinators = self.reflectors() if self.evpn else {}
+        reflectors = tuple(Peer(name=name, address=address) for name, address in sorted(coordinators.items()))
+        is_reflector = node.name in coordinators
         for peer in reflectors:
             if ip_address(peer.address).version != ip_address(underlay.address).version:
                 raise ConfigError(
@@ -49,6 +59,7 @@ class FabricMember:
                 )
         return Fabric(
             asn=config.asn,
+            evpn=self.evpn,
             router_id=router_id(underlay.address),
             local=underlay.address,
             reflectors=reflectors,

@@ -6,7 +6,7 @@ keeps gratuitous ARP from the tunnel too (Linux 5.10 to 6.18), by which moved ad
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from ipaddress import ip_address, ip_interface
 from typing import Final
 
@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from pvc_core.plugin import DriverError, NotReady, ObjectBusy
 from pvc_netdev import sysctl
-from pvc_netdev.links import Link, Links
+from pvc_netdev.links import EVERYBODY, Link, Links
 from pvc_netdev.ownership import Owner, discard_interim
 from pvc_vxlan import names
 from pvc_vxlan.network import VxlanNetwork
@@ -61,8 +61,21 @@ class Overlay:
         self._port: Final = port
         self._log: Final = log
 
-    def ensure(self, network_id: str, name: str, network: VxlanNetwork, *, mtu: int | None, underlay: Underlay) -> int:
-        """Make both exist as specified, changing live ones in place; return the MTU.  Raises DriverError."""
+    def ensure(
+        self,
+        network_id: str,
+        name: str,
+        network: VxlanNetwork,
+        *,
+        mtu: int | None,
+        underlay: Underlay,
+        others: Collection[str] | None = None,
+    ) -> int:
+        """Make both exist as specified, changing live ones in place; return the MTU.  Raises DriverError.
+
+        ``others``: underlay addresses of the other nodes, to which the tunnel floods, learning from what comes back; None:
+        EVPN tells all.
+        """
         wanted = mtu or underlay.max_mtu
         if wanted > underlay.max_mtu:
             raise DriverError(
@@ -72,7 +85,8 @@ class Overlay:
             )
         with Links() as links:
             bridge = self._bridge(links, network_id)
-            tunnel = self._tunnel(links, network_id, network.vni, wanted, underlay)
+            flood = others is not None
+            tunnel = self._tunnel(links, network_id, network.vni, wanted, underlay, flood=flood)
             if tunnel.mtu != wanted:
                 links.set(tunnel, f"setting MTU {wanted}", mtu=wanted)
             if bridge.mtu != wanted:
@@ -85,8 +99,10 @@ class Overlay:
             if tunnel.master != bridge.index:
                 links.set(tunnel, f"putting into {bridge.name}", master=bridge.index)
             links.set_port(
-                tunnel, "settings of a port", learning=False, neigh_suppress=int(network.neighbor_suppression)
+                tunnel, "settings of a port", learning=flood, neigh_suppress=int(network.neighbor_suppression)
             )
+            if others is not None:
+                _flood(links, tunnel, others)
             self._keep_out(bridge, tunnel)
             for device in (tunnel, bridge):
                 if not device.up:
@@ -127,18 +143,20 @@ class Overlay:
         found = _OWNER.mine(links.get(name), network_id, "bridge")
         return found or self._made(links, network_id, name, "bridge", links.add_bridge)
 
-    def _tunnel(self, links: Links, network_id: str, vni: int, mtu: int, underlay: Underlay) -> Link:
+    def _tunnel(self, links: Links, network_id: str, vni: int, mtu: int, underlay: Underlay, *, flood: bool) -> Link:
         name = names.tunnel(network_id)
         found = _OWNER.mine(links.get(name), network_id, "vxlan")
-        if found is not None and (found.vni, found.local) == (vni, underlay.address):
+        role = "vxlan-flood" if flood else "vxlan"
+        same = found is not None and (found.vni, found.local) == (vni, underlay.address)
+        if found is not None and same and _OWNER.role_of(found) == role:
             return found
         # What a VXLAN device is made of cannot be changed: the new one replaces it.
         return self._made(
             links,
             network_id,
             name,
-            "vxlan",
-            lambda new: links.add_vxlan(new, vni, local=underlay.address, port=self._port, mtu=mtu),
+            role,
+            lambda new: links.add_vxlan(new, vni, local=underlay.address, port=self._port, mtu=mtu, learning=flood),
         )
 
     def _made(self, links: Links, network_id: str, name: str, role: str, add: Callable[[str], None]) -> Link:
@@ -151,6 +169,14 @@ class Overlay:
         for device in (bridge, tunnel):
             sysctl.no_ipv6(device.name)
             sysctl.write(f"ipv4/conf/{device.name}/arp_ignore", _ARP_NOT_FOR_OTHERS)
+
+
+def _flood(links: Links, tunnel: Link, others: Collection[str]) -> None:
+    there = {entry.destination for entry in links.forwarding(tunnel) if entry.own and entry.mac == EVERYBODY}
+    for address in sorted(set(others) - there):
+        links.add_flood(tunnel, address)
+    for address in sorted(there - set(others)):
+        links.remove_flood(tunnel, address)
 
 
 def _ours(link: Link | None, network_id: str) -> Link | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from pvc_core.plugin import NetworkNic, Records
-from pvc_netdev.links import ForwardingEntry, Links
+from pvc_netdev.links import EVERYBODY, ForwardingEntry, Links
 from pvc_vxlan import names
 from pvc_vxlan.evpn.stale import Stale, judge, repair, suspects
 
@@ -21,7 +21,6 @@ NODES: Final = "node"
 """Record below which each node has its underlay address."""
 GATEWAY: Final = "gateway"
 """Record of the node that has the gateways."""
-_FLOOD: Final = "00:00:00:00:00:00"
 
 
 class Whereabouts:
@@ -74,10 +73,10 @@ class Whereabouts:
             for network, nics in known.items():
                 device = tunnels.get(names.tunnel(network))
                 entries = by_device.get(device.index, []) if device is not None else []
-                if device is None or not any(entry.destination and entry.mac != _FLOOD for entry in entries):
+                if device is None or not any(entry.destination and entry.mac != EVERYBODY for entry in entries):
                     continue
                 if nodes is None:
-                    nodes = self._nodes()
+                    nodes = self.nodes()
                 owners = {mac: nodes[node] for mac, node in nics.items() if node in nodes}
                 gateway = self._records.get(GATEWAY)
                 if gateway in nodes:
@@ -96,18 +95,15 @@ class Whereabouts:
 
     def nodes(self) -> dict[str, str]:
         """Return the underlay addresses of all nodes that ever were in the cluster, by name."""
-        return self._nodes()
-
-    def _nodes(self) -> dict[str, str]:
         return {node: str(address) for node, address in self._records.below(NODES).items()}
 
 
 def _to_nowhere(device: str, entries: Iterable[ForwardingEntry]) -> set[Stale]:
     """Return the entries that send to the end of a tunnel that EVPN does not name any more."""
     own = [entry for entry in entries if entry.own and entry.destination]
-    named = {entry.destination for entry in own if entry.mac == _FLOOD}
+    named = {entry.destination for entry in own if entry.mac == EVERYBODY}
     return {
         Stale(mac=entry.mac, device=device, sent_to=entry.destination, owner="", here=False)
         for entry in own
-        if entry.mac != _FLOOD and entry.destination not in named
+        if entry.mac != EVERYBODY and entry.destination not in named
     }

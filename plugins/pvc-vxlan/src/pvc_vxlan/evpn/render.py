@@ -66,6 +66,8 @@ class Fabric(Struct, frozen=True, kw_only=True):
     """This node's address for the sessions between nodes."""
     reflectors: tuple[Peer, ...]
     """All of them; this node itself is told by its address."""
+    evpn: bool = True
+    """False: only sessions with routers outside."""
     is_reflector: bool = False
     listen: tuple[str, ...] = ()
     """Prefixes from which a reflector takes nodes in."""
@@ -98,7 +100,7 @@ def require_tunnel_end(address: str) -> str:
     if ip_address(address).version != 4:
         raise ConfigError(
             f"vtep: {address} is an IPv6 address, but FRR 8.4 knows ends of VXLAN tunnels with IPv4 addresses only; "
-            "give an IPv4 address of this node in the underlay"
+            "give an IPv4 address of this node in the underlay, or do without FRR there (control: flood, on every node)"
         )
     return address
 
@@ -115,15 +117,19 @@ def render(fabric: Fabric, *, ipv4_default: bool = True) -> list[str]:
     )
     present = [version for version, routers in families if routers]
     lines = [f"router bgp {fabric.asn}", f" bgp router-id {fabric.router_id}", " bgp graceful-restart-disable"]
-    lines += _fabric_group(fabric)
+    if fabric.evpn:
+        lines += _fabric_group(fabric)
     for version, routers in families:
         lines += _upstream_group(version, routers)
-    lines += _fabric_peers(fabric)
-    lines += _unicast(present, ipv4_default=ipv4_default)
-    lines += [" address-family l2vpn evpn", f"  neighbor {FABRIC} activate"]
-    if fabric.is_reflector:
-        lines.append(f"  neighbor {FABRIC} route-reflector-client")
-    lines += ["  advertise-all-vni", " exit-address-family", "exit"]
+    groups = [FABRIC] if fabric.evpn else []
+    if fabric.evpn:
+        lines += _fabric_peers(fabric)
+    lines += _unicast(present, groups, ipv4_default=ipv4_default)
+    if fabric.evpn:
+        lines += [" address-family l2vpn evpn", f"  neighbor {FABRIC} activate"]
+        lines += [f"  neighbor {FABRIC} route-reflector-client"] if fabric.is_reflector else []
+        lines += ["  advertise-all-vni", " exit-address-family"]
+    lines.append("exit")
     for version in present:
         family, name = "ip" if version == 4 else "ipv6", f"{IMPORTS}{version}"
         lines += [
@@ -187,9 +193,9 @@ def _password(neighbor: str, password: str) -> list[str]:
     return [f" neighbor {neighbor} password {password}"]
 
 
-def _unicast(present: list[int], *, ipv4_default: bool) -> list[str]:
+def _unicast(present: list[int], groups: list[str], *, ipv4_default: bool) -> list[str]:
     lines = []
-    inactive = [FABRIC, *(f"{UPSTREAM}{version}" for version in present if version != 4)] if ipv4_default else []
+    inactive = [*groups, *(f"{UPSTREAM}{version}" for version in present if version != 4)] if ipv4_default else []
     if inactive or 4 in present:
         lines.append(" address-family ipv4 unicast")
         if 4 in present:

@@ -15,11 +15,10 @@ from typing import Final
 
 from msgspec import Struct
 
-from pvc_netdev.links import ForwardingEntry, Link, Links
+from pvc_netdev.links import EVERYBODY, ForwardingEntry, Link, Links
 
 APART_S: Final = 5.0
 """Longer than BGP needs to tell all of a guest that moved, its hold time of 3 s included."""
-_FLOOD: Final = "00:00:00:00:00:00"
 
 
 class Stale(Struct, frozen=True, kw_only=True):
@@ -53,7 +52,7 @@ def suspects(
     return frozenset(
         Stale(mac=mac, device=device.name, sent_to=entry.destination, owner=owner, here=owner == local)
         for entry in entries
-        if entry.own and entry.destination and (mac := entry.mac.lower()) != _FLOOD
+        if entry.own and entry.destination and (mac := entry.mac.lower()) != EVERYBODY
         and (owner := known.get(mac)) and owner != entry.destination
     )  # fmt: skip
 

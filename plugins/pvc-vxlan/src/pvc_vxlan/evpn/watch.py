@@ -54,7 +54,8 @@ def health(view: View, fabric: Fabric, *, differs: bool, trouble: str = "") -> l
     if not view.whole:
         said = f"FRR does not run as it should: {view.problem}" + (f"; {trouble}" if trouble else "")
         reason = "NotAnswering" if view.hangs else "NotRunning"
-        return [Condition(type=ROUTING, ok=False, reason=reason, message=said), _cut_off("FRR does not run")]
+        cut_off = [_cut_off("FRR does not run")] if fabric.evpn else []
+        return [Condition(type=ROUTING, ok=False, reason=reason, message=said), *cut_off]
     found = sessions(view.summary)
     if trouble:
         routing = Condition(type=ROUTING, ok=False, reason="Refused", message=trouble)
@@ -63,7 +64,7 @@ def health(view: View, fabric: Fabric, *, differs: bool, trouble: str = "") -> l
         routing = Condition(type=ROUTING, ok=False, reason="ConfigurationLost", message=lost)
     else:
         routing = Condition(type=ROUTING, ok=True)
-    conditions = [routing, _fabric(fabric, found)]
+    conditions = [routing, _fabric(fabric, found)] if fabric.evpn else [routing]
     if fabric.upstream:
         down = _down(found, [router.address for router in fabric.upstream], ("ipv4Unicast", "ipv6Unicast"))
         message = f"no BGP session with {', '.join(down)} outside" if down else ""
