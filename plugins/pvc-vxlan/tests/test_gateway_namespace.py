@@ -1,7 +1,9 @@
 """The gateway's place in the network and its way outside, in the real kernel."""
 
 import json
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from pvc_vxlan import names
 from pvc_vxlan.gateway import masquerade
 from pvc_vxlan.gateway import namespace as gateway_namespace
 from pvc_vxlan.network import VxlanNetwork
+from pvc_vxlan.routes import METRIC, PROTOCOL
 
 pytestmark = pytest.mark.real
 
@@ -36,7 +39,8 @@ def routes(node) -> dict[str, str]:
     """Return the device of each route of ours on a node."""
     found = {}
     for version in ("-4", "-6"):
-        for route in json.loads(node.ip("-j", version, "route", "show", "proto", str(gateway_namespace.PROTOCOL))):
+        for route in json.loads(node.ip("-j", version, "route", "show", "proto", str(PROTOCOL))):
+            assert route["metric"] == METRIC
             found[route["dst"]] = route["dev"]
     return found
 
@@ -267,6 +271,31 @@ def test_daemon_killed_at_any_step_is_made_up_for(gateway_site, gateway_node, gu
         assert gateway_node.do("present") == []
         assert "pvcx" not in gateway_node.ip("-o", "link", "show").replace(names.bridge(network), "")
     assert died > 15
+
+
+def test_gateway_is_found_without_its_files_and_another_nodes_is_not(gateway_site, gateway_node):
+    network, elsewhere = gateway_site.network(), gateway_site.network()
+    other = gateway_site.node()
+    gateway_node.ensure(network, BOTH)
+    other.ensure(elsewhere, BOTH)
+    assert (gateway_node.do("present"), other.do("present")) == ([network], [elsewhere])
+    running = gateway_node.dnsmasq(network)
+    shutil.rmtree(gateway_node.directory / "run")
+    gateway_node.daemon()
+    assert (gateway_node.do("present"), other.do("present")) == ([network], [elsewhere])
+    gateway_node.do("remove", elsewhere)
+    gateway_node.do("remove", network)
+    assert gateway_node.do("present") == []
+    assert not namespace.exists(names.gateway_namespace(network))
+    assert "net0" in inside(elsewhere, "link", "show")
+    gateway_site.until(lambda: gone(running), "its dnsmasq has ended")
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
 
 
 def test_removal_leaves_nothing(gateway_site, gateway_node):

@@ -138,11 +138,22 @@ def remove(network_id: str) -> None:
 
 
 def present() -> list[str]:
-    """Return the ids of the networks whose gateway, or a part of it, is here.
+    """Return the ids of the networks that have a gateway's namespace with a cable to this host, in whatever state."""
+    return [network_id for network_id in namespaces() if is_here(network_id)]
 
-    The namespace is made first and removed last, so where it is not there is nothing.
-    """
+
+def namespaces() -> list[str]:
+    """Return the ids of the networks that have a gateway's namespace; on a machine with several nodes, of any of them."""
     return [name.removeprefix(names.GATEWAY_PREFIX) for name in namespace.names(names.GATEWAY_PREFIX)]
+
+
+def is_here(network_id: str) -> bool:
+    """Return whether there is a gateway's namespace of this network with a cable to this host."""
+    if not namespace.exists(names.gateway_namespace(network_id)):
+        return False
+    with Links() as host:
+        ends = [host.get(name) for name in (names.gateway_port(network_id), names.gateway_uplink(network_id))]
+    return any(end is not None and _is_ours(end, network_id) for end in ends)
 
 
 def _addresses(network: VxlanNetwork) -> list[IPv4Interface | IPv6Interface]:

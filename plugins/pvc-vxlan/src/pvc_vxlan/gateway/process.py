@@ -62,8 +62,6 @@ def stop(directory: Directory) -> None:
 
     Afterwards the spool has all changes of leases.
     """
-    if not directory.path.exists():
-        return
     pid = _pid(directory)
     _end([pid, *_children(pid)] if _config_of(pid, directory) else _strays(directory), directory.path)
     directory.pid.unlink(missing_ok=True)

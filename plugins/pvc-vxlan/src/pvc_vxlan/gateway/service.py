@@ -88,12 +88,13 @@ class Gateways:
             if not network.has_gateway:
                 self._remove(network_id)
                 return
+            directory = self._directory(network_id)
+            # First, and removed last: by it a part of a gateway is found.
+            directory.make()
             with namespace.Plumbing(network_id, mtu) as plumbing, contextlib.ExitStack() as after:
                 self._firewall(network_id, network)
                 plumbing.address(network)
                 after.callback(plumbing.appear, network)
-                directory = self._directory(network_id)
-                directory.make()
                 self._masquerade(directory, network)
                 served = self._wanted(name, network, nics, mtu, directory)
                 self._served[network_id] = served
@@ -126,8 +127,17 @@ class Gateways:
             raise failed
 
     def present(self) -> list[str]:
-        """Return the ids of the networks whose gateway, or a part of it, is here."""
-        return namespace.present()
+        """Return the ids of the networks whose gateway, or a part of it, is here.
+
+        By their directories; should these have been removed, by their cables.
+        """
+        try:
+            found = {path.name for path in self._below.iterdir()}
+        except FileNotFoundError:
+            found = set()
+        if set(namespace.namespaces()) <= found:
+            return sorted(found)
+        return sorted(found.union(namespace.present()))
 
     def alive(self, network_id: str) -> bool:
         """Return whether the network's dnsmasq runs."""
@@ -201,7 +211,9 @@ class Gateways:
         write(directory.names, served.names)
         running = process.config_of(directory)
         if running != directory.config(served.config):
-            process.stop(directory)
+            # Where one was ever started: also one whose pid file was lost.
+            if directory.configs():
+                process.stop(directory)
             died = running is None and directory.loaded.exists()
             self._start(network_id, served, directory)
             if died:
@@ -248,6 +260,8 @@ class Gateways:
 
     def _remove(self, network_id: str, *, stopped: bool = False) -> None:
         directory = self._directory(network_id)
+        if not stopped and not directory.path.exists() and not namespace.is_here(network_id):
+            return
         # First: another node may be waiting to be the gateway.
         namespace.disconnect(network_id)
         try:
@@ -260,10 +274,10 @@ class Gateways:
             self._book.forget(network_id)
             self._served.pop(network_id, None)
             self._restarts.pop(network_id, None)
-            # The namespace last: by it a part of a gateway is found.
-            directory.remove()
-            self._render_masquerade(check=False)
             namespace.remove(network_id)
+            directory.masquerade.unlink(missing_ok=True)
+            self._render_masquerade(check=False)
+            directory.remove()
 
     def _publish(self, network_id: str) -> int:
         directory = self._directory(network_id)
