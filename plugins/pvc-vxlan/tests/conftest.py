@@ -79,3 +79,12 @@ def gateway_site(gateway_support):
 def gateway_node(gateway_site):
     """A node that is the primary."""
     return gateway_site.node()
+
+
+@pytest.fixture(scope="session")
+def cli_support():
+    """The module ``cli_site.py`` beside this file, which is not a test."""
+    spec = importlib.util.spec_from_file_location("cli_site", Path(__file__).with_name("cli_site.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -2,60 +2,21 @@
 
 import subprocess
 import sys
-import uuid
 
 import pytest
 
-from pvc_core.cli.plugins import PluginCommand
-from pvc_core.client.local import Client
 from pvc_core.model.errors import Conflict, Unavailable
-from pvc_core.model.network import NetworkSpec
-from pvc_core.plugin import CommandSpec
-from pvc_core.store import keys
-from pvc_core.store.api import Create
-from pvc_core.store.documents import create
-from pvc_core.store.memory import MemoryTree
-from pvc_core.testkit.command_line import CommandLine, add_network, add_node
 
-ACL = CommandSpec(name="acl", extends="network", target="pvc_vxlan.cli.acl:acl", help="Rules.")
+COUNTERS, CHECK = "vxlan.counters", "vxlan.check-rules"
 
 
-class Cluster:
-    def __init__(self, monkeypatch):
-        self.tree = MemoryTree()
-        self._pvc = CommandLine(self.tree, plugins=[PluginCommand("vxlan", ACL)])
-        add_node(self.tree, "hv1", capabilities=("network:vxlan", "network:bridge"))
-        lan = NetworkSpec(id=str(uuid.uuid4()), name="lan", driver="vxlan", parameters={"vni": 7})
-        self.tree.connect().commit(
-            create(keys.network_spec(lan.id), lan),
-            Create(keys.name("network", "lan"), lan.id.encode()),
-            Create(keys.ref("network", lan.id), b""),
-        )
-        add_network(self.tree, "wire")
-        self.counters = {}
-        self.primary = "hv1"
-        self.asked = []
-        self.before_modify = []
-        real = Client.call
-
-        def call(client, operation, /, **words):
-            if operation == "primary.info":
-                return type("View", (), {"node": self.primary})
-            if operation == "network.modify" and self.before_modify:
-                self.before_modify.pop()(lambda **more: real(client, "network.modify", network="lan", **more))
-            return real(client, operation, **words)
-
-        monkeypatch.setattr(Client, "call", call)
-        monkeypatch.setattr(Client, "ask", lambda _client, query, /, node="", **words: self._ask(query, node, words))
-
-    def _ask(self, query, node, arguments):
-        self.asked.append((query, node, arguments))
-        if isinstance(self.counters, Exception):
-            raise self.counters
-        return self.counters
+class Acl:
+    def __init__(self, cluster):
+        self.cluster = cluster
+        cluster.answers = {COUNTERS: {}, CHECK: []}
 
     def __call__(self, *words):
-        return self._pvc("network", "acl", *words)
+        return self.cluster(*words)
 
     def add(self, *words):
         """Add a rule and return its id."""
@@ -64,15 +25,15 @@ class Cluster:
         return ran.json()["id"]
 
     def network(self):
-        return self._pvc("network", "info", "lan", "-f", "json").json()["view"]
+        return self.cluster.network()
 
     def rules(self):
         return self.network()["parameters"].get("rules", [])
 
 
 @pytest.fixture
-def pvc(monkeypatch):
-    return Cluster(monkeypatch)
+def pvc(monkeypatch, cli_support):
+    return Acl(cli_support.Cluster(monkeypatch, "acl"))
 
 
 def test_an_added_rule_is_in_the_network_with_what_was_given_only(pvc):
@@ -96,9 +57,37 @@ def test_an_added_rule_is_in_the_network_with_what_was_given_only(pvc):
     assert f"rule {pvc.rules()[2]['id']} is added to network lan" in ran.out
 
 
-def test_a_raw_rule_comes_with_a_word_on_who_checks_it(pvc):
-    assert "pvc network info lan" in pvc("add", "lan", "--in", "--raw", "accept").err
-    assert pvc("add", "lan", "--in").err == ""
+def test_a_raw_rule_is_looked_at_by_nft_of_the_gateway_before_anything_changes(pvc):
+    kept = pvc.add("--in")
+    pvc.cluster.answers[CHECK] = ["rule x is refused: nft says: syntax error"]
+    ran = pvc("add", "lan", "--in", "--raw", "tcp dport nosuch accept")
+    assert ran.status == 2
+    assert "nft says: syntax error; nothing was changed" in ran.err
+    assert [rule["id"] for rule in pvc.rules()] == [kept]
+    (query, node, arguments) = pvc.cluster.asked[-1]
+    assert (query, node, arguments["network"]) == (CHECK, "hv1", pvc.cluster.id)
+    assert [rule.get("raw") for rule in arguments["rules"]] == [None, "tcp dport nosuch accept"]
+
+
+def test_a_raw_rule_that_nobody_can_look_at_comes_with_a_word_on_that(pvc):
+    pvc.cluster.answers[CHECK] = Unavailable("hv1 does not answer")
+    ran = pvc("add", "lan", "--in", "--raw", "accept")
+    assert ran.status == 0
+    assert "not looked at by nft: hv1 does not answer" in ran.err
+    assert pvc("add", "lan", "--out", "--raw", "jump elsewhere").status == 2
+    assert len(pvc.rules()) == 1
+
+
+def test_a_change_is_waited_for_and_what_is_wrong_then_is_told(pvc):
+    pvc.cluster.problem = "rule x is left out"
+    ran = pvc("add", "lan", "--in")
+    assert (ran.status, "warning: hv1: rule x is left out" in ran.err) == (0, True)
+    pvc.cluster.takes_over = False
+    ran = pvc("add", "lan", "--in", "--timeout", "300ms")
+    assert ran.status == 1
+    assert "0 of 1 nodes have taken it over: see pvc network info lan" in ran.err
+    assert len(pvc.rules()) == 2
+    assert pvc("add", "lan", "--in", "--no-wait").status == 0
 
 
 def test_a_rule_goes_one_way(pvc):
@@ -136,14 +125,14 @@ def test_list_shows_rules_in_their_order_with_their_counters(pvc):
     late = pvc.add("--in", "--order", "200", "--action", "drop")
     early = pvc.add("--in", "--order", "50", "--protocol", "tcp", "--port", "80", "--comment", "the site")
     out = pvc.add("--out", "--raw", "tcp dport 25 drop")
-    pvc.counters = {late: [3, 180], early: [7, 420]}
+    pvc.cluster.answers[COUNTERS] = {late: [3, 180], early: [7, 420]}
     ran = pvc("list", "lan")
     lines = ran.out.splitlines()
     assert [line.split()[0] for line in lines] == ["ID", early, late, out]
     assert lines[1].split() == [early, "in", "50", "accept", "tcp", "any", "any", "80", "7", "420", "the", "site"]
     assert lines[3].split()[:4] == [out, "out", "100", "raw"]
     assert "unknown" in lines[3]
-    assert pvc.asked == [("vxlan.counters", "hv1", {"network": pvc.network()["id"]})]
+    assert pvc.cluster.asked[-1] == (COUNTERS, "hv1", {"network": pvc.cluster.id})
     found = pvc("list", "lan", "-f", "json").json()
     assert [row["packets"] for row in found] == [7, 3, None]
 
@@ -152,9 +141,9 @@ def test_list_shows_rules_in_their_order_with_their_counters(pvc):
 def test_list_is_there_while_nobody_counts(pvc, failure):
     id_ = pvc.add("--in")
     if failure == "no primary":
-        pvc.primary = None
+        pvc.cluster.primary = None
     else:
-        pvc.counters = {id_: "many"} if failure == "nonsense" else failure
+        pvc.cluster.answers[COUNTERS] = {id_: "many"} if failure == "nonsense" else failure
     ran = pvc("list", "lan")
     assert ran.status == 0
     assert ran.out.splitlines()[1].split()[-3:] == ["unknown", "unknown", "-"]
@@ -163,7 +152,7 @@ def test_list_is_there_while_nobody_counts(pvc, failure):
 
 def test_a_network_without_rules_says_what_that_means(pvc):
     assert "nobody outside reaches its guests" in pvc("list", "lan").err
-    assert pvc.asked == []
+    assert pvc.cluster.asked == []
 
 
 def test_only_managed_networks_have_rules(pvc):
@@ -175,7 +164,7 @@ def test_only_managed_networks_have_rules(pvc):
 
 def test_no_rule_is_lost_when_two_are_added_at_once(pvc):
     theirs = {"id": "them", "direction": "out"}
-    pvc.before_modify.append(lambda modify: modify(parameters={"rules": [theirs]}))
+    pvc.cluster.before_modify.append(lambda modify: modify(parameters={"rules": [theirs]}))
     mine = pvc.add("--in")
     assert [rule["id"] for rule in pvc.rules()] == ["them", mine]
     assert pvc.network()["generation"] == 3
@@ -188,7 +177,7 @@ def test_it_gives_up_when_others_are_always_faster(pvc):
         calls.append(1)
         raise Conflict("changed meanwhile")
 
-    pvc.before_modify.extend([busy] * 20)
+    pvc.cluster.before_modify.extend([busy] * 20)
     ran = pvc("add", "lan", "--in")
     assert ran.status == 1
     assert "changed meanwhile" in ran.err

@@ -2,71 +2,33 @@
 
 import subprocess
 import sys
-import uuid
 
 import pytest
 
-from pvc_core.cli.plugins import PluginCommand
 from pvc_core.client.local import Client
 from pvc_core.model.errors import Conflict, Unavailable
-from pvc_core.model.network import NetworkSpec
-from pvc_core.store import keys
-from pvc_core.store.api import Create
-from pvc_core.store.documents import create
-from pvc_core.store.memory import MemoryTree
-from pvc_core.testkit.command_line import CommandLine, add_network, add_node
 from pvc_vxlan.cli.dhcp import LeaseRow, rows_of
-from pvc_vxlan.manifest import MANIFEST
 from pvc_vxlan.network import Reservation
 
 A, B, C = "52:54:00:00:00:0a", "52:54:00:00:00:0b", "52:54:00:00:00:0c"
-DHCP = next(command for command in MANIFEST.commands if command.name == "dhcp")
+LEASES = "vxlan.leases"
 
 
-class Cluster:
-    def __init__(self, monkeypatch):
-        self.tree = MemoryTree()
-        self._pvc = CommandLine(self.tree, plugins=[PluginCommand("vxlan", DHCP)])
-        add_node(self.tree, "hv1", capabilities=("network:vxlan", "network:bridge"))
-        parameters = {"vni": 7, "ipv4": "10.1.0.0/24", "ipv6": "fd00:1::/64"}
-        lan = NetworkSpec(id=str(uuid.uuid4()), name="lan", driver="vxlan", parameters=parameters)
-        self.tree.connect().commit(
-            create(keys.network_spec(lan.id), lan),
-            Create(keys.name("network", "lan"), lan.id.encode()),
-            Create(keys.ref("network", lan.id), b""),
-        )
-        add_network(self.tree, "wire")
-        self.id = lan.id
-        self.leases = []
-        self.asked = []
-        self.before_modify = []
-        real = Client.call
-
-        def call(client, operation, /, **words):
-            if operation == "network.modify" and self.before_modify:
-                self.before_modify.pop()(lambda **more: real(client, "network.modify", network="lan", **more))
-            return real(client, operation, **words)
-
-        monkeypatch.setattr(Client, "call", call)
-        monkeypatch.setattr(Client, "ask", lambda _client, query, /, node="", **words: self._ask(query, words))
-
-    def _ask(self, query, arguments):
-        self.asked.append((query, arguments))
-        if isinstance(self.leases, Exception):
-            raise self.leases
-        return self.leases
+class Dhcp:
+    def __init__(self, cluster):
+        self.cluster = cluster
+        cluster.answers = {LEASES: []}
 
     def __call__(self, *words):
-        return self._pvc("network", "dhcp", *words)
+        return self.cluster(*words)
 
     def reservations(self):
-        view = self._pvc("network", "info", "lan", "-f", "json").json()["view"]
-        return view["parameters"].get("reservations")
+        return self.cluster.network()["parameters"].get("reservations")
 
 
 @pytest.fixture
-def pvc(monkeypatch):
-    return Cluster(monkeypatch)
+def pvc(monkeypatch, cli_support):
+    return Dhcp(cli_support.Cluster(monkeypatch, "dhcp", ipv4="10.1.0.0/24", ipv6="fd00:1::/64"))
 
 
 def test_a_reservation_is_added_and_replaced(pvc):
@@ -111,7 +73,7 @@ def test_reservations_are_removed_by_any_of_their_words(pvc):
 
 
 def test_a_change_meanwhile_is_kept(pvc):
-    pvc.before_modify = [lambda modify: modify(parameters={"reservations": [{"mac": B, "name": "db"}]})]
+    pvc.cluster.before_modify = [lambda modify: modify(parameters={"reservations": [{"mac": B, "name": "db"}]})]
     assert pvc("add", "lan", A, "10.1.0.5").status == 0
     assert [one["mac"] for one in pvc.reservations()] == [B, A]
 
@@ -129,13 +91,13 @@ def test_endless_changes_by_others_are_told(pvc, monkeypatch):
 
 def test_leases_and_reservations_are_listed_together(pvc):
     pvc("add", "lan", A, "10.1.0.5", "--name", "web")
-    pvc.leases = [
+    pvc.cluster.answers[LEASES] = [
         {"address": "10.1.0.5", "mac": A, "name": "web", "expires": 1800000000, "vm": "vm1", "client_id": "01"},
         {"address": "fd00:1::5", "mac": A, "name": "web", "expires": 1700000000, "vm": "vm1", "iaid": "1"},
         {"address": "10.1.0.99", "mac": B, "name": "laptop", "expires": 0},
     ]
     ran = pvc("list", "lan")
-    assert pvc.asked == [("vxlan.leases", {"network": pvc.id})]
+    assert pvc.cluster.asked == [(LEASES, "", {"network": pvc.cluster.id})]
     assert [line.split() for line in ran.out.splitlines()][-2:] == [
         [A, "10.1.0.5,fd00:1::5", "web", "vm1", "2023-11-14T22:13:20Z", "reservation+lease"],
         [B, "10.1.0.99", "laptop", "-", "never", "lease"],
@@ -146,7 +108,7 @@ def test_leases_and_reservations_are_listed_together(pvc):
 def test_without_an_answer_the_reservations_are_listed(pvc):
     assert "has no leases and no reservations" in pvc("list", "lan").out + pvc("list", "lan").err
     pvc("add", "lan", A, "10.1.0.5")
-    pvc.leases = Unavailable("no node answers")
+    pvc.cluster.answers[LEASES] = Unavailable("no node answers")
     ran = pvc("list", "lan")
     assert ran.status == 0
     assert "leases are not known now: no node answers" in ran.err

@@ -48,6 +48,7 @@ class VxlanBackend:
             run=run,
             wake=lambda *_: None,
             records=self._records,
+            nodes=lambda: ["node1"],
             network_nics=lambda _: [],
         )
         return VxlanDriver(context, VxlanConfig(control="flood"))

@@ -18,7 +18,8 @@ from pvc_core.ops.network import (
     network_remove,
 )
 from pvc_core.ops.vm_definition import NicDefinition
-from pvc_core.ops.vm_modify import VmModify, VmPatch, vm_modify
+from pvc_core.ops.vm_modify import VmModify, VmPatch, VmRename, vm_modify, vm_rename
+from pvc_core.ops.vm_remove import VmRemove, vm_forget, vm_remove
 from pvc_core.ops.vm_views import VmQuery, vm_info
 from pvc_core.store import keys
 
@@ -234,3 +235,21 @@ def test_nodes_look_at_a_network_whose_nics_have_changed(small):
     heard.clear()
     vm_modify(small.ops, VmModify(vm="web", patch=VmPatch(description="x")))
     assert heard == []
+
+
+def test_addresses_of_a_removed_vm_are_free(small):
+    add(small)
+    before = small.dump()
+    vm = small.define("web", nics=(NicDefinition(network="lan", addresses=("10.0.0.5",)),))
+    vm_remove(small.ops, VmRemove(vm="web", force=True))
+    assert vm_forget(small.ops, vm)
+    assert set(small.dump()) == set(before)
+
+
+def test_nodes_look_at_the_networks_of_a_renamed_vm(small):
+    lan = add(small).id
+    vm = small.define("web", nics=(NicDefinition(network="lan"),))
+    heard = []
+    small.store.watch(keys.REF, heard.append)
+    vm_rename(small.ops, VmRename(vm="web", name="www"))
+    assert heard == [f"{keys.ref('network', lan)}/{vm}"]

@@ -4,9 +4,8 @@ import shutil
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from msgspec import Struct
 
 from pvc_core.model.errors import PvcError
@@ -172,8 +171,3 @@ def _nics(site: Site, nics: Iterable[NetworkNic]) -> Iterator[Finding]:
 
 def _list(addresses: set[str]) -> str:
     return ", ".join(sorted(addresses)) or "nobody"
-
-
-def as_json(values: Iterable[Struct]) -> list[dict[str, Any]]:
-    """Return structs as what JSON has, every member present."""
-    return [{field.name: getattr(value, field.name) for field in msgspec.structs.fields(value)} for value in values]

@@ -9,6 +9,8 @@ import threading
 import time
 from typing import Any, Final
 
+import msgspec
+
 from pvc_core.model.base import Condition
 from pvc_core.model.network import NetworkSpec
 from pvc_core.model.vm import Nic
@@ -33,10 +35,11 @@ from pvc_vxlan.config import VxlanConfig
 from pvc_vxlan.evpn.render import require_tunnel_end
 from pvc_vxlan.fabric import FabricMember
 from pvc_vxlan.firewall import table
+from pvc_vxlan.firewall.render import render
 from pvc_vxlan.gateway.leases import as_rows
 from pvc_vxlan.gateway.service import Gateways
 from pvc_vxlan.guards import Guards, device_of
-from pvc_vxlan.network import VxlanNetwork
+from pvc_vxlan.network import VxlanNetwork, typed
 from pvc_vxlan.overlay import Overlay, Underlay, find_underlay
 from pvc_vxlan.parameters import NIC_PARAMETERS, PARAMETERS, network_of
 from pvc_vxlan.repeated import Repeated
@@ -65,7 +68,7 @@ class VxlanDriver(NetworkDriver):
         self._guards: Final = Guards()
         self._rules: Final = Rules(context.log)
         self._gateways: Final = Gateways(context, config, self._rules.apply)
-        self._whereabouts: Final = Whereabouts(context.node.name, context.records, context.log)
+        self._whereabouts: Final = Whereabouts(context)
         self._role: Final = GatewayRole(
             begin=self._look_again, end=self._gateways.remove_all, end_one=self._gateways.remove
         )
@@ -121,7 +124,7 @@ class VxlanDriver(NetworkDriver):
 
     @hookimpl
     def queries(self) -> dict[str, Query]:
-        return {"vxlan.leases": self._leases, "vxlan.counters": self._counters}
+        return {"vxlan.leases": self._leases, "vxlan.counters": self._counters, "vxlan.check-rules": self._check_rules}
 
     # --- networks -----------------------------------------------------------------------------------
 
@@ -229,7 +232,22 @@ class VxlanDriver(NetworkDriver):
         return as_rows(self._gateways.leases(network_id), self._context.network_nics(network_id))
 
     def _counters(self, arguments: dict[str, Any]) -> dict[str, tuple[int, int]]:
+        return table.counters(self._gateway_here(arguments))
+
+    def _check_rules(self, arguments: dict[str, Any]) -> list[str]:
+        """Return what nft has against rules, as they would be in the gateway's table; nothing changes."""
+        namespace = self._gateway_here(arguments)
+        # What the prefixes are does not matter to rules.
+        parameters = {"vni": 1, "ipv4": "10.0.0.0/24", "ipv6": "fd00::/64", "rules": arguments.get("rules", [])}
+        try:
+            table.check(namespace, render(typed(parameters)))
+        except (table.RuleRefused, msgspec.ValidationError) as refused:
+            return [str(refused)]
+        return []
+
+    def _gateway_here(self, arguments: dict[str, Any]) -> str:
+        """Return the namespace of the gateway that a query is about; raises NotReady unless it is here."""
         network_id = str(arguments.get("network", ""))
         if not self._role.held or network_id not in self._gateways.present():
             raise NotReady(f"the network's gateway is not on node {self._context.node.name}")
-        return table.counters(names.gateway_namespace(network_id))
+        return names.gateway_namespace(network_id)

@@ -6,13 +6,12 @@ about.  The cluster's record is read when a network is ensured, so an entry of t
 interval; the second kind, which is what a node's death leaves, within seconds.
 """
 
-import logging
 import threading
 import time
 from collections.abc import Iterable
 from typing import Final
 
-from pvc_core.plugin import NetworkNic, Records
+from pvc_core.plugin import Context, NetworkNic
 from pvc_netdev.links import EVERYBODY, ForwardingEntry, Links
 from pvc_vxlan import names
 from pvc_vxlan.evpn.stale import Stale, judge, repair, suspects
@@ -26,10 +25,11 @@ GATEWAY: Final = "gateway"
 class Whereabouts:
     """The record of MAC addresses by network, and its comparison with the kernel.  May be used from any thread."""
 
-    def __init__(self, node: str, records: Records, log: logging.Logger) -> None:
-        self._node: Final = node
-        self._records: Final = records
-        self._log: Final = log
+    def __init__(self, context: Context) -> None:
+        self._node: Final = context.node.name
+        self._records: Final = context.records
+        self._members: Final = context.nodes
+        self._log: Final = context.log
         self._lock: Final = threading.Lock()
         self._nics: dict[str, dict[str, str]] = {}
         """Network -> MAC address -> node."""
@@ -94,8 +94,9 @@ class Whereabouts:
         return certain
 
     def nodes(self) -> dict[str, str]:
-        """Return the underlay addresses of all nodes that ever were in the cluster, by name."""
-        return {node: str(address) for node, address in self._records.below(NODES).items()}
+        """Return the underlay addresses of the cluster's nodes, alive or not, by name."""
+        members = set(self._members())
+        return {node: str(address) for node, address in self._records.below(NODES).items() if node in members}
 
 
 def _to_nowhere(device: str, entries: Iterable[ForwardingEntry]) -> set[Stale]:

@@ -40,6 +40,10 @@ class PluginStore:
         """Return the records of a plugin."""
         return _Records(self._store, keys.record(plugin), self.guard)
 
+    def nodes(self) -> list[str]:
+        """Return the names of all nodes of the cluster, alive or not."""
+        return self._store.children(f"{keys.SPEC}/node")
+
     def network_nics(self, network: str) -> list[NetworkNic]:
         """Return the NICs in a network (id), by VM and in its order; none when there is no such network."""
         spec = read(self._store, keys.network_spec(network))

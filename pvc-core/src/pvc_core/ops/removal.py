@@ -24,8 +24,16 @@ def vm_operations(
     """Remove a VM; the claim must be vacant.  With ``delete_volumes`` its volumes begin to be deleted."""
     spec = vm.value
     owned = [(keys.name("vm", spec.name), spec.id), *((keys.name("mac", nic.mac), spec.id) for nic in spec.nics)]
-    networks = _ids(store, (keys.name("network", name) for name in sorted({nic.network for nic in spec.nics})))
-    owned += [(f"{keys.ref('network', id_)}/{spec.id}", "") for id_ in networks]
+    names = sorted({nic.network for nic in spec.nics})
+    found = store.get_many([keys.name("network", name) for name in names])
+    networks = {name: node.value.decode() for name, node in zip(names, found, strict=True) if node is not None}
+    owned += [(f"{keys.ref('network', id_)}/{spec.id}", "") for id_ in networks.values()]
+    owned += [
+        (keys.nic_address(networks[nic.network], address), spec.id)
+        for nic in spec.nics
+        if nic.network in networks
+        for address in nic.addresses
+    ]
     volumes = _ids(store, (keys.volume_name(disk.pool, disk.volume) for disk in spec.disks))
     owned += [(keys.volume_holder(id_), spec.id) for id_ in volumes]
     # Its snapshots are none without it: what there is of them on volumes that stay are snapshots like any others.

@@ -24,6 +24,7 @@ from pvc_core.ops.vm_definition import (
     tags,
 )
 from pvc_core.ops.vm_nic_definition import NicDefinition, nics
+from pvc_core.ops.vm_resources import read_resources, reference_operations
 from pvc_core.ops.vm_views import VmView, read_view
 from pvc_core.ops.vm_write import changed, read_vm
 from pvc_core.store import keys
@@ -140,6 +141,8 @@ def vm_rename(ops: Ops, request: VmRename) -> VmView:
             *vm.write(new),
             Create(keys.name("vm", name), new.id.encode()),
             Delete(keys.name("vm", vm.spec.name)),
+            # Names of guests are known in their networks.
+            *reference_operations(new, vm.spec, read_resources(ops, new)),
         )
         log.info("vm-renamed vm=%s old=%s new=%s", new.id, vm.spec.name, name)
         return new

@@ -152,7 +152,7 @@ def reference_operations(vm: VmSpec, old: VmSpec | None, resources: Resources) -
     operations += [
         Put(f"{keys.ref('network', i)}/{vm.id}", b"", ANY)
         for i in sorted(new_networks & old_networks)
-        if _nics_in(vm, i, resources) != _nics_in(old, i, resources)
+        if _named(vm, i, resources) != _named(old, i, resources)
     ]
     new_addresses, old_addresses = _addresses(vm, resources), _addresses(old, resources)
     operations += [Create(path, vm.id.encode()) for path in sorted(new_addresses - old_addresses)]
@@ -173,9 +173,12 @@ def _macs(vm: VmSpec | None) -> set[str]:
     return {nic.mac for nic in vm.nics} if vm is not None else set()
 
 
-def _nics_in(vm: VmSpec | None, network: str, resources: Resources) -> list[Nic]:
-    nics = vm.nics if vm is not None else ()
-    return [n for n in nics if n.network in resources.networks and resources.networks[n.network].id == network]
+def _named(vm: VmSpec | None, network: str, resources: Resources) -> tuple[str, list[Nic]]:
+    """Return what a network is to know of a VM: its name, and its NICs there."""
+    if vm is None:
+        return "", []
+    there = [n for n in vm.nics if n.network in resources.networks and resources.networks[n.network].id == network]
+    return vm.name, there
 
 
 def _addresses(vm: VmSpec | None, resources: Resources) -> set[str]:

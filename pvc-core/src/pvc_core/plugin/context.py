@@ -74,7 +74,7 @@ class _NoStore:
     def _refuse(self, *_: Any) -> Any:
         raise Unavailable("there is no state store here")
 
-    get = below = put = delete = network_nics = _refuse
+    get = below = put = delete = nodes = network_nics = _refuse
 
 
 _NO_STORE: Final = _NoStore()
@@ -92,5 +92,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     config: Any = None
     """The plugin's decoded section."""
     records: Records = _NO_STORE
+    nodes: Callable[[], list[str]] = _NO_STORE.nodes
+    """Names of all nodes of the cluster, alive or not; raises PvcError without the store."""
     network_nics: Callable[[str], list[NetworkNic]] = _NO_STORE.network_nics
     """Network's id -> all NICs in it, on all nodes; raises PvcError without the store."""

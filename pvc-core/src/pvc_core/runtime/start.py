@@ -39,6 +39,9 @@ class StoreAccess(Protocol):
     def records(self, plugin: str) -> Records:
         """Return the records of a plugin."""
 
+    def nodes(self) -> list[str]:
+        """Return the names of all nodes of the cluster."""
+
     def network_nics(self, network: str) -> list[NetworkNic]:
         """Return the NICs in a network (id)."""
 
@@ -98,7 +101,9 @@ def _load(
         parts = _in_time(name, "import", lambda: import_parts(index, entry, manifest))
         context = Context(node=node, log=logging.getLogger(f"pvc.plugin.{name}"), run=run, wake=wake, config=settings)
         if access is not None:
-            context = replace(context, records=access.records(name), network_nics=access.network_nics)
+            context = replace(
+                context, records=access.records(name), nodes=access.nodes, network_nics=access.network_nics
+            )
         plugin.units = [_unit(name, part, context, changed) for part in parts]
     except InvalidSection as error:
         plugin.stage, plugin.error = "config", explain(error)

@@ -2,34 +2,28 @@
 
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 import msgspec
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
-from pvc_core.model.errors import Conflict, InvalidRequest, NotFound, PvcError
-from pvc_core.plugin.cli import Client, Column, Output, format_option, pass_client, pass_output
-from pvc_vxlan.network import DEFAULT_ORDER, Direction, Rule, by_order, typed
+from pvc_core.model.errors import InvalidRequest, NotFound, PvcError
+from pvc_core.plugin.cli import Client, Column, Output, format_option, pass_client, pass_output, wait_options
+from pvc_vxlan.cli import managed
+from pvc_vxlan.firewall.validate import check_rules
+from pvc_vxlan.network import DEFAULT_ORDER, Direction, Rule, by_order
 
 _COUNTERS: Final = "vxlan.counters"
-_TRIES: Final = 5
-"""Attempts to change the rules while others change the network too."""
+_CHECK: Final = "vxlan.check-rules"
+_WHAT: Final = "a firewall"
+_WAIT_S: Final = 30.0
 _ALPHABET: Final = "23456789abcdefghjkmnpqrstvwxyz"
 """Of ids: nothing that is read as something else."""
 _LENGTH: Final = 4
 
 C = TypeVar("C", bound=Callable[..., Any])
 Counters = dict[str, tuple[int, int]]
-
-
-class Network(NamedTuple):
-    """A managed network as it was read."""
-
-    id: str
-    name: str
-    generation: int
-    rules: tuple[Rule, ...]
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,15 +74,15 @@ def acl() -> None:
 @pass_client
 def list_(client: Client, out: Output, /, network: str) -> None:
     """List the rules of NETWORK in the order in which they are tried, with what they decided about."""
-    found = _read(client, network)
+    found = managed.read(client, network, _WHAT)
     counters: Counters = {}
-    if found.rules:
+    if found.parameters.rules:
         counters = _counters(client, out, found)
     directions: tuple[Direction, ...] = ("in", "out")
     rows = [
         Row(rule=rule, packets=count[0] if count else None, bytes=count[1] if count else None)
         for direction in directions
-        for rule in by_order(found.rules, direction)
+        for rule in by_order(found.parameters.rules, direction)
         for count in (counters.get(rule.id),)
     ]
     out.listing(
@@ -134,10 +128,20 @@ def _fields(options: dict[str, Any]) -> dict[str, Any]:
 @click.option("--in", "direction", flag_value="in", help="To the network's guests from outside it.")
 @click.option("--out", "direction", flag_value="out", help="From the network's guests to outside it.")
 @_match_options
+@wait_options(_WAIT_S)
 @format_option
 @pass_output
 @pass_client
-def add(client: Client, out: Output, /, network: str, direction: Direction | None, **options: Any) -> None:
+def add(
+    client: Client,
+    out: Output,
+    /,
+    network: str,
+    direction: Direction | None,
+    wait: bool,
+    timeout: float,
+    **options: Any,
+) -> None:
     """Add a rule to NETWORK."""
     if direction is None:
         raise click.UsageError("say which way: --in or --out")
@@ -148,18 +152,19 @@ def add(client: Client, out: Output, /, network: str, direction: Direction | Non
         made[:] = [Rule(id=_new_id(rules), direction=direction, **_fields(options))]
         return (*rules, *made)
 
-    found = _change(client, network, added)
+    found = _change(client, out, network, added)
+    managed.settle(client, out, found, wait=wait, timeout=timeout)
     out.done(f"rule {made[0].id} is added to network {found.name}", id=made[0].id, network=found.name)
-    _note_raw(out, found, options["raw"])
 
 
 @acl.command()
 @click.argument("network")
 @click.argument("rules", nargs=-1, required=True, metavar="ID...")
+@wait_options(_WAIT_S)
 @format_option
 @pass_output
 @pass_client
-def remove(client: Client, out: Output, /, network: str, rules: tuple[str, ...]) -> None:
+def remove(client: Client, out: Output, /, network: str, rules: tuple[str, ...], wait: bool, timeout: float) -> None:
     """Remove rules of NETWORK by their ids.
 
     Open connections that no other rule accepts end.
@@ -170,7 +175,8 @@ def remove(client: Client, out: Output, /, network: str, rules: tuple[str, ...])
             _known(network, now, id_)
         return tuple(rule for rule in now if rule.id not in rules)
 
-    found = _change(client, network, removed)
+    found = _change(client, out, network, removed)
+    managed.settle(client, out, found, wait=wait, timeout=timeout)
     several = f"rules {', '.join(rules)} are" if len(rules) > 1 else f"rule {rules[0]} is"
     out.done(f"{several} removed from network {found.name}", ids=list(rules), network=found.name)
 
@@ -185,10 +191,21 @@ def remove(client: Client, out: Output, /, network: str, rules: tuple[str, ...])
     type=click.Choice(["source", "destination", "source-port", "port", "comment", "raw"]),
     help="Take this away from the rule.",
 )
+@wait_options(_WAIT_S)
 @format_option
 @pass_output
 @pass_client
-def modify(client: Client, out: Output, /, network: str, rule: str, clear: tuple[str, ...], **options: Any) -> None:
+def modify(
+    client: Client,
+    out: Output,
+    /,
+    network: str,
+    rule: str,
+    clear: tuple[str, ...],
+    wait: bool,
+    timeout: float,
+    **options: Any,
+) -> None:
     """Change rule ID of NETWORK; what is not given stays."""
     fields = _fields(options)
     cleared = {"source-port": "source_ports", "port": "ports"}
@@ -203,51 +220,34 @@ def modify(client: Client, out: Output, /, network: str, rule: str, clear: tuple
         _known(network, now, rule)
         return tuple(replace(one, **fields, **empty) if one.id == rule else one for one in now)
 
-    found = _change(client, network, modified)
+    found = _change(client, out, network, modified)
+    managed.settle(client, out, found, wait=wait, timeout=timeout)
     out.done(f"rule {rule} of network {found.name} is changed", id=rule, network=found.name)
-    _note_raw(out, found, options["raw"])
 
 
-def _note_raw(out: Output, network: Network, raw: str | None) -> None:
-    if raw:
-        out.note(f"the primary has nft check a raw rule: `pvc network info {network.name}` tells when it is refused")
+def _change(
+    client: Client, out: Output, network: str, new: Callable[[tuple[Rule, ...]], tuple[Rule, ...]]
+) -> managed.Managed:
+    return managed.change(client, network, _WHAT, "rules", new, check=lambda wanted: _check(client, out, wanted))
 
 
-def _read(client: Client, network: str) -> Network:
-    view = client.call("network.info", network=network).view
-    if view.driver != "vxlan":
-        raise InvalidRequest(
-            f"network {view.name} is of driver {view.driver}; only networks of driver vxlan have a firewall"
-        )
+def _check(client: Client, out: Output, wanted: managed.Managed) -> None:
+    """Have nft of the gateway's node look at the rules, where one is in its language; raises InvalidRequest."""
+    raw = [rule for rule in wanted.parameters.rules if rule.raw]
+    if not raw:
+        return
+    # First what can be told without it, with its better words.
+    check_rules(wanted.name, wanted.parameters.rules)
     try:
-        parameters = typed(view.parameters)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(f"the parameters of network {view.name} are not those of driver vxlan: {error}") from error
-    return Network(view.id, view.name, view.generation, parameters.rules)
-
-
-def _change(client: Client, network: str, change: Callable[[tuple[Rule, ...]], tuple[Rule, ...]]) -> Network:
-    """Change the rules, again from the beginning when somebody else changed the network meanwhile."""
-    for left in reversed(range(_TRIES)):
-        found = _read(client, network)
-        rules = [_plain(rule) for rule in change(found.rules)]
-        try:
-            client.call(
-                "network.modify", network=found.id, generation=found.generation, parameters={"rules": rules or None}
-            )
-        except Conflict:
-            if not left:
-                raise
-        else:
-            return found
-    raise AssertionError("the last try returns or raises")
-
-
-def _plain(rule: Rule) -> dict[str, Any]:
-    """Return a rule as a parameter holds it: without what it leaves to the defaults."""
-    plain: dict[str, Any] = msgspec.to_builtins(rule)
-    defaults = asdict(Rule(id="", direction="in"))
-    return {name: value for name, value in plain.items() if name in ("id", "direction") or value != defaults[name]}
+        rules = msgspec.to_builtins(list(wanted.parameters.rules))
+        problems = msgspec.convert(managed.ask_gateway(client, _CHECK, wanted, rules=rules), list[str])
+    except (PvcError, msgspec.ValidationError) as error:
+        out.note(
+            f"raw rules were not looked at by nft: {error}; `pvc network info {wanted.name}` tells of refused ones"
+        )
+        return
+    if problems:
+        raise InvalidRequest(f"network {wanted.name}: {'; '.join(problems)}; nothing was changed")
 
 
 def _new_id(rules: Sequence[Rule]) -> str:
@@ -264,14 +264,10 @@ def _known(network: str, rules: Sequence[Rule], id_: str) -> None:
         raise NotFound(f"network {network} has no rule {id_}; it has: {there}")
 
 
-def _counters(client: Client, out: Output, network: Network) -> Counters:
-    """Ask the primary, whose gateway counts; nothing, and a note, when it does not answer."""
+def _counters(client: Client, out: Output, network: managed.Managed) -> Counters:
+    """Ask the gateway, which counts; nothing, and a note, when it does not answer."""
     try:
-        primary = client.call("primary.info").node
-        if not primary:
-            out.note("counters are not known now: no coordinator is primary")
-            return {}
-        return msgspec.convert(client.ask(_COUNTERS, primary, network=network.id), Counters)
+        return msgspec.convert(managed.ask_gateway(client, _COUNTERS, network), Counters)
     except (PvcError, msgspec.ValidationError) as error:
-        out.note(f"counters are not known now: {error}")
+        managed.note_unknown(out, "counters", error)
         return {}

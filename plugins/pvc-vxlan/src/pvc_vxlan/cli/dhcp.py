@@ -1,21 +1,22 @@
 """``pvc network dhcp``: the leases and reservations of a managed network."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address
-from typing import Final, NamedTuple
+from typing import Final
 
 import click
 import msgspec
 
-from pvc_core.model.errors import AlreadyExists, Conflict, InvalidRequest, NotFound, PvcError
-from pvc_core.plugin.cli import Client, Column, Output, format_option, pass_client, pass_output
-from pvc_vxlan.network import Reservation, typed
+from pvc_core.model.errors import AlreadyExists, InvalidRequest, NotFound, PvcError
+from pvc_core.plugin.cli import Client, Column, Output, format_option, pass_client, pass_output, wait_options
+from pvc_vxlan.cli import managed
+from pvc_vxlan.network import Reservation
 
 LEASES: Final = "vxlan.leases"
 """The query that nodes answer with ``LeaseRow``."""
-_TRIES: Final = 5
-"""Attempts to change the reservations while others change the network too."""
+_WHAT: Final = "DHCP"
+_WAIT_S: Final = 30.0
 
 Reservations = tuple[Reservation, ...]
 
@@ -49,15 +50,6 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     def kind(self) -> str:
         """Which of both it is, for people."""
         return "+".join([*(["reservation"] if self.reserved else []), *(["lease"] if self.leased else [])])
-
-
-class Network(NamedTuple):
-    """A managed network as it was read."""
-
-    id: str
-    name: str
-    generation: int
-    reservations: Reservations
 
 
 def _when(expires: int | None) -> str:
@@ -118,14 +110,16 @@ def dhcp() -> None:
 @pass_client
 def list_(client: Client, out: Output, /, network: str) -> None:
     """List the leases and reservations of NETWORK."""
-    found = _read(client, network)
+    found = managed.read(client, network, _WHAT)
     leases: list[LeaseRow] = []
     try:
         leases = msgspec.convert(client.ask(LEASES, network=found.id), list[LeaseRow])
     except (PvcError, msgspec.ValidationError) as error:
-        out.warn(f"leases are not known now: {error}")
+        managed.note_unknown(out, "leases", error)
     out.listing(
-        rows_of(leases, found.reservations), _COLUMNS, empty=f"network {found.name} has no leases and no reservations"
+        rows_of(leases, found.parameters.reservations),
+        _COLUMNS,
+        empty=f"network {found.name} has no leases and no reservations",
     )
 
 
@@ -135,11 +129,21 @@ def list_(client: Client, out: Output, /, network: str) -> None:
 @click.argument("addresses", nargs=-1, metavar="[ADDRESS]...")
 @click.option("--name", default="", help="Host name in the network's domain [what the guest or its VM is called].")
 @click.option("--replace", is_flag=True, help="Instead of the reservation that MAC has.")
+@wait_options(_WAIT_S)
 @format_option
 @pass_output
 @pass_client
 def add(
-    client: Client, out: Output, /, network: str, mac: str, addresses: tuple[str, ...], name: str, replace: bool
+    client: Client,
+    out: Output,
+    /,
+    network: str,
+    mac: str,
+    addresses: tuple[str, ...],
+    name: str,
+    replace: bool,
+    wait: bool,
+    timeout: float,
 ) -> None:
     """Give MAC the same ADDRESSes of NETWORK always: an IPv4 one, an IPv6 one, or both.
 
@@ -155,7 +159,8 @@ def add(
             raise AlreadyExists(f"network {network} has a reservation for {made.mac} already: change it by --replace")
         return (*others, made)
 
-    found = _change(client, network, added)
+    found = managed.change(client, network, _WHAT, "reservations", added)
+    managed.settle(client, out, found, wait=wait, timeout=timeout)
     what = ", ".join([*addresses, *([f"the name {name}"] if name else [])])
     out.done(f"{made.mac} gets {what} in network {found.name}", mac=made.mac, network=found.name)
 
@@ -163,10 +168,11 @@ def add(
 @dhcp.command()
 @click.argument("network")
 @click.argument("which", nargs=-1, required=True, metavar="MAC|ADDRESS|NAME...")
+@wait_options(_WAIT_S)
 @format_option
 @pass_output
 @pass_client
-def remove(client: Client, out: Output, /, network: str, which: tuple[str, ...]) -> None:
+def remove(client: Client, out: Output, /, network: str, which: tuple[str, ...], wait: bool, timeout: float) -> None:
     """Remove reservations of NETWORK.
 
     A guest keeps its address until it renews its lease.
@@ -178,42 +184,12 @@ def remove(client: Client, out: Output, /, network: str, which: tuple[str, ...])
         removed[:] = [reservation.mac for reservation in wanted]
         return tuple(reservation for reservation in now if reservation not in wanted)
 
-    found = _change(client, network, left)
+    found = managed.change(client, network, _WHAT, "reservations", left)
+    managed.settle(client, out, found, wait=wait, timeout=timeout)
     several = "reservations are" if len(removed) > 1 else "reservation is"
     out.done(
         f"{several} removed from network {found.name}: {', '.join(removed)}", macs=list(removed), network=found.name
     )
-
-
-def _read(client: Client, network: str) -> Network:
-    view = client.call("network.info", network=network).view
-    if view.driver != "vxlan":
-        raise InvalidRequest(f"network {view.name} is of driver {view.driver}; only networks of driver vxlan have DHCP")
-    try:
-        parameters = typed(view.parameters)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(f"the parameters of network {view.name} are not those of driver vxlan: {error}") from error
-    return Network(view.id, view.name, view.generation, parameters.reservations)
-
-
-def _change(client: Client, network: str, change: Callable[[Reservations], Reservations]) -> Network:
-    """Change the reservations, again from the beginning when somebody else changed the network meanwhile."""
-    for left in reversed(range(_TRIES)):
-        found = _read(client, network)
-        plain = msgspec.to_builtins(list(change(found.reservations)))
-        try:
-            client.call(
-                "network.modify",
-                network=found.id,
-                generation=found.generation,
-                parameters={"reservations": plain or None},
-            )
-        except Conflict:
-            if not left:
-                raise
-        else:
-            return found
-    raise AssertionError("the last try returns or raises")
 
 
 def _mac(text: str) -> str:
