@@ -53,6 +53,13 @@ class VxlanConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         tuple[str, ...],
         Meta(description="Whom gateways ask for names that are not theirs, unless the network says so."),
     ] = ()
+    protected: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Prefixes of the nodes' own networks, which guests of managed networks do not reach by the gateway. Empty: that of "
+            "the underlay. The node with the gateways itself is always protected."
+        ),
+    ] = ()
     frr_directory: Annotated[str, Meta(description="Directory of FRR's integrated configuration, `frr.conf`.")] = (
         "/etc/frr"
     )

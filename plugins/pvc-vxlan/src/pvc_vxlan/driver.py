@@ -39,6 +39,7 @@ from pvc_vxlan.firewall.render import render
 from pvc_vxlan.gateway.leases import as_rows
 from pvc_vxlan.gateway.service import Gateways
 from pvc_vxlan.guards import Guards, device_of
+from pvc_vxlan.hosts_guard import HostsGuard
 from pvc_vxlan.network import VxlanNetwork, typed
 from pvc_vxlan.overlay import Overlay, Underlay, find_underlay
 from pvc_vxlan.parameters import NIC_PARAMETERS, PARAMETERS, network_of
@@ -72,6 +73,8 @@ class VxlanDriver(NetworkDriver):
         self._role: Final = GatewayRole(
             begin=self._look_again, end=self._gateways.remove_all, end_one=self._gateways.remove
         )
+        self._hosts: Final = HostsGuard(context.run)
+        self._hosts_lock: Final = threading.Lock()
         self._lock: Final = threading.Lock()
         self._seen: tuple[float, Underlay] | None = None
         self._flooded: frozenset[str] = frozenset()
@@ -202,6 +205,7 @@ class VxlanDriver(NetworkDriver):
         with self._role.turn(network.id) as here:
             if not here:
                 return []
+            self._guard_hosts()
             self._gateways.ensure(network.id, network.name, wanted, nics, mtu)
         return [*self._gateways.problems(network.id), *self._rules.problems(network.id)]
 
@@ -217,10 +221,17 @@ class VxlanDriver(NetworkDriver):
             self._context.wake("network", network_id)
         self._gateways.publish()
 
+    def _guard_hosts(self, *, look: bool = False) -> None:
+        protected = self._config.protected or (self._underlay().prefix,)
+        with self._hosts_lock:
+            if self._hosts.ensure(protected, self._config.dns_servers, look=look):
+                self._context.log.info("hosts-guarded prefixes=%s", ",".join(protected))
+
     def _tend_tables(self) -> None:
         underlay = self._underlay()
         self._whereabouts.announce(underlay.address)
         if self._role.held:
+            self._guard_hosts(look=True)
             self._whereabouts.take_gateways()
         self._whereabouts.mend(underlay.address)
         if not self._fabric.evpn and (others := self._others(underlay)) != self._flooded:
