@@ -2,17 +2,17 @@
 
 Each node has its underlay address on record, and the primary has itself as the gateway.  An entry is wrong when it sends to another
 node than the one that has the NIC, or to the end of a tunnel that EVPN does not name any more; see ``evpn.stale`` for how that comes
-about.  The cluster's record is read when a network is ensured, so an entry of the first kind is found within a resync
-interval; the second kind, which is what a node's death leaves, within seconds.
+about.  Whom the first kind is compared with was read when the network was ensured, and is read again before anything is held against
+an entry; so one is found within a resync interval.  The second kind, which is what a node's death leaves, is found within seconds.
 """
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from pvc_core.plugin import Context, NetworkNic
-from pvc_netdev.links import EVERYBODY, ForwardingEntry, Links
+from pvc_netdev.links import EVERYBODY, ForwardingEntry, Link, Links
 from pvc_vxlan import names
 from pvc_vxlan.evpn.stale import Stale, judge, repair, suspects
 
@@ -29,6 +29,7 @@ class Whereabouts:
         self._node: Final = context.node.name
         self._records: Final = context.records
         self._members: Final = context.nodes
+        self._read: Final = context.network_nics
         self._log: Final = context.log
         self._lock: Final = threading.Lock()
         self._nics: dict[str, dict[str, str]] = {}
@@ -61,28 +62,13 @@ class Whereabouts:
 
         ``local``: this node's underlay address.  Called every few seconds: an entry must be wrong several times in a row.
         """
-        with self._lock:
-            known = {network: dict(nics) for network, nics in self._nics.items()}
         with Links() as links:
             by_device: dict[int, list[ForwardingEntry]] = {}
             for entry in links.all_forwarding():
-                by_device.setdefault(entry.device, []).append(entry)
-            tunnels = {link.name: link for link in links.all() if link.kind == "vxlan"}
-            found: set[Stale] = set()
-            nodes: dict[str, str] | None = None
-            for network, nics in known.items():
-                device = tunnels.get(names.tunnel(network))
-                entries = by_device.get(device.index, []) if device is not None else []
-                if device is None or not any(entry.destination and entry.mac != EVERYBODY for entry in entries):
-                    continue
-                if nodes is None:
-                    nodes = self.nodes()
-                owners = {mac: nodes[node] for mac, node in nics.items() if node in nodes}
-                gateway = self._records.get(GATEWAY)
-                if gateway in nodes:
-                    owners[names.gateway_mac(network)] = nodes[gateway]
-                found |= suspects(device, entries, owners, local=local)
-                found |= _to_nowhere(device.name, entries)
+                if entry.own and entry.destination:
+                    by_device.setdefault(entry.device, []).append(entry)
+            tunnels = {link.name: link for link in links.all() if link.kind == "vxlan" and link.index in by_device}
+            found = self._wrong(tunnels, by_device, local)
             with self._lock:
                 certain, self._suspects = judge(self._suspects, found, now=time.monotonic())
             for stale in certain:
@@ -92,6 +78,33 @@ class Whereabouts:
                     stale.device, stale.mac, stale.sent_to, stale.owner or "unknown",
                 )  # fmt: skip
         return certain
+
+    def _wrong(
+        self, tunnels: Mapping[str, Link], by_device: Mapping[int, list[ForwardingEntry]], local: str
+    ) -> set[Stale]:
+        with self._lock:
+            networks = [network for network in self._nics if names.tunnel(network) in tunnels]
+        if not networks:
+            return set()
+        nodes, gateway = self.nodes(), self._records.get(GATEWAY)
+        found: set[Stale] = set()
+        for network in networks:
+            device = tunnels[names.tunnel(network)]
+            entries = by_device[device.index]
+            found |= _to_nowhere(device.name, entries)
+            if suspects(device, entries, self._owners(network, nodes, gateway), local=local):
+                # A VM that moved since the network was last looked at is where its claim says now.
+                self.note(network, self._read(network))
+                found |= suspects(device, entries, self._owners(network, nodes, gateway), local=local)
+        return found
+
+    def _owners(self, network: str, nodes: Mapping[str, str], gateway: object) -> dict[str, str]:
+        """Return MAC address -> underlay address of the node that has it."""
+        with self._lock:
+            nics = dict(self._nics.get(network, {}))
+        if isinstance(gateway, str):
+            nics[names.gateway_mac(network)] = gateway
+        return {mac: nodes[node] for mac, node in nics.items() if node in nodes}
 
     def nodes(self) -> dict[str, str]:
         """Return the underlay addresses of the cluster's nodes, alive or not, by name."""
