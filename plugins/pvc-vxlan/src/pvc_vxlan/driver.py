@@ -81,7 +81,7 @@ class VxlanDriver(NetworkDriver):
         """Without EVPN: to whom the tunnels flood."""
         log = context.log
         self._repeated: Final = (
-            Repeated("vxlan-fabric", _FABRIC_S, lambda: self._fabric.tend(self._underlay()), log),
+            Repeated("vxlan-fabric", _FABRIC_S, self._tend_fabric, log),
             Repeated("vxlan-gateways", _GATEWAYS_S, self._tend_gateways, log),
             Repeated("vxlan-tables", _TABLES_S, self._tend_tables, log),
         )
@@ -212,6 +212,12 @@ class VxlanDriver(NetworkDriver):
     def _look_again(self) -> None:
         for network_id in self._overlay.networks():
             self._context.wake("network", network_id)
+
+    def _tend_fabric(self) -> None:
+        before = self._fabric.conditions
+        self._fabric.tend(self._underlay())
+        if self._fabric.conditions != before:
+            self._context.wake("health", "")
 
     def _tend_gateways(self) -> None:
         if not self._role.held:
