@@ -45,7 +45,7 @@ def find_underlay(links: Links, address: str, node: str) -> Underlay:
     """Return the device that has this node's underlay address; raises NotReady when none has."""
     wanted = ip_address(address)
     found = next((given for given in links.assigned() if ip_interface(given.address).ip == wanted), None)
-    link = next((link for link in links.all() if found is not None and link.index == found.device), None)
+    link = links.at(found.device) if found is not None else None
     if found is not None and link is not None:
         return Underlay(
             address=address, device=link.name, mtu=link.mtu, prefix=str(ip_interface(found.address).network)
@@ -98,9 +98,10 @@ class Overlay:
                 links.set(bridge, f"setting MTU {wanted}", mtu=wanted)
             if tunnel.master != bridge.index:
                 links.set(tunnel, f"putting into {bridge.name}", master=bridge.index)
-            links.set_port(
-                tunnel, "settings of a port", learning=flood, neigh_suppress=int(network.neighbor_suppression)
-            )
+            suppression = network.neighbor_suppression
+            if (tunnel.master, tunnel.learning, tunnel.neigh_suppress) != (bridge.index, flood, suppression):
+                # Said again it would be told to zebra.
+                links.set_port(tunnel, "settings of a port", learning=flood, neigh_suppress=int(suppression))
             if others is not None:
                 _flood(links, tunnel, others)
             self._keep_out(bridge, tunnel)
