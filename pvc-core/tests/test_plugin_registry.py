@@ -443,7 +443,7 @@ def test_traces_are_off_at_first_and_show_no_secret(site, load, caplog):
     assert len(traced) == 2
     assert "hook=network_ensure network=NetworkSpec(id='1', name='lan'" in traced[0]
     assert "hunter2" not in "".join(traced)
-    assert "result=NetworkState(device='br-lan', mtu=1500)" in traced[1]
+    assert "result=NetworkState(device='br-lan', mtu=1500, problems=[])" in traced[1]
 
 
 def test_traces_can_be_switched_on_by_the_environment(site, load, caplog, monkeypatch):
