@@ -66,7 +66,7 @@ class VxlanDriver(NetworkDriver):
         self._address: Final = config.vtep or context.node.address
         self._overlay: Final = Overlay(context.node.name, config.port, context.log)
         self._fabric: Final = FabricMember(context, config)
-        self._guards: Final = Guards()
+        self._guards: Final = Guards(context.node.name)
         self._rules: Final = Rules(context.log)
         self._gateways: Final = Gateways(context, config, self._rules.apply)
         self._whereabouts: Final = Whereabouts(context)

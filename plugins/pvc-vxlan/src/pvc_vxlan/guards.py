@@ -4,6 +4,8 @@ A NIC with addresses of its own (of its VM, or reserved for it) has those.  Anot
 itself; it may have any in the network's prefixes but those that belong to somebody.
 """
 
+import threading
+import time
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -11,6 +13,9 @@ from pvc_core.model.vm import Nic
 from pvc_core.plugin import NetworkNic
 from pvc_netdev.spoofing import GuardedNic, guard, guarded, unguard
 from pvc_vxlan.network import VxlanNetwork
+
+_SEEN_S: Final = 5.0
+"""For so long what nft listed is taken for true: networks are ensured all at once."""
 
 
 def device_of(mac: str) -> str:
@@ -46,9 +51,13 @@ def guard_of(network: VxlanNetwork, nic: Nic, nics: Iterable[NetworkNic]) -> Gua
 class Guards:
     """The guards of this node's NICs; what is there is read from the kernel.  May be used from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, node: str = "") -> None:
+        self._node: Final = node
         self._last: Final[dict[str, GuardedNic]] = {}
         """Device -> what its guard was made of by this daemon."""
+        self._seen: tuple[float, frozenset[str]] | None = None
+        """What was guarded when, until this daemon changes it."""
+        self._lock: Final = threading.Lock()
 
     def attach(self, network: VxlanNetwork, nic: Nic, nics: Sequence[NetworkNic]) -> None:
         """Guard a NIC before its guest has it, or let it be unguarded as it is wanted."""
@@ -61,19 +70,37 @@ class Guards:
         """Take a NIC's guard away; absent is success."""
         self._last.pop(device_of(nic.mac), None)
         unguard(device_of(nic.mac))
+        self._seen = None
 
     def ensure(self, network: VxlanNetwork, nics: Sequence[NetworkNic]) -> None:
         """Bring the guards of a network's NICs here to what is wanted now; NICs of other nodes have none here."""
-        here = guarded()
-        mine = [each.nic for each in nics if device_of(each.nic.mac) in here]
+        if not nics:
+            return
+        here = self._guarded()
+        # Not only those that are guarded: somebody may have removed the table.
+        mine = [
+            each.nic
+            for each in nics
+            if (device := device_of(each.nic.mac)) in here
+            or device in self._last
+            or (each.node and each.node == self._node)
+        ]
         for nic in mine:
             if not wants_guard(network, nic):
                 self.detach(nic)
         wanted = [guard_of(network, nic, nics) for nic in mine if wants_guard(network, nic)]
-        self._put([each for each in wanted if self._last.get(each.device) != each])
+        self._put([each for each in wanted if each.device not in here or self._last.get(each.device) != each])
+
+    def _guarded(self) -> frozenset[str]:
+        with self._lock:
+            now = time.monotonic()
+            if self._seen is None or now - self._seen[0] > _SEEN_S:
+                self._seen = now, frozenset(guarded())
+            return self._seen[1]
 
     def _put(self, wanted: Sequence[GuardedNic]) -> None:
         if not wanted:
             return
         guard(wanted)
+        self._seen = None
         self._last.update({each.device: each for each in wanted})

@@ -12,8 +12,9 @@ from msgspec.structs import replace
 
 from pvc_core.plugin import Completed, DriverError, run
 from pvc_netdev.namespace import entered
+from pvc_netdev.nftables import has_counter, has_table
 from pvc_vxlan.firewall.flows import ADOPTION_S
-from pvc_vxlan.firewall.render import ADOPTING, DEFAULTS, DIGEST, RULE, TABLE, digest_of, render, rule_at
+from pvc_vxlan.firewall.render import ADOPTING, DEFAULTS, RULE, TABLE, digest_of, render, rule_at
 from pvc_vxlan.network import VxlanNetwork
 
 _DEADLINE_S: Final = 20.0
@@ -55,9 +56,9 @@ def ensure(namespace: str, network: VxlanNetwork) -> bool:
     Where there was none, open connections are adopted for ``ADOPTION_S``.  Counters of rules that stay go on; what they count between their reading and the replacement (milliseconds) is lost.
     Raises RuleRefused; the table is then as it was.
     """
-    there = _counters(namespace)
-    if digest_of(render(network)) in there:
+    if has_counter(TABLE, digest_of(render(network)), namespace):
         return False
+    there = _counters(namespace) if has_table(TABLE, namespace) else {}
     until = _adopted_until(there) if there else int(time.time()) + ADOPTION_S
     apply(namespace, render(network, _counted(there), adopt_until=until))
     return True
@@ -73,7 +74,7 @@ def counters(namespace: str) -> dict[str, tuple[int, int]]:
 
 def present(namespace: str) -> bool:
     """Return whether a table of ours is in a namespace."""
-    return any(name.startswith(DIGEST) for name in _counters(namespace))
+    return has_table(TABLE, namespace)
 
 
 def without(network: VxlanNetwork, rule: str) -> VxlanNetwork:

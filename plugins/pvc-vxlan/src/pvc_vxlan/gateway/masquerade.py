@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from pvc_core.plugin import Run
+from pvc_netdev.nftables import has_table
 from pvc_vxlan.names import gateway_uplink
 
 TABLE: Final = "pvc-masquerade"
@@ -41,6 +42,6 @@ def apply(run: Run, prefixes: Iterable[str]) -> None:
     run(["nft", "-f", "-"], deadline_s=_LIMIT_S, stdin=render(prefixes).encode()).check()
 
 
-def is_there(run: Run) -> bool:
+def is_there() -> bool:
     """Return whether the table is there."""
-    return run(["nft", "-t", "list", "table", "ip", TABLE], deadline_s=_LIMIT_S).returncode == 0
+    return has_table(f"ip {TABLE}")

@@ -73,12 +73,18 @@ class Plumbing:
                 self._inside.add_address(self._guest_side, str(new))
         _up(self._inside, self._guest_side)
         if network.interface4:
-            give_link_address(self._uplink, names.HOST_ADDRESS4)
-            give_link_address(self._host_side, names.NAMESPACE_ADDRESS4, self._there)
+            if not _has(self._host, self._uplink, names.HOST_ADDRESS4):
+                give_link_address(self._uplink, names.HOST_ADDRESS4)
+            if not _has(self._inside, self._host_side, names.NAMESPACE_ADDRESS4):
+                give_link_address(self._host_side, names.NAMESPACE_ADDRESS4, self._there)
             self._inside.set_route("0.0.0.0/0", self._host_side, via=names.HOST_ADDRESS4, protocol=PROTOCOL)
         if network.interface6:
-            self._host.add_address(self._uplink, f"{names.HOST_ADDRESS6}/64")
-            self._inside.add_address(self._host_side, f"{names.NAMESPACE_ADDRESS6}/64")
+            for links, link, address in (
+                (self._host, self._uplink, names.HOST_ADDRESS6),
+                (self._inside, self._host_side, names.NAMESPACE_ADDRESS6),
+            ):
+                if not _has(links, link, address):
+                    links.add_address(link, f"{address}/64")
             self._inside.set_route("::/0", self._host_side, via=names.HOST_ADDRESS6, protocol=PROTOCOL)
 
     def appear(self, network: VxlanNetwork) -> None:
@@ -154,6 +160,10 @@ def is_here(network_id: str) -> bool:
     with Links() as host:
         ends = [host.get(name) for name in (names.gateway_port(network_id), names.gateway_uplink(network_id))]
     return any(end is not None and _is_ours(end, network_id) for end in ends)
+
+
+def _has(links: Links, link: Link, address: str) -> bool:
+    return any(text.partition("/")[0] == address for text in links.addresses(link))
 
 
 def _addresses(network: VxlanNetwork) -> list[IPv4Interface | IPv6Interface]:

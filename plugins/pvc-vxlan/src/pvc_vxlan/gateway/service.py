@@ -78,6 +78,8 @@ class Gateways:
         self._served: Final[dict[str, _Served]] = {}
         self._restarts: Final[dict[str, _Restarts]] = {}
         self._masqueraded: set[str] | None = None
+        self._masquerading: dict[str, str] | None = None
+        """Network -> its prefix that leaves under the node's address; None: its file was not read yet."""
 
     def ensure(self, network_id: str, name: str, network: VxlanNetwork, nics: list[NetworkNic], mtu: int) -> None:
         """Make the gateway be here as wanted, changing one that is here in place; its bridge must be there.
@@ -95,7 +97,7 @@ class Gateways:
                 self._firewall(network_id, network)
                 plumbing.address(network)
                 after.callback(plumbing.appear, network)
-                self._masquerade(directory, network)
+                self._masquerade(network_id, network)
                 served = self._wanted(name, network, nics, mtu, directory)
                 self._served[network_id] = served
                 self._serve(network_id, served, directory)
@@ -114,9 +116,7 @@ class Gateways:
                 turns.enter_context(self._turn(network_id))
             namespace.disconnect_all()
             process.stop_all(self._below)
-            for network_id in ids:
-                self._directory(network_id).masquerade.unlink(missing_ok=True)
-            self._render_masquerade(check=False)
+            self._render_masquerade(dict.fromkeys(ids, ""), check=False)
             failed: PvcError | None = None
             for network_id in ids:
                 try:
@@ -275,8 +275,7 @@ class Gateways:
             self._served.pop(network_id, None)
             self._restarts.pop(network_id, None)
             namespace.remove(network_id)
-            directory.masquerade.unlink(missing_ok=True)
-            self._render_masquerade(check=False)
+            self._render_masquerade({network_id: ""}, check=False)
             directory.remove()
 
     def _publish(self, network_id: str) -> int:
@@ -298,19 +297,28 @@ class Gateways:
             network_id, [text for text in known if not any(ip_address(text) in prefix for prefix in prefixes)]
         )
 
-    def _masquerade(self, directory: Directory, network: VxlanNetwork) -> None:
-        wanted = network.masquerade and network.interface4
-        if wanted:
-            write(directory.masquerade, str(wanted.network))
-        else:
-            directory.masquerade.unlink(missing_ok=True)
-        self._render_masquerade(check=bool(wanted))
+    def _masquerade(self, network_id: str, network: VxlanNetwork) -> None:
+        wanted = str(network.interface4.network) if network.masquerade and network.interface4 else ""
+        self._render_masquerade({network_id: wanted}, check=bool(wanted))
 
-    def _render_masquerade(self, *, check: bool) -> None:
-        """Have the host's table be for all networks that want it; from files, so that a new daemon knows them all."""
+    def _render_masquerade(self, changes: dict[str, str], *, check: bool) -> None:
+        """Have the host's table be for all networks that want it; each has a file, so that a new daemon knows them all.
+
+        ``changes``: network -> its prefix; empty: it wants it no more.
+        """
         with self._mutex:
-            wanted = {text for path in self._below.glob("*/masquerade") if (text := read(path))}
-            if wanted != self._masqueraded or (check and not masquerade.is_there(self._context.run)):
+            if self._masquerading is None:
+                files = self._below.glob("*/masquerade")
+                self._masquerading = {path.parent.name: text for path in files if (text := read(path))}
+            for network_id, text in changes.items():
+                file = self._directory(network_id).masquerade
+                if text:
+                    write(file, text)
+                elif self._masquerading.get(network_id):
+                    file.unlink(missing_ok=True)
+                self._masquerading[network_id] = text
+            wanted = {text for text in self._masquerading.values() if text}
+            if wanted != self._masqueraded or (check and not masquerade.is_there()):
                 masquerade.apply(self._context.run, wanted)
                 self._masqueraded = wanted
 
