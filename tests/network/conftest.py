@@ -6,6 +6,7 @@ addresses of its own, one with a reservation.  ``blue`` has one.
 
 import json
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,11 +47,13 @@ class Said(NamedTuple):
 
 
 class Pings:
-    """Pings that a guest sends, ten in a second, while the ``with`` block lasts."""
+    """Pings that a guest sends while the ``with`` block lasts: ten in a second, fewer where it is slow."""
 
     def __init__(self, guest: "Guest", address: str, file: str) -> None:
         self._guest = guest
         self._file = file
+        self._begun = time.monotonic()
+        self._lasted = 0.0
         self.address = address
         self.asked = self.answered = self.gap = 0
         """How many were sent and answered in all, and the most that were lost in a row; after the block."""
@@ -65,6 +68,7 @@ class Pings:
         self._guest.eventually(f"answers of {self.address}", lambda: self.answers() >= wanted)
 
     def end(self, pid: str) -> None:
+        self._lasted = time.monotonic() - self._begun
         found = self._guest.run(f"kill -INT {pid}; sleep 0.2; grep transmitted {self._file}")
         sums = _LOSS.search(found.text)
         assert sums, found
@@ -77,7 +81,9 @@ class Pings:
 
     @property
     def told(self) -> str:
-        return f"{self.address}: {self.asked - self.answered} of {self.asked} lost, {self.gap} in a row (10 in a second)"
+        return (
+            f"{self.address}: {self.asked - self.answered} of {self.asked} lost, {self.gap} in a row (10 in a second)"
+        )
 
 
 class Guest:
@@ -262,8 +268,11 @@ class Lab:
         return next((each for each in conditions if each["type"] == type_), {})
 
     def dnsmasq(self, node: str, network: str) -> str:
-        """Return the process id of a network's DHCP and DNS on a node, as the node sees it; empty: none runs."""
-        return str(self.sandbox.exec(node, ["pgrep", "-f", f"dnsmasq.*{self.id(network)}"]).stdout).strip()
+        """Return the process id of a network's DHCP and DNS on a node, as the node sees it; empty: none runs.
+
+        The oldest: the other one calls the script for it.
+        """
+        return str(self.sandbox.exec(node, ["pgrep", "-o", "-f", f"dnsmasq.*{self.id(network)}"]).stdout).strip()
 
     # --- outside ------------------------------------------------------------------------------------
 

@@ -85,7 +85,9 @@ def test_lines_of_an_operator_survive_a_change_of_the_plugin_s_configuration(lab
     assert f"10.80.{lab.layout.index}.251" not in before
     try:
         configure(lab, node, file, another_router(lab, before))
-        lab.eventually("our change is there", lambda: f"neighbor 10.80.{lab.layout.index}.251 {asn}" in running(lab, node))
+        lab.eventually(
+            "our change is there", lambda: f"neighbor 10.80.{lab.layout.index}.251 {asn}" in running(lab, node)
+        )
         assert all(line in running(lab, node) for line in WRITTEN)
         outside.will_reach(inside.address)
     finally:

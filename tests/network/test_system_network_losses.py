@@ -1,5 +1,7 @@
 """Nodes with gateways and guests that lose their power or their cable outside."""
 
+import re
+
 import pytest
 
 pytestmark = [pytest.mark.real, pytest.mark.network, pytest.mark.timeout(400)]
@@ -18,6 +20,25 @@ def victim(lab):
     lab.sandbox.power_on(node)
     lab.cluster.bring_into_service(node)
     lab.ranged.to(node)
+
+
+def gateway_mac(guest):
+    """Return the MAC address of the gateway, as a guest knows it."""
+    guest.will_reach("10.101.0.1")
+    return re.search(r"lladdr (\S+)", guest.run("ip neigh show 10.101.0.1").text)[1]
+
+
+def misled(lab, mac, owner):
+    """Return the nodes whose tunnel of network red sends frames for a MAC address elsewhere than to its owner."""
+    tunnel = "pvcxt" + lab.id("red").replace("-", "")[:9]
+    right = lab.layout.cluster_address(lab.layout.node_number(owner))
+    found = {}
+    for node in lab.sandbox.nodes():
+        entries = lab.node(node, "bridge", "fdb", "show", "dev", tunnel)
+        wrong = {to for to in re.findall(rf"^{mac} .*dst (\S+)", entries, re.MULTILINE) if to != right or node == owner}
+        if wrong:
+            found[node] = wrong
+    return found
 
 
 def test_after_a_power_cut_of_the_primary_guest_gateway_and_floating_addresses_are_elsewhere(lab, victim):
@@ -53,6 +74,8 @@ def test_after_a_power_cut_of_the_primary_guest_gateway_and_floating_addresses_a
         each.will_reach(address)
     assert lab.gateways(victim) == set()
     lab.learned_from(primary, *CLIENTS)
+    for mac, owner in ((guest.mac, guest.node), (gateway_mac(other), primary)):
+        lab.eventually(f"all nodes send to {owner}", lambda mac=mac, owner=owner: not misled(lab, mac, owner))
     lab.is_well("red")
     lab.is_well("blue")
 

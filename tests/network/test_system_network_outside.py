@@ -23,8 +23,7 @@ def connect(lab, address):
     from pvc_core.testkit.lan import entered
 
     with entered(lab.router.namespace):
-        made = socket.create_connection((address, PORT), timeout=10)
-    return made
+        return socket.create_connection((address, PORT), timeout=10)
 
 
 def answered(connection, word):
@@ -73,13 +72,13 @@ def test_nobody_outside_reaches_a_guest_until_a_rule_says_so(lab):
 
 
 def test_an_open_connection_is_cut_with_its_rule(lab, echo):
-    with lab.rule("red", "--in", "--protocol", "tcp", "--port", str(PORT)) as rule:
-        with connect(lab, echo) as connection:
-            assert answered(connection, b"before")
-            lab.pvc("network", "acl", "modify", "red", rule, "--comment", "still there")
-            assert answered(connection, b"between")
-            lab.pvc("network", "acl", "remove", "red", rule)
-            assert not answered(connection, b"after")
+    tcp = ("--in", "--protocol", "tcp", "--port", str(PORT))
+    with lab.rule("red", *tcp) as rule, connect(lab, echo) as connection:
+        assert answered(connection, b"before")
+        lab.pvc("network", "acl", "modify", "red", rule, "--comment", "still there")
+        assert answered(connection, b"between")
+        lab.pvc("network", "acl", "remove", "red", rule)
+        assert not answered(connection, b"after")
 
 
 def test_networks_are_isolated_until_a_rule_says_otherwise(lab):
@@ -92,17 +91,46 @@ def test_networks_are_isolated_until_a_rule_says_otherwise(lab):
     assert not red.reaches(blue.address)
 
 
-def test_a_rule_that_nft_refuses_is_told_and_changes_nothing_else(lab):
-    with lab.rule("red", "--in", "--protocol", "icmp"):
+def test_a_rule_that_nft_refuses_is_not_taken(lab):
+    before = lab.rules("red")
+    status, told = lab.cluster.refused("network", "acl", "add", "red", "--in", "--raw", "tcp dport nosuch accept")
+    assert (status, "nosuch" in told) == (2, True)
+    assert lab.rules("red") == before
+
+
+def put_rules(lab, network, rules):
+    """Write rules past all that looks at them before: as a version of nft that knew them would have left them."""
+    from msgspec.structs import replace
+
+    from pvc_core.store import keys
+    from pvc_core.store.documents import read
+
+    entry = read(lab.cluster.store, keys.network_spec(lab.id(network)))
+    spec = entry.value
+    parameters = {name: value for name, value in spec.parameters.items() if name != "rules"}
+    if rules:
+        parameters["rules"] = rules
+    lab.cluster.store.commit(entry.put(replace(spec, generation=spec.generation + 1, parameters=parameters)))
+
+
+def test_a_rule_that_nft_refuses_later_is_told_and_changes_nothing_else(lab):
+    good = {"id": "good", "direction": "in", "protocol": "icmp"}
+    bad = {"id": "bad", "direction": "in", "raw": "tcp dport nosuch accept"}
+    try:
+        put_rules(lab, "red", [good])
         lab.eventually("it answers", lambda: lab.outside_reaches(lab.fixed.address))
-        with lab.rule("red", "--in", "--raw", "tcp dport nosuch accept"):
-            lab.eventually("the problem is told", lambda: "nosuch" in lab.problems("red"))
-            assert lab.outside_reaches(lab.fixed.address)
-            assert lab.problems("blue") == ""
-            with lab.rule("blue", "--in", "--protocol", "icmp"):
-                lab.eventually("it answers too", lambda: lab.outside_reaches(lab.bluish.address))
-        lab.eventually("the problem is over", lambda: lab.problems("red") == "")
+        put_rules(lab, "red", [good, bad])
+        lab.eventually("the problem is told", lambda: "nosuch" in lab.problems("red"))
         assert lab.outside_reaches(lab.fixed.address)
+        assert "nosuch" not in lab.problems("blue")
+        with lab.rule("blue", "--in", "--protocol", "icmp"):
+            lab.eventually("it answers too", lambda: lab.outside_reaches(lab.bluish.address))
+        lab.pvc("network", "acl", "remove", "red", "bad")
+        lab.eventually("the problem is over", lambda: "nosuch" not in lab.problems("red"))
+        assert lab.outside_reaches(lab.fixed.address)
+    finally:
+        put_rules(lab, "red", [])
+    assert not lab.outside_reaches(lab.fixed.address)
 
 
 def transferred(lab, *, source):
