@@ -54,15 +54,16 @@ class Wire:
             inside.add_address(inside.get("eth0"), f"10.1.0.{number}/24")
         return made
 
-    def ensure(self, number: int, version: int, *others: int, vni: int = 7, mtu=None, **parameters) -> int:
+    def ensure(self, number: int, version: int, *others: int, vni: int = 7, mtu=None, evpn=False, **parameters) -> int:
         with entered(self.nodes[number].name):
             with Links() as links:
                 underlay = find_underlay(links, ADDRESSES[version].format(number), f"n{number}")
-            there = None if not others else frozenset(ADDRESSES[version].format(other) for other in others)
+            there = frozenset(ADDRESSES[version].format(other) for other in others)
             network = VxlanNetwork(vni=vni, **parameters)
-            return self.overlay().ensure(self.id, "lan", network, mtu=mtu, underlay=underlay, others=there)
+            return self.overlay().ensure(self.id, "lan", network, mtu=mtu, underlay=underlay, others=there, evpn=evpn)
 
     def overlay(self) -> Overlay:
+        """Return what a daemon that has just begun has."""
         return Overlay("n", 4789, logging.getLogger("pvc_vxlan"))
 
     def link(self, number: int, name: str):
@@ -118,14 +119,22 @@ def test_nodes_that_come_and_go_are_flooded_to_and_no_more(wire):
     assert wire.tunnel(1) == before
 
 
-def test_with_evpn_nothing_is_learned_or_flooded_by_itself(wire):
+def test_with_evpn_nothing_is_learned_and_what_it_tells_stays(wire):
     node = wire.node(1, 4)
-    wire.ensure(1, 4)
-    assert wire.floods_to(1) == set()
+    with entered(node.name):
+        overlay = wire.overlay()
+    wire.overlay = lambda: overlay
+    wire.ensure(1, 4, 2, evpn=True)
+    # Somebody else's end of the network, of whom EVPN told.
+    node.run("bridge", "fdb", "append", EVERYBODY, "dev", names.tunnel(wire.id), "dst", "10.77.0.9", "self")
+    wire.ensure(1, 4, 2, 3, evpn=True)
+    assert wire.floods_to(1) == {"10.77.0.2", "10.77.0.3", "10.77.0.9"}
+    wire.ensure(1, 4, 3, evpn=True)
+    assert wire.floods_to(1) == {"10.77.0.3", "10.77.0.9"}
     text = node.run("ip", "-d", "link", "show", names.tunnel(wire.id))
     assert "nolearning" in text
     assert "neigh_suppress off" in text
-    wire.ensure(1, 4, neighbor_suppression=True)
+    wire.ensure(1, 4, 3, evpn=True, neighbor_suppression=True)
     assert "neigh_suppress on" in node.run("ip", "-d", "link", "show", names.tunnel(wire.id))
 
 
@@ -150,6 +159,33 @@ def test_a_live_network_is_changed_in_place(wire):
     assert (wire.tunnel(1).vni, wire.tunnel(1).master) == (8, bridge.index)
     assert wire.bridge(1).index == bridge.index
     assert wire.link(1, "tap5").master == bridge.index
+
+
+@pytest.mark.parametrize("evpn", [True, False])
+def test_another_way_to_tell_nodes_of_guests_makes_the_tunnel_anew(wire, evpn):
+    node = wire.node(1, 4)
+    wire.ensure(1, 4, 2, evpn=not evpn)
+    bridge = wire.bridge(1)
+    wire.ensure(1, 4, 2, evpn=evpn)
+    assert ("nolearning" in node.run("ip", "-d", "link", "show", names.tunnel(wire.id))) is evpn
+    assert (wire.tunnel(1).master, wire.floods_to(1)) == (bridge.index, {"10.77.0.2"})
+
+
+def test_another_address_of_the_node_makes_the_tunnel_anew(wire):
+    node = wire.node(1, 4)
+    wire.ensure(1, 4, 2)
+    with Links(node.name) as links:
+        links.remove_address(links.get("eth0"), "10.77.0.1/24")
+        links.add_address(links.get("eth0"), "10.77.0.7/24")
+    with entered(node.name):
+        with Links() as links:
+            underlay = find_underlay(links, "10.77.0.7", "n1")
+        there = frozenset(["10.77.0.2"])
+        wire.overlay().ensure(
+            wire.id, "lan", VxlanNetwork(vni=7), mtu=None, underlay=underlay, others=there, evpn=False
+        )
+    assert wire.tunnel(1).local == "10.77.0.7"
+    assert wire.floods_to(1) == {"10.77.0.2"}
 
 
 def test_what_a_tunnel_cannot_carry_is_refused_with_the_figures(wire):

@@ -4,6 +4,7 @@ import logging
 import threading
 
 import pytest
+from msgspec.structs import replace
 
 from pvc_core.model.vm import Nic
 from pvc_core.plugin import ConfigError, Context, NetworkNic, NodeInfo
@@ -92,9 +93,18 @@ def test_a_nic_may_have_its_own_addresses_and_those_reserved_for_it():
     all_ = [nic(MAC, "10.1.0.5"), nic(OTHER, "10.1.0.6")]
     found = guard_of(network, all_[0].nic, all_)
     assert (found.device, found.mac) == (device_of(MAC), MAC)
-    assert found.addresses == ("10.1.0.5", "fd00:1::5")
+    assert found.addresses == ("10.1.0.5",)
+    # Guests make IPv6 addresses for themselves there, unless the network says otherwise.
+    assert guard_of(replace(network, slaac=False), all_[0].nic, all_).addresses == ("10.1.0.5", "fd00:1::5")
     assert found.prefixes == ("10.1.0.0/24", "fd00:1::/64")
     assert set(found.denied) == {"10.1.0.1", "fd00:1::1", "10.1.0.6", "10.1.0.9"}
+
+
+def test_a_nic_that_gets_an_address_while_its_guest_runs_keeps_what_it_has_leased():
+    all_ = [nic(MAC, "10.1.0.5"), nic(OTHER, "10.1.0.6")]
+    leased = {MAC: {"10.1.0.100", "10.1.0.6"}, OTHER: {"10.1.0.101"}}
+    assert guard_of(NETWORK, all_[0].nic, all_, lambda: leased).addresses == ("10.1.0.100", "10.1.0.5")
+    assert guard_of(NETWORK, nic("52:54:00:00:00:03").nic, all_, lambda: leased).addresses == ()
 
 
 def test_a_device_has_a_name_that_the_kernel_takes():

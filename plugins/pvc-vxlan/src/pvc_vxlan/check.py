@@ -20,6 +20,7 @@ from pvc_vxlan.fabric import FabricMember
 from pvc_vxlan.gateway.service import Gateways
 from pvc_vxlan.network import VxlanNetwork
 from pvc_vxlan.overlay import Underlay
+from pvc_vxlan.rules import Rules
 
 _PROGRAMS: Final = {"nft": "nftables"}
 _OF_FRR: Final = {"vtysh": "frr"}
@@ -39,6 +40,7 @@ class Site(Struct, frozen=True, kw_only=True):
     """Underlay addresses of the nodes, by name."""
     fabric: FabricMember
     gateways: Gateways
+    rules: Rules
     held: bool
     """The gateways are to be here."""
     bridge_netfilter: bool
@@ -66,8 +68,8 @@ def findings(site: Site, spec: NetworkSpec, network: VxlanNetwork, nics: Iterabl
         for each in site.fabric.conditions
     ]
     # Who has the network has its bridge; nodes that never were reached, and those that left, are not expected.
-    named = {entry.destination for entry in entries if entry.destination and entry.mac == EVERYBODY}
-    found += list(_peers(site, network, named))
+    flooded = {entry.destination for entry in entries if entry.destination and entry.mac == EVERYBODY}
+    found += list(_peers(site, network, flooded))
     found += list(_gateway(site, spec, network, {entry.mac: entry.destination for entry in entries}))
     found += list(_nics(site, nics))
     return found
@@ -92,32 +94,30 @@ def _devices(site: Site, spec: NetworkSpec, bridge: Link | None, tunnel: Link | 
         yield Finding(ok=not filtering, check="bridge-netfilter", message=said)
 
 
-def _peers(site: Site, network: VxlanNetwork, named: set[str]) -> Iterator[Finding]:
+def _peers(site: Site, network: VxlanNetwork, flooded: set[str]) -> Iterator[Finding]:
+    told = flooded
     if site.fabric.evpn:
-        yield from _evpn(site, network, named)
+        try:
+            told = _told(site, network)
+        except PvcError as error:
+            yield Finding(ok=False, check="evpn", message=str(error))
     for node, address in sorted(site.nodes.items()):
         if node == site.node:
             continue
-        if address not in named:
-            who = "EVPN has it" if site.fabric.evpn else "the tunnel floods"
-            yield Finding(ok=False, check="evpn", message=f"{node} ({address}) is not in the network as {who}")
+        if address not in told:
+            message = f"{node} ({address}) is not in the network as EVPN has it: its guests are reached by flooding, if at all"
+            yield Finding(ok=False, check="evpn", message=message)
+        if address not in flooded:
+            yield Finding(ok=False, check="evpn", message=f"frames for all do not go to {node} ({address})")
         yield _path(site, node, address)
 
 
-def _evpn(site: Site, network: VxlanNetwork, named: set[str]) -> Iterator[Finding]:
-    try:
-        told = next(
-            (set(each.remote) for each in vnis(site.fabric.frr.show("show evpn vni json")) if each.vni == network.vni),
-            None,
-        )
-    except PvcError as error:
-        yield Finding(ok=False, check="evpn", message=str(error))
-        return
-    if told is None:
-        yield Finding(ok=False, check="evpn", message=f"FRR does not know VNI {network.vni}")
-        return
-    if told != named:
-        yield Finding(ok=False, check="evpn", message=f"FRR has tunnels to {_list(told)}, the kernel to {_list(named)}")
+def _told(site: Site, network: VxlanNetwork) -> set[str]:
+    """Return the ends of tunnels that FRR has from the other nodes."""
+    found = [each for each in vnis(site.fabric.frr.show("show evpn vni json")) if each.vni == network.vni]
+    if not found:
+        raise NotReady(f"FRR does not know VNI {network.vni}")
+    return set(found[0].remote)
 
 
 def _path(site: Site, node: str, address: str) -> Finding:
@@ -146,9 +146,9 @@ def _gateway(site: Site, spec: NetworkSpec, network: VxlanNetwork, where: dict[s
         node = next((node for node, address in site.nodes.items() if address == sent_to), sent_to)
         if here:
             yield Finding(ok=False, check="gateway", message="one is here, though this node is not the primary")
-        said = (
-            f"reached at {node}" if sent_to else "no node has it, as far as this one knows: has any guest spoken to it?"
-        )
+        well = all(condition.ok for condition in site.fabric.conditions)
+        why = "has any guest spoken to it?" if well else "the fabric is not well, and it may be reached by flooding"
+        said = f"reached at {node}" if sent_to else f"no node has it, as far as this one knows: {why}"
         yield Finding(ok=bool(sent_to), check="gateway", message=said)
         return
     alive = here and site.gateways.alive(spec.id)
@@ -156,6 +156,8 @@ def _gateway(site: Site, spec: NetworkSpec, network: VxlanNetwork, where: dict[s
     yield Finding(ok=alive, check="dnsmasq", message="runs" if alive else "does not run")
     for problem in site.gateways.problems(spec.id):
         yield Finding(ok=False, check="gateway", message=problem)
+    for problem in site.rules.problems(spec.id):
+        yield Finding(ok=False, check="firewall", message=problem)
     try:
         leases = site.gateways.leases(spec.id)
     except PvcError as error:
@@ -167,7 +169,3 @@ def _gateway(site: Site, spec: NetworkSpec, network: VxlanNetwork, where: dict[s
 def _nics(site: Site, nics: Iterable[NetworkNic]) -> Iterator[Finding]:
     here = [each for each in nics if each.node == site.node]
     yield Finding(ok=True, check="nics", message=f"{len(here)} NICs of VMs here")
-
-
-def _list(addresses: set[str]) -> str:
-    return ", ".join(sorted(addresses)) or "nobody"

@@ -36,6 +36,7 @@ from pvc_vxlan.evpn.render import require_tunnel_end
 from pvc_vxlan.fabric import FabricMember
 from pvc_vxlan.firewall import table
 from pvc_vxlan.firewall.render import render
+from pvc_vxlan.flooding import Flooding
 from pvc_vxlan.gateway.leases import as_rows
 from pvc_vxlan.gateway.service import Gateways
 from pvc_vxlan.guards import Guards, device_of
@@ -75,10 +76,13 @@ class VxlanDriver(NetworkDriver):
         )
         self._hosts: Final = HostsGuard(context.run)
         self._hosts_lock: Final = threading.Lock()
+        self._asked: Final[dict[str, tuple[str, ...]]] = {}
+        """Network whose gateway is here -> the name servers that it asks."""
         self._lock: Final = threading.Lock()
         self._seen: tuple[float, Underlay] | None = None
-        self._flooded: frozenset[str] = frozenset()
-        """Without EVPN: to whom the tunnels flood."""
+        self._peers: frozenset[str] = frozenset()
+        """Underlay addresses of the other nodes, as they were last seen."""
+        self._flooding: Final = Flooding(lambda: self._peers, context.log)
         log = context.log
         self._repeated: Final = (
             Repeated("vxlan-fabric", _FABRIC_S, self._tend_fabric, log),
@@ -108,12 +112,14 @@ class VxlanDriver(NetworkDriver):
     def network_close(self) -> bool:
         for each in self._repeated:
             each.stop()
+        self._flooding.stop()
         return True
 
     @hookimpl
     def node_starting(self, node: str) -> None:
         """Look after FRR from now on: guests of this node are cut off without it, whether the state store answers or not."""
         del node
+        self._flooding.start()
         for each in self._repeated:
             each.start()
 
@@ -136,11 +142,18 @@ class VxlanDriver(NetworkDriver):
         underlay = self._underlay()
         if not self._config.bridge_netfilter:
             sysctl.no_bridge_netfilter()
-        others = None if self._fabric.evpn else self._others(underlay)
-        mtu = self._overlay.ensure(network.id, network.name, wanted, mtu=network.mtu, underlay=underlay, others=others)
+        mtu = self._overlay.ensure(
+            network.id,
+            network.name,
+            wanted,
+            mtu=network.mtu,
+            underlay=underlay,
+            others=self._others(underlay),
+            evpn=self._fabric.evpn,
+        )
         nics = self._context.network_nics(network.id)
         self._whereabouts.note(network.id, nics)
-        self._guards.ensure(wanted, nics)
+        self._guards.ensure(wanted, nics, lambda: self._leased(network.id))
         problems = self._ensure_gateway(network, wanted, nics, mtu)
         return NetworkState(device=names.bridge(network.id), mtu=mtu, problems=tuple(problems))
 
@@ -149,6 +162,7 @@ class VxlanDriver(NetworkDriver):
             self._gateways.remove(network.id)
         self._overlay.remove(network.id)
         self._whereabouts.forget(network.id)
+        self._asked.pop(network.id, None)
         if network.deleting and self._role.held:
             self._context.records.delete(f"lease/{network.id}")
         return True
@@ -163,6 +177,7 @@ class VxlanDriver(NetworkDriver):
             nodes=self._whereabouts.nodes(),
             fabric=self._fabric,
             gateways=self._gateways,
+            rules=self._rules,
             held=self._role.held,
             bridge_netfilter=self._config.bridge_netfilter,
         )
@@ -175,7 +190,8 @@ class VxlanDriver(NetworkDriver):
         bridge = self._overlay.bridge(network.id)
         if bridge is None:
             raise ObjectMissing(f"network {network.name} does not exist on node {self._context.node.name} yet")
-        self._guards.attach(network_of(network), nic, self._context.network_nics(network.id))
+        nics = self._context.network_nics(network.id)
+        self._guards.attach(network_of(network), nic, nics, lambda: self._leased(network.id))
         mtu = "" if bridge.mtu == _DEFAULT_MTU else f"<mtu size='{bridge.mtu}'/>"
         inner = f"<source bridge='{bridge.name}'/><target dev='{device_of(nic.mac)}'/>{mtu}"
         return NicSource(type="bridge", inner_xml=inner)
@@ -199,12 +215,21 @@ class VxlanDriver(NetworkDriver):
         """Return the underlay addresses of the other nodes, as they have said themselves."""
         return frozenset(self._whereabouts.nodes().values()) - {underlay.address}
 
+    def _leased(self, network_id: str) -> dict[str, set[str]]:
+        """Return the addresses that the NICs of a network have by leases, by MAC address."""
+        found: dict[str, set[str]] = {}
+        for lease in self._gateways.leases(network_id):
+            if lease.mac:
+                found.setdefault(lease.mac, set()).add(lease.address)
+        return found
+
     def _ensure_gateway(
         self, network: NetworkSpec, wanted: VxlanNetwork, nics: list[NetworkNic], mtu: int
     ) -> list[str]:
         with self._role.turn(network.id) as here:
             if not here:
                 return []
+            self._asked[network.id] = wanted.dns_servers
             self._guard_hosts()
             self._gateways.ensure(network.id, network.name, wanted, nics, mtu)
         return [*self._gateways.problems(network.id), *self._rules.problems(network.id)]
@@ -228,9 +253,10 @@ class VxlanDriver(NetworkDriver):
         self._gateways.publish()
 
     def _guard_hosts(self, *, look: bool = False) -> None:
-        protected = self._config.protected or (self._underlay().prefix,)
+        protected = self._config.protected or self._underlay().prefixes
+        asked = {*self._config.dns_servers, *(server for own in self._asked.copy().values() for server in own)}
         with self._hosts_lock:
-            if self._hosts.ensure(protected, self._config.dns_servers, look=look):
+            if self._hosts.ensure(protected, sorted(asked), look=look):
                 self._context.log.info("hosts-guarded prefixes=%s", ",".join(protected))
 
     def _tend_tables(self) -> None:
@@ -239,9 +265,10 @@ class VxlanDriver(NetworkDriver):
         if self._role.held:
             self._guard_hosts(look=True)
             self._whereabouts.take_gateways()
-        self._whereabouts.mend(underlay.address)
-        if not self._fabric.evpn and (others := self._others(underlay)) != self._flooded:
-            self._flooded = others
+        self._whereabouts.mend(underlay.address, self._fabric.named())
+        others = self._others(underlay)
+        if others != self._peers:
+            self._peers = others
             self._look_again()
 
     def _leases(self, arguments: dict[str, Any]) -> list[dict[str, Any]]:

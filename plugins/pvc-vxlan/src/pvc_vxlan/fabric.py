@@ -9,7 +9,7 @@ from pvc_core.plugin import ConfigError, Context
 from pvc_vxlan.config import VxlanConfig
 from pvc_vxlan.evpn.frr import Frr
 from pvc_vxlan.evpn.render import Fabric, Peer, Router, router_id
-from pvc_vxlan.evpn.state import Session
+from pvc_vxlan.evpn.state import Session, vnis
 from pvc_vxlan.evpn.watch import ROUTING, Watch
 from pvc_vxlan.overlay import Underlay
 
@@ -73,6 +73,12 @@ class FabricMember:
             if node.role == "coordinator"
             else (),
         )
+
+    def named(self) -> dict[str, tuple[str, ...]]:
+        """Return the ends of tunnels that EVPN names, by device; nothing while FRR does not have the whole truth."""
+        if not self.evpn or not self.conditions or not all(condition.ok for condition in self.conditions[:2]):
+            return {}
+        return {vni.device: vni.remote for vni in vnis(self.frr.show("show evpn vni json"))}
 
     def reflectors(self) -> dict[str, str]:
         """Return the coordinators' addresses in the underlay, by name."""

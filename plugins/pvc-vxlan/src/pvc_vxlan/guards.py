@@ -1,12 +1,15 @@
 """What each NIC on this node may send: with its own MAC address, and with IP addresses that are its own.
 
-A NIC with addresses of its own (of its VM, or reserved for it) has those.  Another one gets its address by DHCP or makes it for
-itself; it may have any in the network's prefixes but those that belong to somebody.
+A NIC with addresses of its own (of its VM, or reserved for it) has those, and what it has a lease of: so one that gets an address of
+its own while its guest runs is heard until it takes it over.  Another one gets its address by DHCP or makes it for itself; it may
+have any in the network's prefixes but those that belong to somebody.  So may every NIC in an IPv6 prefix in which guests make
+addresses for themselves.
 """
 
+import functools
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from pvc_core.model.vm import Nic
@@ -28,7 +31,11 @@ def wants_guard(network: VxlanNetwork, nic: Nic) -> bool:
     return nic.parameters.get("spoof_check", "true" if network.spoof_check else "false") == "true"
 
 
-def guard_of(network: VxlanNetwork, nic: Nic, nics: Iterable[NetworkNic]) -> GuardedNic:
+Leased = Callable[[], Mapping[str, set[str]]]
+"""Returns the addresses that NICs of the network have by leases, by MAC address; raises PvcError without the store."""
+
+
+def guard_of(network: VxlanNetwork, nic: Nic, nics: Iterable[NetworkNic], leased: Leased = dict) -> GuardedNic:
     """Return what a NIC may send, given all NICs of its network."""
     own = set(nic.addresses)
     taken = {address for other in nics if other.nic.mac != nic.mac for address in other.nic.addresses}
@@ -39,10 +46,13 @@ def guard_of(network: VxlanNetwork, nic: Nic, nics: Iterable[NetworkNic]) -> Gua
         else:
             taken |= addresses
     taken |= {str(face.ip) for face in (network.interface4, network.interface6) if face is not None}
+    allowed = {address for address in own if ":" not in address or not network.makes_addresses}
+    if allowed:
+        allowed |= {address for address in leased().get(nic.mac, ()) if address not in taken}
     return GuardedNic(
         device=device_of(nic.mac),
         mac=nic.mac,
-        addresses=tuple(sorted(own)),
+        addresses=tuple(sorted(allowed)),
         prefixes=tuple(prefix for prefix in (network.ipv4, network.ipv6) if prefix),
         denied=tuple(sorted(taken - own)),
     )
@@ -59,10 +69,10 @@ class Guards:
         """What was guarded when, until this daemon changes it."""
         self._lock: Final = threading.Lock()
 
-    def attach(self, network: VxlanNetwork, nic: Nic, nics: Sequence[NetworkNic]) -> None:
+    def attach(self, network: VxlanNetwork, nic: Nic, nics: Sequence[NetworkNic], leased: Leased = dict) -> None:
         """Guard a NIC before its guest has it, or let it be unguarded as it is wanted."""
         if wants_guard(network, nic):
-            self._put([guard_of(network, nic, nics)])
+            self._put([guard_of(network, nic, nics, leased)])
         else:
             self.detach(nic)
 
@@ -72,7 +82,7 @@ class Guards:
         unguard(device_of(nic.mac))
         self._seen = None
 
-    def ensure(self, network: VxlanNetwork, nics: Sequence[NetworkNic]) -> None:
+    def ensure(self, network: VxlanNetwork, nics: Sequence[NetworkNic], leased: Leased = dict) -> None:
         """Bring the guards of a network's NICs here to what is wanted now; NICs of other nodes have none here."""
         if not nics:
             return
@@ -88,7 +98,8 @@ class Guards:
         for nic in mine:
             if not wants_guard(network, nic):
                 self.detach(nic)
-        wanted = [guard_of(network, nic, nics) for nic in mine if wants_guard(network, nic)]
+        once = functools.cache(leased)
+        wanted = [guard_of(network, nic, nics, once) for nic in mine if wants_guard(network, nic)]
         self._put([each for each in wanted if each.device not in here or self._last.get(each.device) != each])
 
     def _guarded(self) -> frozenset[str]:

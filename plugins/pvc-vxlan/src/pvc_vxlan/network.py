@@ -80,7 +80,7 @@ class VxlanNetwork(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     boot_server: str = ""
     """Address of the TFTP server that has it."""
     transfer_peers: tuple[str, ...] = ()
-    """Addresses that may transfer the network's zones (AXFR)."""
+    """Addresses that may transfer the network's zone of names (AXFR)."""
     masquerade: bool = False
     """Its guests reach outside under the address of the coordinator that is the gateway (IPv4)."""
     spoof_check: bool = True
@@ -94,6 +94,12 @@ class VxlanNetwork(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def has_gateway(self) -> bool:
         """Whether the primary is its gateway."""
         return self.gateway and bool(self.ipv4 or self.ipv6)
+
+    @property
+    def makes_addresses(self) -> bool:
+        """Whether its guests make IPv6 addresses for themselves (SLAAC, RFC 4862)."""
+        face = self.interface6
+        return self.slaac and face is not None and face.network.prefixlen == 64
 
     @property
     def interface4(self) -> IPv4Interface | None:

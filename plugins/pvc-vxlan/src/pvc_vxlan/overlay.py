@@ -1,12 +1,12 @@
 """A network's part of the overlay on a node: its bridge, and the VXLAN device that joins it to those of other nodes.
 
-Nothing is learned from frames that come through the tunnel: EVPN tells which MAC address is behind which node.  Flooded
-frames go to the nodes that EVPN names.  Neighbour suppression is off unless the network wants it, because the kernel then
+Nothing is learned from frames that come through the tunnel: EVPN tells which MAC address is behind which node.  Frames for all, and
+for those unknown, go to all nodes of the cluster, so that guests reach each other also while EVPN tells nothing.  Neighbour suppression is off unless the network wants it, because the kernel then
 keeps gratuitous ARP from the tunnel too (Linux 5.10 to 6.18), by which moved addresses are found.
 """
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from ipaddress import ip_address, ip_interface
 from typing import Final
 
@@ -34,6 +34,8 @@ class Underlay(Struct, frozen=True, kw_only=True):
     mtu: int
     prefix: str
     """That the kernel has with the address."""
+    prefixes: tuple[str, ...] = ()
+    """Of all addresses that the device has."""
 
     @property
     def max_mtu(self) -> int:
@@ -44,22 +46,31 @@ class Underlay(Struct, frozen=True, kw_only=True):
 def find_underlay(links: Links, address: str, node: str) -> Underlay:
     """Return the device that has this node's underlay address; raises NotReady when none has."""
     wanted = ip_address(address)
-    found = next((given for given in links.assigned() if ip_interface(given.address).ip == wanted), None)
+    given = links.assigned()
+    found = next((each for each in given if ip_interface(each.address).ip == wanted), None)
     link = links.at(found.device) if found is not None else None
     if found is not None and link is not None:
         return Underlay(
-            address=address, device=link.name, mtu=link.mtu, prefix=str(ip_interface(found.address).network)
+            address=address,
+            device=link.name,
+            mtu=link.mtu,
+            prefix=str(ip_interface(found.address).network),
+            prefixes=tuple(
+                sorted({str(ip_interface(each.address).network) for each in given if each.device == link.index})
+            ),
         )
     raise NotReady(f"node {node} has no device with the underlay address {address}: give it to one, or set vtep")
 
 
 class Overlay:
-    """Makes and removes a network's bridge and tunnel.  Holds no state: may be used from any thread."""
+    """Makes and removes a network's bridge and tunnel.  Different networks may be worked on at the same time."""
 
     def __init__(self, node: str, port: int, log: logging.Logger) -> None:
         self._node: Final = node
         self._port: Final = port
         self._log: Final = log
+        self._flooded: Final[dict[str, tuple[int, frozenset[str]]]] = {}
+        """Tunnel -> its index, and to whom this daemon has it flood."""
 
     def ensure(
         self,
@@ -69,12 +80,13 @@ class Overlay:
         *,
         mtu: int | None,
         underlay: Underlay,
-        others: Collection[str] | None = None,
+        others: frozenset[str],
+        evpn: bool = True,
     ) -> int:
         """Make both exist as specified, changing live ones in place; return the MTU.  Raises DriverError.
 
-        ``others``: underlay addresses of the other nodes, to which the tunnel floods, learning from what comes back; None:
-        EVPN tells all.
+        ``others``: underlay addresses of the other nodes, to which the tunnel floods.  Without ``evpn`` it also learns from
+        what comes back, as nobody tells it who is where.
         """
         wanted = mtu or underlay.max_mtu
         if wanted > underlay.max_mtu:
@@ -85,8 +97,7 @@ class Overlay:
             )
         with Links() as links:
             bridge = self._bridge(links, network_id)
-            flood = others is not None
-            tunnel = self._tunnel(links, network_id, network.vni, wanted, underlay, flood=flood)
+            tunnel = self._tunnel(links, network_id, network.vni, wanted, underlay, evpn=evpn)
             if tunnel.mtu != wanted:
                 links.set(tunnel, f"setting MTU {wanted}", mtu=wanted)
             if bridge.mtu != wanted:
@@ -99,11 +110,10 @@ class Overlay:
             if tunnel.master != bridge.index:
                 links.set(tunnel, f"putting into {bridge.name}", master=bridge.index)
             suppression = network.neighbor_suppression
-            if (tunnel.master, tunnel.learning, tunnel.neigh_suppress) != (bridge.index, flood, suppression):
+            if (tunnel.master, tunnel.learning, tunnel.neigh_suppress) != (bridge.index, not evpn, suppression):
                 # Said again it would be told to zebra.
-                links.set_port(tunnel, "settings of a port", learning=flood, neigh_suppress=int(suppression))
-            if others is not None:
-                _flood(links, tunnel, others)
+                links.set_port(tunnel, "settings of a port", learning=not evpn, neigh_suppress=int(suppression))
+            self._flood(links, tunnel, others, evpn=evpn)
             self._keep_out(bridge, tunnel)
             for device in (tunnel, bridge):
                 if not device.up:
@@ -144,20 +154,23 @@ class Overlay:
         found = _OWNER.mine(links.get(name), network_id, "bridge")
         return found or self._made(links, network_id, name, "bridge", links.add_bridge)
 
-    def _tunnel(self, links: Links, network_id: str, vni: int, mtu: int, underlay: Underlay, *, flood: bool) -> Link:
+    def _tunnel(self, links: Links, network_id: str, vni: int, mtu: int, underlay: Underlay, *, evpn: bool) -> Link:
         name = names.tunnel(network_id)
         found = _OWNER.mine(links.get(name), network_id, "vxlan")
-        role = "vxlan-flood" if flood else "vxlan"
+        role = f"{'evpn' if evpn else 'flood'}-{self._port}"
         same = found is not None and (found.vni, found.local) == (vni, underlay.address)
         if found is not None and same and _OWNER.role_of(found) == role:
             return found
         # What a VXLAN device is made of cannot be changed: the new one replaces it.
+        if found is not None and found.vni == vni:
+            # The kernel has one device of a VNI and port.
+            links.delete(found)
         return self._made(
             links,
             network_id,
             name,
             role,
-            lambda new: links.add_vxlan(new, vni, local=underlay.address, port=self._port, mtu=mtu, learning=flood),
+            lambda new: links.add_vxlan(new, vni, local=underlay.address, port=self._port, mtu=mtu, learning=not evpn),
         )
 
     def _made(self, links: Links, network_id: str, name: str, role: str, add: Callable[[str], None]) -> Link:
@@ -165,19 +178,23 @@ class Overlay:
         self._log.info("device-made network=%s device=%s", network_id, name)
         return made
 
+    def _flood(self, links: Links, tunnel: Link, others: frozenset[str], *, evpn: bool) -> None:
+        """Have a tunnel's list of ends be whole; what EVPN has put there beside the cluster's nodes stays."""
+        index, before = self._flooded.get(tunnel.name, (0, frozenset[str]()))
+        if (index, before) == (tunnel.index, others):
+            return  # what is taken from it is put back at once: ``flooding``
+        there = {entry.destination for entry in links.forwarding(tunnel) if entry.own and entry.mac == EVERYBODY}
+        for address in sorted(others - there):
+            links.add_flood(tunnel, address)
+        for address in sorted((before & there if evpn else there) - others):
+            links.remove_flood(tunnel, address)
+        self._flooded[tunnel.name] = tunnel.index, others
+
     def _keep_out(self, bridge: Link, tunnel: Link) -> None:
         """Keep the host itself out of its guests' network: it only carries their frames."""
         for device in (bridge, tunnel):
             sysctl.no_ipv6(device.name)
             sysctl.write(f"ipv4/conf/{device.name}/arp_ignore", _ARP_NOT_FOR_OTHERS)
-
-
-def _flood(links: Links, tunnel: Link, others: Collection[str]) -> None:
-    there = {entry.destination for entry in links.forwarding(tunnel) if entry.own and entry.mac == EVERYBODY}
-    for address in sorted(set(others) - there):
-        links.add_flood(tunnel, address)
-    for address in sorted(there - set(others)):
-        links.remove_flood(tunnel, address)
 
 
 def _ours(link: Link | None, network_id: str) -> Link | None:

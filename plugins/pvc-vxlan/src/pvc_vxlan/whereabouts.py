@@ -8,7 +8,7 @@ an entry; so one is found within a resync interval.  The second kind, which is w
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from pvc_core.plugin import Context, NetworkNic
@@ -20,6 +20,7 @@ NODES: Final = "node"
 """Record below which each node has its underlay address."""
 GATEWAY: Final = "gateway"
 """Record of the node that has the gateways."""
+_NODES_S: Final = 4.0
 
 
 class Whereabouts:
@@ -36,6 +37,8 @@ class Whereabouts:
         """Network -> MAC address -> node."""
         self._suspects: dict[Stale, float] = {}
         self._announced = ""
+        self._nodes: tuple[float, dict[str, str]] | None = None
+        """What ``nodes`` found, and when."""
 
     def announce(self, address: str) -> None:
         """Put this node's underlay address on record.  Raises PvcError without the store or the lease."""
@@ -57,10 +60,11 @@ class Whereabouts:
         with self._lock:
             self._nics.pop(network_id, None)
 
-    def mend(self, local: str) -> list[Stale]:
+    def mend(self, local: str, named: Mapping[str, Collection[str]]) -> list[Stale]:
         """Compare the kernel's entries with the record and take out those that are wrong for certain; return them.
 
-        ``local``: this node's underlay address.  Called every few seconds: an entry must be wrong several times in a row.
+        ``local``: this node's underlay address.  ``named``: tunnel's device -> the other ends that EVPN names now; a device that
+        is not in it is not judged by that.  Called every few seconds: an entry must be wrong several times in a row.
         """
         with Links() as links:
             by_device: dict[int, list[ForwardingEntry]] = {}
@@ -68,7 +72,7 @@ class Whereabouts:
                 if entry.own and entry.destination:
                     by_device.setdefault(entry.device, []).append(entry)
             tunnels = {link.name: link for link in links.all() if link.kind == "vxlan" and link.index in by_device}
-            found = self._wrong(tunnels, by_device, local)
+            found = self._wrong(tunnels, by_device, local, named)
             with self._lock:
                 certain, self._suspects = judge(self._suspects, found, now=time.monotonic())
             for stale in certain:
@@ -80,7 +84,11 @@ class Whereabouts:
         return certain
 
     def _wrong(
-        self, tunnels: Mapping[str, Link], by_device: Mapping[int, list[ForwardingEntry]], local: str
+        self,
+        tunnels: Mapping[str, Link],
+        by_device: Mapping[int, list[ForwardingEntry]],
+        local: str,
+        named: Mapping[str, Collection[str]],
     ) -> set[Stale]:
         with self._lock:
             networks = [network for network in self._nics if names.tunnel(network) in tunnels]
@@ -91,7 +99,8 @@ class Whereabouts:
         for network in networks:
             device = tunnels[names.tunnel(network)]
             entries = by_device[device.index]
-            found |= _to_nowhere(device.name, entries)
+            if device.name in named:
+                found |= _to_nowhere(device.name, entries, named[device.name])
             if suspects(device, entries, self._owners(network, nodes, gateway), local=local):
                 # A VM that moved since the network was last looked at is where its claim says now.
                 self.note(network, self._read(network))
@@ -107,17 +116,22 @@ class Whereabouts:
         return {mac: nodes[node] for mac, node in nics.items() if node in nodes}
 
     def nodes(self) -> dict[str, str]:
-        """Return the underlay addresses of the cluster's nodes, alive or not, by name."""
+        """Return the underlay addresses of the cluster's nodes, alive or not, by name; as they were some seconds ago."""
+        now = time.monotonic()
+        with self._lock:
+            if self._nodes is not None and now - self._nodes[0] < _NODES_S:
+                return self._nodes[1]
         members = set(self._members())
-        return {node: str(address) for node, address in self._records.below(NODES).items() if node in members}
+        found = {node: str(address) for node, address in self._records.below(NODES).items() if node in members}
+        with self._lock:
+            self._nodes = now, found
+        return found
 
 
-def _to_nowhere(device: str, entries: Iterable[ForwardingEntry]) -> set[Stale]:
+def _to_nowhere(device: str, entries: Iterable[ForwardingEntry], named: Collection[str]) -> set[Stale]:
     """Return the entries that send to the end of a tunnel that EVPN does not name any more."""
-    own = [entry for entry in entries if entry.own and entry.destination]
-    named = {entry.destination for entry in own if entry.mac == EVERYBODY}
     return {
         Stale(mac=entry.mac, device=device, sent_to=entry.destination, owner="", here=False)
-        for entry in own
+        for entry in entries
         if entry.mac != EVERYBODY and entry.destination not in named
     }
