@@ -13,12 +13,12 @@ import uuid
 from contextlib import contextmanager
 from pathlib import Path
 
-from pyroute2 import IPRoute, netns
+from pyroute2 import IPRoute
 
 from pvc_core.model.errors import Unavailable
 from pvc_core.model.vm import Nic
 from pvc_core.plugin import Context, NetworkNic, NodeInfo, run
-from pvc_netdev import sysctl
+from pvc_netdev import namespace, sysctl
 from pvc_netdev.namespace import NAMED, entered
 from pvc_vxlan import names
 from pvc_vxlan.config import VxlanConfig
@@ -88,7 +88,7 @@ class Namespace:
 
     def __init__(self, site: "Site", name: str):
         self.name = f"gwt-{site.id}-{name}"
-        netns.create(self.name)
+        namespace.create(self.name)
         site.namespaces.append(self.name)
         with self.inside(), IPRoute() as ip:
             ip.link("set", index=1, state="up")
@@ -327,7 +327,7 @@ class Site:
             process.stop_all(node.directory / "run" / "vxlan" / "gateway")
         for name in [*map(names.gateway_namespace, self.networks), *self.namespaces]:
             if (NAMED / name).exists():
-                netns.remove(name)
+                namespace.remove(name)
         shutil.rmtree(self.directory)
 
 
