@@ -253,16 +253,19 @@ class Links:
                 "add", ifname=name, kind="vxlan", vxlan_id=vni, vxlan_port=port, vxlan_learning=learning, mtu=mtu, **end
             )
 
-    def add_veth(self, name: str, peer: str, *, peer_namespace: str = "", mac: str = "", peer_mac: str = "") -> None:
-        """Make a cable between two devices, the other end possibly in a named namespace."""
-        other: dict[str, Any] = {"ifname": peer}
+    def add_veth(
+        self, name: str, peer: str, *, peer_namespace: str = "", mac: str = "", peer_mac: str = "", mtu: int = 0
+    ) -> None:
+        """Make a cable between two devices, the other end possibly in a named namespace; ``mtu`` 0: the kernel's own."""
+        both: dict[str, Any] = {"mtu": mtu} if mtu else {}
+        other: dict[str, Any] = {"ifname": peer, **both}
         if peer_mac:
             other["address"] = peer_mac
         with _doing(f"making the cable {name}"), contextlib.ExitStack() as held:
             if peer_namespace:
                 other["net_ns_fd"] = held.enter_context(opened(peer_namespace)).fileno()
             address = {"address": mac} if mac else {}
-            self._socket.link("add", ifname=name, kind="veth", peer=other, **address)
+            self._socket.link("add", ifname=name, kind="veth", peer=other, **address, **both)
 
     def set_port(self, link: Link, what: str, **attributes: Any) -> None:
         """Change attributes of a bridge's port: ``learning``, ``neigh_suppress``, ``isolated``, ...; ``what`` as in ``set``."""

@@ -13,7 +13,7 @@ changes what is different and leaves what is right, so it also ends what a kille
 import contextlib
 import threading
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from pvc_core.plugin import DriverError, NotReady
 from pvc_netdev import namespace, sysctl
@@ -107,18 +107,16 @@ class Plumbing:
             raise NotReady(f"there is no bridge {names.bridge(network_id)} yet, which the gateway is to be a port of")
         _up(inside, _need(inside, "lo"))
         mac = names.gateway_mac(network_id)
-        port, guest_side = _cable(host, inside, network_id, names.gateway_port(network_id), names.GUEST_SIDE, mac)
-        uplink, host_side = _cable(host, inside, network_id, names.gateway_uplink(network_id), names.HOST_SIDE, "")
-        for links, link in ((host, port), (inside, guest_side), (host, uplink), (inside, host_side)):
+        port, guest_side = _cable(host, inside, network_id, names.gateway_port(network_id), names.GUEST_SIDE, mac, mtu)
+        uplink, host_side = _cable(host, inside, network_id, names.gateway_uplink(network_id), names.HOST_SIDE, "", mtu)
+        for links, link in ((inside, guest_side), (inside, host_side)):
             if link.mtu != mtu:
                 links.set(link, f"setting MTU {mtu}", mtu=mtu)
-        _alias(host, port, network_id, "gateway-port")
-        _alias(host, uplink, network_id, "gateway-uplink")
         sysctl.no_ipv6(port.name)
-        if port.master != bridge.index:
-            host.set(port, f"putting into {bridge.name}", master=bridge.index)
+        _set_host_side(host, port, network_id, "gateway-port", mtu, bridge)
         _up(host, port)
         _settings(self._there, uplink.name)
+        _set_host_side(host, uplink, network_id, "gateway-uplink", mtu)
         _up(host, uplink)
         _up(inside, host_side)
         return port, guest_side, uplink, host_side
@@ -171,7 +169,7 @@ def _addresses(network: VxlanNetwork) -> list[IPv4Interface | IPv6Interface]:
 
 
 def _cable(
-    host: Links, inside: Links, network_id: str, outer_name: str, inner_name: str, mac: str
+    host: Links, inside: Links, network_id: str, outer_name: str, inner_name: str, mac: str, mtu: int
 ) -> tuple[Link, Link]:
     """Return both ends of a cable, made if it is not whole: one end left means that the other's namespace was removed."""
     outer, inner = host.get(outer_name), inside.get(inner_name)
@@ -185,7 +183,7 @@ def _cable(
         for links, left in ((host, outer), (inside, inner)):
             if left is not None:
                 links.delete(left)
-        host.add_veth(outer_name, inner_name, peer_namespace=names.gateway_namespace(network_id), peer_mac=mac)
+        host.add_veth(outer_name, inner_name, peer_namespace=names.gateway_namespace(network_id), peer_mac=mac, mtu=mtu)
         outer, inner = _need(host, outer_name), _need(inside, inner_name)
     if mac and inner.mac != mac:
         inside.set(inner, f"setting MAC address {mac}", address=mac)
@@ -254,10 +252,18 @@ def _is_ours(link: Link, network_id: str) -> bool:
     return link.kind == "veth" and (not link.alias or link.alias.startswith(f"{names.OWNER}:{network_id}:"))
 
 
-def _alias(links: Links, link: Link, network_id: str, what: str) -> None:
+def _set_host_side(links: Links, link: Link, network_id: str, what: str, mtu: int, bridge: Link | None = None) -> None:
+    """Set all of a cable's end on the host that is not as it should be, at once: each request is told to everybody who listens."""
     alias = f"{names.OWNER}:{network_id}:{what}"
+    wanted: dict[str, Any] = {}
+    if link.mtu != mtu:
+        wanted["mtu"] = mtu
     if link.alias != alias:
-        links.set(link, "the alias", ifalias=alias, group=GROUP)
+        wanted |= {"ifalias": alias, "group": GROUP}
+    if bridge is not None and link.master != bridge.index:
+        wanted["master"] = bridge.index
+    if wanted:
+        links.set(link, f"setting {', '.join(wanted)}", **wanted)
 
 
 def _up(links: Links, link: Link) -> None:
