@@ -141,6 +141,22 @@ def test_guards_follow_what_others_have(monkeypatch):
     assert there == {}
 
 
+@pytest.mark.parametrize("begun_anew", [False, True])
+def test_guards_that_somebody_removed_are_put_back(monkeypatch, begun_anew):
+    there = {}
+    monkeypatch.setattr(guards, "guard", lambda nics: there.update({each.device: each for each in nics}))
+    monkeypatch.setattr(guards, "guarded", lambda: set(there))
+    monkeypatch.setattr(guards, "_SEEN_S", 0.0)
+    here, elsewhere = nic(MAC, node="hv1"), nic(OTHER, node="hv2")
+    made = guards.Guards("hv1")
+    made.attach(NETWORK, here.nic, [here])
+    there.clear()
+    if begun_anew:
+        made = guards.Guards("hv1")
+    made.ensure(NETWORK, [here, elsewhere])
+    assert there.keys() == {device_of(MAC)}
+
+
 # --- rules ------------------------------------------------------------------------------------------------------------
 
 
