@@ -81,9 +81,9 @@ class Pings:
 
     @property
     def told(self) -> str:
-        return (
-            f"{self.address}: {self.asked - self.answered} of {self.asked} lost, {self.gap} in a row (10 in a second)"
-        )
+        gap_s = self.gap * self._lasted / self.asked
+        lost = f"{self.asked - self.answered} of {self.asked} lost"
+        return f"{self.address}: {lost}, {self.gap} in a row (about {gap_s:.1f} s)"
 
 
 class Guest:

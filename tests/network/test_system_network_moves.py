@@ -24,7 +24,7 @@ def neighbor(guest, address):
 
 def pretends(liar, address):
     """Have a guest say that an address is its own, as one does that has just got it."""
-    liar.run(f"ip addr add {address}/32 dev eth0; arping -U -c 3 -I eth0 -s {address} {address} >/dev/null")
+    liar.run(f"ip addr add {address}/32 dev eth0; arping -U -c 2 -I eth0 -s {address} {address} >/dev/null")
     liar.run(f"ip addr del {address}/32 dev eth0")
 
 
@@ -71,10 +71,10 @@ def test_a_guest_may_pretend_where_the_network_does_not_check(lab):
     assert neighbor(witness, "10.101.0.33") == lab.reserved.mac
     lab.pvc("network", "modify", "red", "-p", "spoof_check=false")
     try:
-        liar.run("ip addr add 10.101.0.33/32 dev eth0; arping -U -c 3 -I eth0 -s 10.101.0.33 10.101.0.33 >/dev/null")
+        liar.run("ip addr add 10.101.0.33/32 dev eth0; arping -U -c 2 -I eth0 -s 10.101.0.33 10.101.0.33 >/dev/null")
         lab.eventually("the witness believes it", lambda: neighbor(witness, "10.101.0.33") == liar.mac)
     finally:
         lab.pvc("network", "modify", "red", "-p", "spoof_check=")
         liar.run("ip addr del 10.101.0.33/32 dev eth0")
-    lab.reserved.run("arping -U -c 3 -I eth0 -s 10.101.0.33 10.101.0.33 >/dev/null")
+    lab.reserved.run("arping -U -c 2 -I eth0 -s 10.101.0.33 10.101.0.33 >/dev/null")
     assert neighbor(witness, "10.101.0.33") == lab.reserved.mac
