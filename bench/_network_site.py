@@ -28,7 +28,7 @@ for entry in pathlib.Path("/proc").glob("[0-9]*"):
     try:
         line = (entry / "cmdline").read_bytes()
         name = line.partition(b"\0")[0].rpartition(b"/")[2].decode()
-        if b"pvc_core.node.main" in line:
+        if b"pvc_core.node.main" in line.split(b"\0"):
             name = "pvcnoded"
         if name not in ("pvcnoded", "dnsmasq", "zebra", "bgpd"):
             continue

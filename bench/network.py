@@ -35,10 +35,10 @@ from pvc_sandbox.waiting import wait_until
 
 TIMING = {"lease": 4.0, "grace": 2.0}
 """Of the part that cuts the power: the fast profile of `./dev bench failover`."""
+PATIENT = {"lease": 20.0}
+"""Of the other parts: a daemon that stands still while all networks change must not lose its lease."""
 WATCHED = 5
 """Guests that ping during a takeover of many gateways, each in another network."""
-QUIET_S = 60.0
-"""One resync interval."""
 STARTED = "gateway-dnsmasq-started"
 STATUS = "network-status"
 
@@ -70,17 +70,17 @@ def adds(made: Site, runs: int) -> None:
     made.remove()
 
 
-def many(made: Site, count: int) -> None:
+def many(made: Site, count: int, quiet_s: float) -> None:
     """Many networks, without gateways and with."""
     before = {node: made.used(node) for node in made.nodes}
-    quiet(made, "no_networks")
+    quiet(made, quiet_s, "no_networks")
     logs, begun = made.logs(), now()
     networks = made.add(range(count), gateway=False)
     tell("many_asked_s", now() - begun, unit="s", networks=count)
     for log in logs:
         log.wait(STATUS, count)
     tell("many_on_all_nodes_s", max(log.wait(STATUS, count) for log in logs) - begun, unit="s", networks=count)
-    quiet(made, "without_gateways", networks=count)
+    quiet(made, quiet_s, "without_gateways", networks=count)
     others = [node for node in made.nodes if node != made.primary]
     with guests(made, [(node, networks[0], 10 + at) for at, node in enumerate(others)]) as ends:
         restart(made, others[0], networks, ends, "restart_without_gateways")
@@ -89,7 +89,7 @@ def many(made: Site, count: int) -> None:
         made.modify([network], parameters=network.gateway)
     tell("gateways_made_s", log.wait(STARTED, count) - begun, unit="s", networks=count)
     settle(made, networks)
-    quiet(made, "with_gateways", networks=count)
+    quiet(made, quiet_s, "with_gateways", networks=count)
     for node in made.nodes:
         for name, used in made.used(node).items():
             old = before[node].get(name, Used())
@@ -147,17 +147,17 @@ def changes(made: Site, networks: Sequence[Network]) -> None:
         tell_times(f"one_{name}_command_s", [ended for _, ended in found], networks=len(networks))
 
 
-def quiet(made: Site, name: str, **more: int) -> None:
-    """What the daemons and their children use of a processor in one resync interval in which nothing changes."""
-    time.sleep(QUIET_S / 4)  # until what was before is over; nothing tells when
+def quiet(made: Site, seconds: float, name: str, **more: int) -> None:
+    """What the daemons and their children use of a processor in some seconds in which nothing changes."""
+    time.sleep(seconds / 4)  # until what was before is over; nothing tells when
     before = {node: made.used(node)[DAEMON] for node in made.nodes}
-    time.sleep(QUIET_S)
+    time.sleep(seconds)
     for node in made.nodes:
         used = made.used(node)[DAEMON]
         own, children = used.cpu_s - before[node].cpu_s, used.children_cpu_s - before[node].children_cpu_s
         tell(
             f"quiet_cpu_{name}_s", own + children, unit="s", own=round(own, 2), children=round(children, 2),
-            seconds=QUIET_S, node=node, primary=node == made.primary, **more,
+            seconds=seconds, node=node, primary=node == made.primary, **more,
         )  # fmt: skip
 
 
@@ -188,12 +188,23 @@ def takeover(made: Site, count: int, cuts: int) -> None:
                 note(f"{total} gateways moved from {old} to {new}")
             for _ in range(cuts):
                 move(made, ends, watched, total, [b, c], "power_cut", partial(made.sandbox.power_cut, a))
+                stage(made, a, "recovered")  # before, the node would be switched off again while it boots
                 made.sandbox.power_on(a)
                 made.sandbox.wait_ready([a])
+                stage(made, a, "returned")
                 made.sandbox.pvc("node", "ready", a)
                 settle(made, networks)
                 made.make_primary(a)
                 settle(made, networks)
+
+
+def stage(made: Site, node: str, wanted: str) -> None:
+    """Wait for a stage of a node's fencing."""
+    wait_until(
+        f"{node}: {wanted}",
+        lambda: made.sandbox.pvc.json("fence", "info", node)["record"]["stage"] == wanted,
+        deadline_s=LONG_S,
+    )
 
 
 def move(
@@ -284,6 +295,7 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=500)
     parser.add_argument("--runs", type=int, default=5, help="of adds and of migrations")
     parser.add_argument("--cuts", type=int, default=1, help="of the primary's power, with 1 network and with all")
+    parser.add_argument("--quiet", type=float, default=60.0, help="seconds without changes; 60 are one resync interval")
     options = parser.parse_args()
     wanted = options.only.split(",")
     if unknown := set(wanted) - set(PARTS):
@@ -291,9 +303,9 @@ def main() -> None:
     if not 1 <= options.networks <= 2000 or options.runs < 1 or options.cuts < 0:
         parser.error("there must be 1 to 2000 networks, and at least 1 run")
     if set(wanted) - {"takeover"}:
-        with site() as made:
+        with site(timing=PATIENT) as made:
             for name, measure, amount in (
-                ("adds", adds, options.runs), ("migration", migration, options.runs), ("many", many, options.networks),
+                ("adds", adds, options.runs), ("migration", migration, options.runs), ("many", partial(many, quiet_s=options.quiet), options.networks),
             ):  # fmt: skip
                 if name in wanted:
                     with part(name):
