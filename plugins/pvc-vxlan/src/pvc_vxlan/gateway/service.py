@@ -262,8 +262,9 @@ class Gateways:
         directory = self._directory(network_id)
         if not stopped and not directory.path.exists() and not namespace.is_here(network_id):
             return
-        # First: another node may be waiting to be the gateway.
-        namespace.disconnect(network_id)
+        if not stopped:
+            # First: another node may be waiting to be the gateway.
+            namespace.disconnect(network_id)
         try:
             if not stopped:
                 process.stop(directory)
@@ -314,10 +315,10 @@ class Gateways:
                 file = self._directory(network_id).masquerade
                 if text:
                     write(file, text)
-                elif self._masquerading.get(network_id):
+                    self._masquerading[network_id] = text
+                elif self._masquerading.pop(network_id, ""):
                     file.unlink(missing_ok=True)
-                self._masquerading[network_id] = text
-            wanted = {text for text in self._masquerading.values() if text}
+            wanted = set(self._masquerading.values())
             if wanted != self._masqueraded or (check and not masquerade.is_there()):
                 masquerade.apply(self._context.run, wanted)
                 self._masqueraded = wanted
