@@ -8,7 +8,7 @@ import pytest
 from pvc_core.plugin import DriverError
 from pvc_netdev import namespace
 from pvc_netdev.namespace import entered
-from pvc_netdev.nftables import has_counter, has_table
+from pvc_netdev.nftables import has_table
 
 pytestmark = pytest.mark.real
 
@@ -38,14 +38,6 @@ def test_a_table_is_found_by_its_family_and_name(there):
         assert has_table(TABLE)
     nft(there, "flush ruleset")
     assert not has_table(TABLE, there)
-
-
-def test_a_counter_is_found_in_its_table(there):
-    assert not has_counter(TABLE, "one", there)
-    nft(there, f"table {TABLE} {{ counter one {{ }}; quota two {{ 1 mbytes }}; }}")
-    assert has_counter(TABLE, "one", there)
-    assert not has_counter(TABLE, "two", there)
-    assert not has_counter("ip pvc-test", "one", there)
 
 
 def test_a_namespace_that_is_not_there_is_an_error():

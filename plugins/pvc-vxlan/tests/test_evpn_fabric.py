@@ -161,15 +161,15 @@ def test_a_stale_entry_is_found_and_its_removal_restores_traffic(evpn_nodes):
         evpn_nodes.point(here, device.name, guest.mac, wrong.vtep)
         assert not watching.ping(guest.address)
         owners = {guest.mac: owner.vtep, watching.mac: here.vtep}
-        found = suspects(device, links.forwarding(device), owners, local=here.vtep)
+        found = suspects(device.name, links.forwarding(device), owners, local=here.vtep)
         certain, before = judge({}, found, now=100.0)
         assert not certain
-        found = suspects(device, links.forwarding(device), owners, local=here.vtep)
+        found = suspects(device.name, links.forwarding(device), owners, local=here.vtep)
         certain, _ = judge(before, found, now=106.0)
         assert [(s.mac, s.sent_to, s.owner, s.here) for s in certain] == [(guest.mac, wrong.vtep, owner.vtep, False)]
         repair(links, certain[0])
         watching.reaches(guest.address, within_s=2)
-        assert not suspects(device, links.forwarding(device), owners, local=here.vtep)
+        assert not suspects(device.name, links.forwarding(device), owners, local=here.vtep)
 
 
 def test_a_stale_entry_for_a_guest_of_this_node_leaves_the_bridge_too(evpn_nodes):
@@ -180,7 +180,7 @@ def test_a_stale_entry_for_a_guest_of_this_node_leaves_the_bridge_too(evpn_nodes
         device = links.get("vx1001")
         evpn_nodes.point(here, device.name, guest.mac, wrong.vtep, bridge=True)
         owners = {guest.mac: here.vtep, neighbor.mac: here.vtep}
-        (found,) = suspects(device, links.forwarding(device), owners, local=here.vtep)
+        (found,) = suspects(device.name, links.forwarding(device), owners, local=here.vtep)
         assert found.here
         repair(links, found)
         assert guest.mac not in [entry.mac for entry in links.forwarding(device)]

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from pvc_core.plugin import ConfigError, DriverError
-from pvc_netdev.links import ForwardingEntry, Link
+from pvc_netdev.links import ForwardingEntry
 from pvc_vxlan.evpn import text
 from pvc_vxlan.evpn.frr import View
 from pvc_vxlan.evpn.render import Fabric, Peer, Router, render, require_tunnel_end, router_id
@@ -215,7 +215,6 @@ def test_the_only_reflector_has_nobody_to_miss():
     assert all(c.ok for c in health(view(), alone, differs=False))
 
 
-DEVICE = Link(index=5, name="vx7", kind="vxlan", alias="", mtu=1450, up=True, carrier=True, master=4, mac="", vni=7)
 A, B, C = "10.0.0.1", "10.0.0.2", "10.0.0.3"
 
 
@@ -232,13 +231,13 @@ def test_only_an_entry_of_a_recorded_address_to_another_node_is_suspect():
         entry("52:54:00:00:00:02", "", own=False),
     ]
     owners = {"52:54:00:00:00:01": A, "52:54:00:00:00:02".upper(): B, "00:00:00:00:00:00": B}
-    (found,) = suspects(DEVICE, entries, owners, local=C)
+    (found,) = suspects("vx7", entries, owners, local=C)
     assert (found.mac, found.sent_to, found.owner, found.here) == ("52:54:00:00:00:02", A, B, False)
 
 
 def test_a_suspect_is_certain_only_when_it_was_so_all_the_time():
-    (one,) = suspects(DEVICE, [entry("52:54:00:00:00:02", A)], {"52:54:00:00:00:02": B}, local=C)
-    (other,) = suspects(DEVICE, [entry("52:54:00:00:00:02", A)], {"52:54:00:00:00:02": C}, local=C)
+    (one,) = suspects("vx7", [entry("52:54:00:00:00:02", A)], {"52:54:00:00:00:02": B}, local=C)
+    (other,) = suspects("vx7", [entry("52:54:00:00:00:02", A)], {"52:54:00:00:00:02": C}, local=C)
     certain, before = judge({}, [one], now=0, apart_s=5)
     assert not certain
     certain, before = judge(before, [one], now=4.9, apart_s=5)

@@ -181,6 +181,7 @@ def table(monkeypatch):
     fake = FakeTable()
     monkeypatch.setattr(rules.table, "ensure", fake.ensure)
     monkeypatch.setattr(rules.table, "present", fake.present)
+    monkeypatch.setattr(rules.table, "digest", lambda network: str(network.rules))
     return fake
 
 

@@ -46,6 +46,7 @@ class Lab:
             links.add_vxlan(names.tunnel(NETWORK), 7, local=ADDRESSES["hv1"], port=4789, mtu=1450)
             tunnel = links.get(names.tunnel(NETWORK))
             links.set(tunnel, "up", master=links.get("br").index, state="up")
+            self.tunnels = {tunnel.index: tunnel.name}
             for node in ("hv2", "hv3"):
                 links.add_flood(tunnel, ADDRESSES[node])
         self.tables.note(NETWORK, self.nics())
@@ -77,7 +78,7 @@ class Lab:
     def mend(self, after_s=3.0):
         self.now += after_s
         with entered(self.namespace.name):
-            return [stale.mac for stale in self.tables.mend(ADDRESSES["hv1"], self.named)]
+            return [stale.mac for stale in self.tables.mend(ADDRESSES["hv1"], self.tunnels, self.named)]
 
 
 @pytest.fixture

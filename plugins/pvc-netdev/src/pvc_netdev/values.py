@@ -1,25 +1,10 @@
-"""What the kernel has, as values, and how they are read from its messages.
+"""What the kernel has, as values, and how they are read from its messages (pyroute2)."""
 
-Source: ``linux/if_link.h``, ``linux/if_addr.h``, ``linux/neighbour.h``, ``linux/rtnetlink.h``.
-"""
-
-import socket
-import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
 
-from pvc_netdev.netlink import Message, number, parse, text
-
-LINK_HEAD: Final = struct.Struct("=BxHiII")
-"""Family, type, index, flags, what changes."""
-ADDRESS_HEAD: Final = struct.Struct("=BBBBi")
-"""Family, length of the prefix, flags, scope, device."""
-ENTRY_HEAD: Final = struct.Struct("=BxxxiHBB")
-"""Family, device, state, flags, type."""
-ROUTE_HEAD: Final = struct.Struct("=BBBBBBBBI")
-"""Family, lengths of the destination and of the source, TOS, table, protocol, scope, type, flags."""
 _IFF_UP: Final = 1
 _IFF_LOWER_UP: Final = 0x10000
 _IFA_F_DADFAILED: Final = 0x08
@@ -27,7 +12,6 @@ _NUD_PERMANENT: Final = 0x80
 _NTF_EXT_LEARNED: Final = 0x10
 _NTF_SELF: Final = 0x02
 _VLAN_UNTAGGED: Final = 4
-_RTN_UNICAST: Final = 1
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,95 +85,72 @@ class DefaultRoute(msgspec.Struct, frozen=True, kw_only=True):
     """Who made it: RTPROT_*, ``linux/rtnetlink.h``."""
 
 
-class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """A route of the main table."""
+def link_of(message: Any) -> Link:
+    """Return the device of a message of RTM_GETLINK."""
+    data = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
 
-    destination: str
-    """As ``address/length``."""
-    via: str = ""
-    """Its gateway; empty: none, or several."""
-    device: int = 0
-    """Index of the device; 0: several."""
-    metric: int = 0
-    protocol: int = 0
-    unicast: bool = True
+    def of_kind(name: str) -> Any:
+        return data.get_attr(name) if data is not None and hasattr(data, "get_attr") else None
 
-
-def link_of(message: Message) -> Link:
-    """Return the device of a message of RTM_NEWLINK."""
-    _, _, index, flags, _ = LINK_HEAD.unpack(message.head)
-    found = message.attributes
-    info = parse(found.get(18, b""))
-    kind, data = text(info.get(1)), parse(info.get(2, b""))
-    port = parse(info.get(5, b"")) if text(info.get(4)) == "bridge" else {}
-    vxlan = kind == "vxlan"
     return Link(
-        index=index,
-        name=text(found.get(3)),
-        kind=kind,
-        alias=text(found.get(20)),
-        mtu=number(found.get(4)),
-        up=bool(flags & _IFF_UP),
-        carrier=bool(flags & _IFF_LOWER_UP),
-        master=number(found.get(10)),
-        mac=found.get(1, b"").hex(":"),
+        index=message["index"],
+        name=message.get_attr("IFLA_IFNAME"),
+        kind=message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or "",
+        alias=message.get_attr("IFLA_IFALIAS") or "",
+        mtu=message.get_attr("IFLA_MTU"),
+        up=bool(message["flags"] & _IFF_UP),
+        carrier=bool(message["flags"] & _IFF_LOWER_UP),
+        master=message.get_attr("IFLA_MASTER") or 0,
+        mac=message.get_attr("IFLA_ADDRESS") or "",
         # Of a device in another namespace the index says nothing here.
-        under=number(found.get(5)) if 37 not in found else 0,
-        vlan=number(data.get(1)) if kind == "vlan" else 0,
-        vni=number(data.get(1)) if vxlan else 0,
-        local=_ip(data.get(4) or data.get(17)) if vxlan else "",
-        # The setting alone is there in kernels too that cannot.
-        filters=bool(number(data.get(7))) if kind == "bridge" and 39 in data else None,
-        learning=bool(number(port[8])) if 8 in port else None,
-        neigh_suppress=bool(number(port[32])) if 32 in port else None,
+        under=(message.get_attr("IFLA_LINK") or 0) if message.get_attr("IFLA_LINK_NETNSID") is None else 0,
+        vlan=of_kind("IFLA_VLAN_ID") or 0,
+        vni=of_kind("IFLA_VXLAN_ID") or 0,
+        local=of_kind("IFLA_VXLAN_LOCAL") or of_kind("IFLA_VXLAN_LOCAL6") or "",
+        filters=_filters(of_kind),
+        learning=_of_port(message, "IFLA_BRPORT_LEARNING"),
+        neigh_suppress=_of_port(message, "IFLA_BRPORT_NEIGH_SUPPRESS"),
     )
 
 
-def address_of(message: Message) -> Address:
-    """Return the address of a message of RTM_NEWADDR."""
-    _, length, flags, _, index = ADDRESS_HEAD.unpack(message.head)
-    found = message.attributes
+def _of_port(message: Any, name: str) -> bool | None:
+    """Return a switch of a bridge's port, None when the device is none."""
+    if message.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_KIND") != "bridge":
+        return None
+    data = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA")
+    value = data.get_attr(name) if hasattr(data, "get_attr") else None
+    return None if value is None else bool(value)
+
+
+def _filters(of_kind: Callable[[str], Any]) -> bool | None:
+    # The setting alone is there in kernels too that cannot.
+    if of_kind("IFLA_BR_VLAN_DEFAULT_PVID") is None:
+        return None
+    return bool(of_kind("IFLA_BR_VLAN_FILTERING"))
+
+
+def address_of(message: Any) -> Address:
+    """Return the address of a message of RTM_GETADDR."""
+    # Of a point-to-point link IFA_ADDRESS is the other end's.
+    address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
     return Address(
-        # Of a point-to-point link the first one is the other end's.
-        address=f"{_ip(found.get(2) or found.get(1))}/{length}",
-        device=index,
-        protocol=number(found.get(11)),
-        duplicate=bool((number(found.get(8)) or flags) & _IFA_F_DADFAILED),
+        address=f"{address}/{message['prefixlen']}",
+        device=message["index"],
+        protocol=message.get_attr("IFA_PROTO") or 0,
+        duplicate=bool((message.get_attr("IFA_FLAGS") or message["flags"]) & _IFA_F_DADFAILED),
     )
 
 
-def entry_of(message: Message) -> ForwardingEntry:
-    """Return the entry of a message of RTM_NEWNEIGH, family AF_BRIDGE."""
-    _, index, state, flags, _ = ENTRY_HEAD.unpack(message.head)
+def entry_of(message: Any) -> ForwardingEntry:
+    """Return the entry of a message of RTM_GETNEIGH, family AF_BRIDGE."""
     return ForwardingEntry(
-        mac=message.attributes.get(2, b"").hex(":"),
-        device=index,
-        destination=_ip(message.attributes.get(1)),
-        permanent=bool(state & _NUD_PERMANENT),
-        external=bool(flags & _NTF_EXT_LEARNED),
-        own=bool(flags & _NTF_SELF),
+        mac=message.get_attr("NDA_LLADDR"),
+        device=message["ifindex"],
+        destination=message.get_attr("NDA_DST") or "",
+        permanent=bool(message["state"] & _NUD_PERMANENT),
+        external=bool(message["flags"] & _NTF_EXT_LEARNED),
+        own=bool(message["flags"] & _NTF_SELF),
     )
-
-
-def route_of(message: Message) -> Route:
-    """Return the route of a message of RTM_NEWROUTE."""
-    family, length, _, _, _, protocol, _, kind, _ = ROUTE_HEAD.unpack(message.head)
-    found = message.attributes
-    anywhere = "0.0.0.0" if family == socket.AF_INET else "::"  # noqa: S104  (no address to listen on)
-    return Route(
-        destination=f"{_ip(found.get(1)) or anywhere}/{length}",
-        via=_ip(found.get(5)),
-        device=number(found.get(4)),
-        metric=number(found.get(6)),
-        protocol=protocol,
-        unicast=kind == _RTN_UNICAST,
-    )
-
-
-def _ip(value: bytes | None) -> str:
-    if not value:
-        return ""
-    return socket.inet_ntop(socket.AF_INET if len(value) == 4 else socket.AF_INET6, value)
 
 
 def vlan_tags_of(messages: Iterable[Any]) -> dict[int, bool]:

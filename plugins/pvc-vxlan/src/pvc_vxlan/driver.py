@@ -265,7 +265,7 @@ class VxlanDriver(NetworkDriver):
         if self._role.held:
             self._guard_hosts(look=True)
             self._whereabouts.take_gateways()
-        self._whereabouts.mend(underlay.address, self._fabric.named())
+        self._whereabouts.mend(underlay.address, self._overlay.tunnels(), self._fabric.named())
         others = self._others(underlay)
         if others != self._peers:
             self._peers = others

@@ -96,7 +96,7 @@ class Overlay:
                 retryable=False,
             )
         with Links() as links:
-            bridge = self._bridge(links, network_id)
+            bridge = self._bridge(links, network_id, wanted)
             tunnel = self._tunnel(links, network_id, network.vni, wanted, underlay, evpn=evpn)
             if tunnel.mtu != wanted:
                 links.set(tunnel, f"setting MTU {wanted}", mtu=wanted)
@@ -142,6 +142,10 @@ class Overlay:
         with Links() as links:
             return sorted({_OWNER.network_of(link) for link in links.all() if _OWNER.owns(link)})
 
+    def tunnels(self) -> dict[int, str]:
+        """Return the tunnels that this daemon has looked after, by index."""
+        return {index: name for name, (index, _) in self._flooded.copy().items()}
+
     def bridge(self, network_id: str) -> Link | None:
         """Return the network's bridge, None when there is none of ours."""
         with Links() as links:
@@ -149,10 +153,10 @@ class Overlay:
 
     # --- parts --------------------------------------------------------------------------------------
 
-    def _bridge(self, links: Links, network_id: str) -> Link:
+    def _bridge(self, links: Links, network_id: str, mtu: int) -> Link:
         name = names.bridge(network_id)
         found = _OWNER.mine(links.get(name), network_id, "bridge")
-        return found or self._made(links, network_id, name, "bridge", links.add_bridge)
+        return found or self._made(links, network_id, name, "bridge", lambda new: links.add_bridge(new, mtu=mtu))
 
     def _tunnel(self, links: Links, network_id: str, vni: int, mtu: int, underlay: Underlay, *, evpn: bool) -> Link:
         name = names.tunnel(network_id)
@@ -183,10 +187,12 @@ class Overlay:
         index, before = self._flooded.get(tunnel.name, (0, frozenset[str]()))
         if (index, before) == (tunnel.index, others):
             return  # what is taken from it is put back at once: ``flooding``
-        there = {entry.destination for entry in links.forwarding(tunnel) if entry.own and entry.mac == EVERYBODY}
-        for address in sorted(others - there):
+        if not evpn:
+            # All that is there is of daemons of ours, also of those before this one.
+            before |= {entry.destination for entry in links.forwarding(tunnel) if entry.own and entry.mac == EVERYBODY}
+        for address in sorted(others):
             links.add_flood(tunnel, address)
-        for address in sorted((before & there if evpn else there) - others):
+        for address in sorted(before - others):
             links.remove_flood(tunnel, address)
         self._flooded[tunnel.name] = tunnel.index, others
 

@@ -14,6 +14,8 @@ class Rules:
     def __init__(self, log: logging.Logger) -> None:
         self._log: Final = log
         self._problems: Final[dict[str, str]] = {}
+        self._applied: Final[dict[str, str]] = {}
+        """Network -> the rules that this daemon has put into force; to look into the table each time would take too long."""
 
     def apply(self, network_id: str, network: VxlanNetwork) -> None:
         """Have the gateway's table be that of the rules.
@@ -23,6 +25,9 @@ class Rules:
         unless a rule accepts it.
         """
         namespace = names.gateway_namespace(network_id)
+        wanted = table.digest(network)
+        if self._applied.get(network_id) == wanted and table.present(namespace):
+            return
         try:
             table.ensure(namespace, network)
         except table.RuleRefused as refused:
@@ -37,6 +42,7 @@ class Rules:
             said = f"{refused}; it is left out"
             self._problems[network_id] = f"{others}; {said}" if others else said
         else:
+            self._applied[network_id] = wanted
             self._problems.pop(network_id, None)
 
     def problems(self, network_id: str) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from pvc_core.plugin import Context, NetworkNic
-from pvc_netdev.links import EVERYBODY, ForwardingEntry, Link, Links
+from pvc_netdev.links import EVERYBODY, ForwardingEntry, Links
 from pvc_vxlan import names
 from pvc_vxlan.evpn.stale import Stale, judge, repair, suspects
 
@@ -60,19 +60,18 @@ class Whereabouts:
         with self._lock:
             self._nics.pop(network_id, None)
 
-    def mend(self, local: str, named: Mapping[str, Collection[str]]) -> list[Stale]:
+    def mend(self, local: str, tunnels: Mapping[int, str], named: Mapping[str, Collection[str]]) -> list[Stale]:
         """Compare the kernel's entries with the record and take out those that are wrong for certain; return them.
 
-        ``local``: this node's underlay address.  ``named``: tunnel's device -> the other ends that EVPN names now; a device that
+        ``local``: this node's underlay address.  ``tunnels``: index -> name of the devices of networks here.  ``named``: tunnel's device -> the other ends that EVPN names now; a device that
         is not in it is not judged by that.  Called every few seconds: an entry must be wrong several times in a row.
         """
         with Links() as links:
-            by_device: dict[int, list[ForwardingEntry]] = {}
+            entries: dict[str, list[ForwardingEntry]] = {}
             for entry in links.all_forwarding():
-                if entry.own and entry.destination:
-                    by_device.setdefault(entry.device, []).append(entry)
-            tunnels = {link.name: link for link in links.all() if link.kind == "vxlan" and link.index in by_device}
-            found = self._wrong(tunnels, by_device, local, named)
+                if entry.own and entry.destination and entry.device in tunnels:
+                    entries.setdefault(tunnels[entry.device], []).append(entry)
+            found = self._wrong(entries, local, named)
             with self._lock:
                 certain, self._suspects = judge(self._suspects, found, now=time.monotonic())
             for stale in certain:
@@ -84,27 +83,20 @@ class Whereabouts:
         return certain
 
     def _wrong(
-        self,
-        tunnels: Mapping[str, Link],
-        by_device: Mapping[int, list[ForwardingEntry]],
-        local: str,
-        named: Mapping[str, Collection[str]],
+        self, entries: Mapping[str, list[ForwardingEntry]], local: str, named: Mapping[str, Collection[str]]
     ) -> set[Stale]:
         with self._lock:
-            networks = [network for network in self._nics if names.tunnel(network) in tunnels]
-        if not networks:
-            return set()
+            networks = {names.tunnel(network): network for network in self._nics}
         nodes, gateway = self.nodes(), self._records.get(GATEWAY)
         found: set[Stale] = set()
-        for network in networks:
-            device = tunnels[names.tunnel(network)]
-            entries = by_device[device.index]
-            if device.name in named:
-                found |= _to_nowhere(device.name, entries, named[device.name])
-            if suspects(device, entries, self._owners(network, nodes, gateway), local=local):
+        for device, network in networks.items():
+            there = entries.get(device, [])
+            if device in named:
+                found |= _to_nowhere(device, there, named[device])
+            if suspects(device, there, self._owners(network, nodes, gateway), local=local):
                 # A VM that moved since the network was last looked at is where its claim says now.
                 self.note(network, self._read(network))
-                found |= suspects(device, entries, self._owners(network, nodes, gateway), local=local)
+                found |= suspects(device, there, self._owners(network, nodes, gateway), local=local)
         return found
 
     def _owners(self, network: str, nodes: Mapping[str, str], gateway: object) -> dict[str, str]:

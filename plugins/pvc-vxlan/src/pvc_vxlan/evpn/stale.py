@@ -15,7 +15,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from pvc_netdev.links import EVERYBODY, ForwardingEntry, Link, Links
+from pvc_netdev.links import EVERYBODY, ForwardingEntry, Links
 
 APART_S: Final = 5.0
 """Longer than BGP needs to tell all of a guest that moved, its hold time of 3 s included."""
@@ -40,9 +40,9 @@ Suspects = Mapping[Stale, float]
 
 
 def suspects(
-    device: Link, entries: Iterable[ForwardingEntry], owners: Mapping[str, str], *, local: str
+    device: str, entries: Iterable[ForwardingEntry], owners: Mapping[str, str], *, local: str
 ) -> frozenset[Stale]:
-    """Return the entries of a VXLAN device that contradict the cluster's record of who has which MAC address.
+    """Return the entries of a VXLAN device (its name) that contradict the cluster's record of who has which MAC address.
 
     ``entries`` are ``Links.forwarding`` of it; ``owners`` is MAC address -> VTEP of the node that has its guest (or
     gateway) according to the cluster; MAC addresses that are not in it, such as those behind a guest, are nobody's
@@ -50,7 +50,7 @@ def suspects(
     """
     known = {mac.lower(): vtep for mac, vtep in owners.items()}
     return frozenset(
-        Stale(mac=mac, device=device.name, sent_to=entry.destination, owner=owner, here=owner == local)
+        Stale(mac=mac, device=device, sent_to=entry.destination, owner=owner, here=owner == local)
         for entry in entries
         if entry.own and entry.destination and (mac := entry.mac.lower()) != EVERYBODY
         and (owner := known.get(mac)) and owner != entry.destination

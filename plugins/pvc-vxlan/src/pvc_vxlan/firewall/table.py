@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from pvc_core.plugin import Completed, DriverError, run
 from pvc_netdev.namespace import entered
-from pvc_netdev.nftables import has_counter, has_table
+from pvc_netdev.nftables import has_table
 from pvc_vxlan.firewall.flows import ADOPTION_S
 from pvc_vxlan.firewall.render import ADOPTING, DEFAULTS, RULE, TABLE, digest_of, render, rule_at
 from pvc_vxlan.network import VxlanNetwork
@@ -56,12 +56,17 @@ def ensure(namespace: str, network: VxlanNetwork) -> bool:
     Where there was none, open connections are adopted for ``ADOPTION_S``.  Counters of rules that stay go on; what they count between their reading and the replacement (milliseconds) is lost.
     Raises RuleRefused; the table is then as it was.
     """
-    if has_counter(TABLE, digest_of(render(network)), namespace):
-        return False
     there = _counters(namespace) if has_table(TABLE, namespace) else {}
+    if digest(network) in there:
+        return False
     until = _adopted_until(there) if there else int(time.time()) + ADOPTION_S
     apply(namespace, render(network, _counted(there), adopt_until=until))
     return True
+
+
+def digest(network: VxlanNetwork) -> str:
+    """Return the word by which a table of these rules is known."""
+    return digest_of(render(network))
 
 
 def counters(namespace: str) -> dict[str, tuple[int, int]]:
