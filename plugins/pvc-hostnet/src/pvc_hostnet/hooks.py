@@ -54,7 +54,7 @@ class HostNetworks:
     def health_checks(self) -> list[Condition]:
         """Return a condition for each network, after making true again what can be."""
         self._upkeep.start()
-        found = self._upkeep.look(twice=self._twice(), whole=True)
+        found = self._upkeep.look(twice=self._twice())
         return conditions(self._layout, found)
 
     @hookimpl
@@ -73,9 +73,15 @@ class HostNetworks:
     def _twice(self) -> dict[str, str]:
         """Return which of this node's addresses another machine has too: address -> its MAC address."""
         with Links() as links:
-            seen = read(links, self._layout, whole=True)
+            seen = read(links, self._layout)
         try:
-            return others(_questions(self._layout, seen), {link.mac for link in seen.all_links})
+            found = others(_questions(self._layout, seen), {link.mac for link in seen.links.values()})
+            if not found:
+                return {}
+            # One of this host that is not in the layout may have answered.
+            with Links() as links:
+                own = {link.mac for link in links.all()}
+            return {address: mac for address, mac in found.items() if mac not in own}
         except DriverError as error:
             # A device that goes down meanwhile: what is wrong with it is told, this could not be looked at.
             self._log.warning("duplicates-unknown error=%s", error)

@@ -17,7 +17,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """Of all devices."""
     routes: tuple[DefaultRoute, ...]
     all_links: tuple[Link, ...] = ()
-    """Every device of the host; empty: they were not asked for."""
+    """Every device of the host; empty: they were not needed."""
 
     def with_address(self, address: str) -> list[Address]:
         """Return where an address is, whatever the length of its prefix."""
@@ -39,23 +39,23 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read(links: Links, layout: Layout, *, whole: bool = False) -> Seen:
-    """Look at the kernel; ``whole``: at all devices, which takes 0.1 s on a host with hundreds of them.
+    """Look at the kernel; ``whole``: at all devices, which takes a second on a host with thousands of them.
 
-    They are looked at in any case where an MTU is not as it should be: why may depend on another device.
+    They are looked at in any case where an MTU is not as it should be, or a device has ports: what is wrong may depend on another
+    device.
     """
     found = {}
     for network in layout.own:
         link = links.get(network.device)
         if link is not None:
             found[network.device] = link
-    wrong = any(
-        network.mtu not in (None, found[network.device].mtu) for network in layout.own if network.device in found
-    )
+    there = [(network, found[network.device]) for network in layout.own if network.device in found]
+    needed = whole or any(network.mtu not in (None, link.mtu) or link.kind == "bridge" for network, link in there)
     return Seen(
         links=found,
         addresses=tuple(links.assigned()),
         routes=tuple(links.default_routes()),
-        all_links=tuple(links.all()) if whole or wrong else (),
+        all_links=tuple(links.all()) if needed else (),
     )
 
 

@@ -12,8 +12,9 @@ from pvc_core.model.errors import PvcError
 from pvc_hostnet.announcements import Announced, Announcements
 from pvc_hostnet.faults import Fault, faults, lacking
 from pvc_hostnet.layout import Layout
-from pvc_hostnet.seen import Seen
+from pvc_hostnet.seen import Seen, read
 from pvc_hostnet.truth import Outcome, make_true, remove_floating, routes_ipv6
+from pvc_netdev.links import Links
 
 EVERY_S: Final = 5.0
 _SOON_S: Final = 1.0
@@ -54,7 +55,7 @@ class Upkeep:
         self._over.set()
         self._announcements.stop()
 
-    def look(self, *, twice: Mapping[str, str] | None = None, whole: bool = False) -> list[Fault]:
+    def look(self, *, twice: Mapping[str, str] | None = None) -> list[Fault]:
         """Make true what is not, and return what is wrong all the same; ``twice`` as in ``faults``.
 
         When another machine has a floating address that is ours, the neighbours are told again whose it is: that one's daemon
@@ -63,15 +64,19 @@ class Upkeep:
         with self._lock:
             if twice and not twice.keys().isdisjoint(self.layout.floating):
                 self._announced.clear()
-            outcome = self._make_true(whole=whole)
-            return faults(self.layout, outcome.seen, held=self._held, refused=outcome.refused, twice=twice or {})
+            outcome = self._make_true()
+            if not self._wrong(outcome, outcome.seen, twice):
+                return []
+            # To say what is wrong takes the names of all devices.
+            with Links() as links:
+                return self._wrong(outcome, read(links, self.layout, whole=True), twice)
 
     def acquire(self) -> list[str]:
         """Take the floating addresses and tell the neighbours; return why some are not there."""
         with self._lock:
             self._held = True
             self._announced.clear()
-            outcome = self._make_true(whole=False)
+            outcome = self._make_true()
             return lacking(self.layout, outcome.seen, outcome.refused)
 
     def relinquish(self) -> None:
@@ -82,8 +87,11 @@ class Upkeep:
             self._announcements.stop()
             remove_floating(self.layout, self._log)
 
-    def _make_true(self, *, whole: bool) -> Outcome:
-        outcome = make_true(self.layout, held=self._held, log=self._log, whole=whole)
+    def _wrong(self, outcome: Outcome, seen: Seen, twice: Mapping[str, str] | None) -> list[Fault]:
+        return faults(self.layout, seen, held=self._held, refused=outcome.refused, twice=twice or {})
+
+    def _make_true(self) -> Outcome:
+        outcome = make_true(self.layout, held=self._held, log=self._log)
         if self._held:
             self._announce(outcome.seen)
         return outcome

@@ -66,7 +66,7 @@ class Links:
     def __init__(self, namespace: str = "") -> None:
         # ``IPRoute(netns=...)`` would fork, which a process with threads should not do.
         with entered(namespace) if namespace else contextlib.nullcontext():
-            self._socket: Final = IPRoute()
+            self._socket: Final = IPRoute(strict_check=True)
 
     def __enter__(self) -> Self:
         return self
