@@ -82,11 +82,13 @@ def _start(unit: Unit, _state: Path, run: Path) -> int:
 def _stop(unit: Unit, _state: Path, run: Path) -> int:
     """Return when it is gone; what was never started is."""
     service = unit.service
-    if service.name in ask(run, Status()):
+    before = ask(run, Status()).get(service.name)
+    if before is not None and before.pid:
         ask(run, Stop(name=service.name))
         wait_until(
             f"end of {service.name}",
-            lambda: not ask(run, Status())[service.name].pid,
+            # Somebody may have started it again between two looks.
+            lambda: ask(run, Status())[service.name].pid != before.pid,
             deadline_s=service.stop_timeout_s + _LONGER_THAN_STOP_S,
         )
     return 0

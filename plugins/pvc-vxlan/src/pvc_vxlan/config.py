@@ -56,8 +56,8 @@ class VxlanConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     protected: Annotated[
         tuple[str, ...],
         Meta(
-            description="Prefixes of the nodes' own networks, which guests of managed networks do not reach by the gateway. Empty: that of "
-            "the underlay. The node with the gateways itself is always protected."
+            description="Prefixes of the nodes' own networks, which guests of managed networks do not reach by the gateway. Empty: those "
+            "of the underlay's device. The node with the gateways itself is always protected."
         ),
     ] = ()
     frr_directory: Annotated[str, Meta(description="Directory of FRR's integrated configuration, `frr.conf`.")] = (
