@@ -63,8 +63,9 @@ class Whereabouts:
     def mend(self, local: str, tunnels: Mapping[int, str], named: Mapping[str, Collection[str]]) -> list[Stale]:
         """Compare the kernel's entries with the record and take out those that are wrong for certain; return them.
 
-        ``local``: this node's underlay address.  ``tunnels``: index -> name of the devices of networks here.  ``named``: tunnel's device -> the other ends that EVPN names now; a device that
-        is not in it is not judged by that.  Called every few seconds: an entry must be wrong several times in a row.
+        ``local``: this node's underlay address.  ``tunnels``: index -> name of the devices of networks here.  ``named``: tunnel's
+        device -> the other ends that EVPN names now; a device that is not in it is not judged by that.  Called every few seconds:
+        an entry must be wrong several times in a row.
         """
         with Links() as links:
             entries: dict[str, list[ForwardingEntry]] = {}
