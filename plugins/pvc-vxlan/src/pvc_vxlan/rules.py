@@ -27,6 +27,8 @@ class Rules:
         namespace = names.gateway_namespace(network_id)
         wanted = table.digest(network)
         if self._applied.get(network_id) == wanted and table.present(namespace):
+            # Rules that were refused in between are taken back.
+            self._problems.pop(network_id, None)
             return
         try:
             table.ensure(namespace, network)
