@@ -200,6 +200,15 @@ def test_a_refused_rule_leaves_the_rules_before_in_force(table):
     assert (table.applied, made.problems("net")) == (["c"], [])
 
 
+def test_a_refused_rule_is_forgotten_when_it_is_taken_back(table):
+    made = Rules(LOG)
+    made.apply("net", with_rules(("a", "accept")))
+    made.apply("net", with_rules(("a", "accept"), ("b", "bad")))
+    assert made.problems("net")
+    made.apply("net", with_rules(("a", "accept")))
+    assert (table.applied, made.problems("net")) == (["a"], [])
+
+
 def test_a_gateway_that_has_just_come_gets_all_rules_but_the_refused_ones(table):
     made = Rules(LOG)
     made.apply("net", with_rules(("a", "bad"), ("b", "accept"), ("c", "bad")))
