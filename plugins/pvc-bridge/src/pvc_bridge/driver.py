@@ -110,7 +110,7 @@ class BridgeDriver(NetworkDriver):
 
     def network_list(self) -> list[str]:
         with Links() as links:
-            return sorted({found for link in links.all() if (found := OWNER.network_of(link))})
+            return OWNER.networks(links)
 
     def network_check(self, network: NetworkSpec) -> list[Finding]:
         wanted = parsed(network)

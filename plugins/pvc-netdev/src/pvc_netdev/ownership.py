@@ -26,15 +26,22 @@ class Owner:
 
     def owns(self, link: Link) -> bool:
         """Return whether a device is ours."""
-        return len(self._words(link)) == 3
+        return self._words(link.alias) is not None
 
     def network_of(self, link: Link) -> str:
         """Return the id of the network that a device is of; empty: none of ours."""
-        return self._words(link)[1] if self.owns(link) else ""
+        words = self._words(link.alias)
+        return words[1] if words else ""
 
     def role_of(self, link: Link) -> str:
         """Return what a device of ours is there for; empty for others."""
-        return self._words(link)[2] if self.owns(link) else ""
+        words = self._words(link.alias)
+        return words[2] if words else ""
+
+    def networks(self, links: Links) -> list[str]:
+        """Return the ids of the networks that have a device of ours, sorted."""
+        found = (self._words(alias) for alias in links.aliases().values())
+        return sorted({words[1] for words in found if words and words[1]})
 
     def mine(self, link: Link | None, network_id: str, kind: str) -> Link | None:
         """Return a device that was found by one of our names; raise DriverError when it is not that network's."""
@@ -66,9 +73,9 @@ class Owner:
             f"this node has a device {link.name}, {what}, that is not ours: rename or remove it", retryable=False
         )
 
-    def _words(self, link: Link) -> list[str]:
-        words = link.alias.split(":", 2)
-        return words if words[0] == self.plugin else []
+    def _words(self, alias: str) -> list[str] | None:
+        words = alias.split(":", 2)
+        return words if words[0] == self.plugin and len(words) == 3 else None
 
 
 def interim(name: str) -> str:

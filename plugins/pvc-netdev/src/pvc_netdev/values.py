@@ -12,6 +12,7 @@ _NUD_PERMANENT: Final = 0x80
 _NTF_EXT_LEARNED: Final = 0x10
 _NTF_SELF: Final = 0x02
 _VLAN_UNTAGGED: Final = 4
+_KINDS_WITH_DATA: Final = ("bridge", "vlan", "vxlan")
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,15 +88,23 @@ class DefaultRoute(msgspec.Struct, frozen=True, kw_only=True):
 
 def link_of(message: Any) -> Link:
     """Return the device of a message of RTM_GETLINK."""
-    data = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
+    # What is nested is decoded when it is looked at: only where it is needed.
+    info = message.get_attr("IFLA_LINKINFO")
+    kind = info.get_attr("IFLA_INFO_KIND") or "" if info is not None else ""
+    data = info.get_attr("IFLA_INFO_DATA") if kind in _KINDS_WITH_DATA else None
+    port = info.get_attr("IFLA_INFO_SLAVE_DATA") if info is not None and _is_port(info) else None
 
     def of_kind(name: str) -> Any:
         return data.get_attr(name) if data is not None and hasattr(data, "get_attr") else None
 
+    def of_port(name: str) -> bool | None:
+        value = port.get_attr(name) if port is not None and hasattr(port, "get_attr") else None
+        return None if value is None else bool(value)
+
     return Link(
         index=message["index"],
         name=message.get_attr("IFLA_IFNAME"),
-        kind=message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or "",
+        kind=kind,
         alias=message.get_attr("IFLA_IFALIAS") or "",
         mtu=message.get_attr("IFLA_MTU"),
         up=bool(message["flags"] & _IFF_UP),
@@ -108,18 +117,14 @@ def link_of(message: Any) -> Link:
         vni=of_kind("IFLA_VXLAN_ID") or 0,
         local=of_kind("IFLA_VXLAN_LOCAL") or of_kind("IFLA_VXLAN_LOCAL6") or "",
         filters=_filters(of_kind),
-        learning=_of_port(message, "IFLA_BRPORT_LEARNING"),
-        neigh_suppress=_of_port(message, "IFLA_BRPORT_NEIGH_SUPPRESS"),
+        learning=of_port("IFLA_BRPORT_LEARNING"),
+        neigh_suppress=of_port("IFLA_BRPORT_NEIGH_SUPPRESS"),
     )
 
 
-def _of_port(message: Any, name: str) -> bool | None:
-    """Return a switch of a bridge's port, None when the device is none."""
-    if message.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_KIND") != "bridge":
-        return None
-    data = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA")
-    value = data.get_attr(name) if hasattr(data, "get_attr") else None
-    return None if value is None else bool(value)
+def _is_port(info: Any) -> bool:
+    """Return whether a device is a bridge's port."""
+    return bool(info.get_attr("IFLA_INFO_SLAVE_KIND") == "bridge")
 
 
 def _filters(of_kind: Callable[[str], Any]) -> bool | None:

@@ -101,8 +101,7 @@ class Overlay:
             if tunnel.mtu != wanted:
                 links.set(tunnel, f"setting MTU {wanted}", mtu=wanted)
             if bridge.mtu != wanted:
-                # Ports first: should this be cut off, the bridge says that it is not done.  They are only looked for then, as
-                # that reads all devices of the node.
+                # Ports first: should this be cut off, the bridge says that it is not done.
                 for port in links.ports(bridge):
                     if port.mtu != wanted:
                         links.set(port, f"setting MTU {wanted}", mtu=wanted)
@@ -140,7 +139,7 @@ class Overlay:
     def networks(self) -> list[str]:
         """Return the ids of the networks that have something here."""
         with Links() as links:
-            return sorted({_OWNER.network_of(link) for link in links.all() if _OWNER.owns(link)})
+            return _OWNER.networks(links)
 
     def tunnels(self) -> dict[int, str]:
         """Return the tunnels that this daemon has looked after, by index."""
