@@ -7,7 +7,7 @@ import pytest
 
 from pvc_core.node.clock import SystemClock
 from pvc_core.node.workers import Workers
-from pvc_core.node.workqueue import EVENT_PAUSE_S, OTHER_KINDS, WorkQueue
+from pvc_core.node.workqueue import EVENT_PAUSE_S, OTHER_KINDS, ROUTINE_S, WorkQueue
 from pvc_core.testkit.simulator.clock import VirtualClock
 
 VM = ("vm", "a")
@@ -46,6 +46,29 @@ def test_keys_come_in_the_order_they_became_due_and_equal_ones_in_the_order_adde
     queue.add("vm", "z")
     queue.add("vm", "a")
     assert queue.ready(clock.monotonic() + 2) == [("vm", "z"), ("vm", "a"), ("vm", "late")]
+
+
+def test_what_something_happened_to_comes_before_routine(queue, clock):
+    for id_ in "abc":
+        queue.add("network", id_, routine=True)
+    clock.move_to(clock.monotonic() + 1)
+    queue.add("network", "d")
+    queue.add("network", "b")
+    assert [id_ for _, id_ in queue.ready(clock.monotonic())] == ["d", "b", "a", "c"]
+
+
+def test_routine_that_has_waited_for_long_comes_before_what_happens_now(queue, clock):
+    queue.add("network", "a", routine=True)
+    clock.move_to(clock.monotonic() + ROUTINE_S + 1)
+    queue.add("network", "b")
+    assert [id_ for _, id_ in queue.ready(clock.monotonic())] == ["a", "b"]
+
+
+def test_routine_does_not_put_off_what_is_in_the_queue(queue, clock):
+    queue.add("network", "a")
+    queue.add("network", "b")
+    queue.add("network", "a", routine=True)
+    assert [id_ for _, id_ in queue.ready(clock.monotonic())] == ["a", "b"]
 
 
 def test_a_key_in_work_is_not_given_out_again_until_it_is_done(queue, clock):

@@ -210,7 +210,7 @@ class Agent:
         if full:
             self._full_scan_at = now + interval * _FULL_SCAN_EVERY
         for kind, id_ in found:
-            self.queue.add(kind, id_)
+            self.queue.add(kind, id_, routine=True)
         # The network without an id: what is left in the kernel of networks that are gone.
         alone = ("primary", "duties", "recovery", "network", "fence-health")
         for kind, id_ in (("node", self.context.name), *((kind, "") for kind in alone)):

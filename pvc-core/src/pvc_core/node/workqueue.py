@@ -7,6 +7,8 @@ Rules:
 * A failed key comes back after a pause that doubles with each failure up to a bound, until a success.
   An event during the pause brings it forward, but not nearer than ``EVENT_PAUSE_S`` to the failure:
   many failures cause events themselves, and would otherwise be repeated without end.
+* What is looked at only for safety (``routine``) comes after what something happened to, unless it has waited for
+  ``ROUTINE_S``: an operator's change to one of a thousand networks does not wait until the others were looked at.
 * Keys of each kind have a number of places of their own, so that slow work of one kind (an hour of
   copying volumes) never keeps another (the lease, VMs) waiting.
 
@@ -27,6 +29,9 @@ WorkKey = tuple[str, str]
 EVENT_PAUSE_S: Final = 1.0
 """An event does not repeat a failed key sooner than this."""
 
+ROUTINE_S: Final = 60.0
+"""A routine key that was due for so long has the rank of one that is due now."""
+
 _LEAST_PAUSE_S: Final = 0.01
 
 OTHER_KINDS: Final = ""
@@ -37,6 +42,15 @@ class _Failures(NamedTuple):
     times: int
     last: float
     pause_s: float
+
+
+class _Place(NamedTuple):
+    """Of a key in the queue."""
+
+    rank: float
+    """Who has the lowest of those that are due comes first."""
+    sequence: int
+    due: float
 
 
 class WorkQueue:
@@ -56,31 +70,34 @@ class WorkQueue:
         self._first_s = backoff_first_s
         self._max_s = backoff_max_s
         self._lock = threading.Condition()
-        self._due: dict[WorkKey, tuple[float, int]] = {}
+        self._due: dict[WorkKey, _Place] = {}
         self._taken: set[WorkKey] = set()
         self._failures: dict[WorkKey, _Failures] = {}
         self._sequence = 0
         self._closed = False
 
-    def add(self, kind: str, id_: str, delay: float = 0.0) -> None:
-        """Have a key looked at ``delay`` seconds from now, or earlier when it is due earlier already."""
+    def add(self, kind: str, id_: str, delay: float = 0.0, *, routine: bool = False) -> None:
+        """Have a key looked at ``delay`` seconds from now, or earlier when it is due earlier already.
+
+        ``routine``: nothing has happened to it that anybody knows of.
+        """
         with self._lock:
             key = (kind, id_)
             due = self._clock.monotonic() + max(delay, 0.0)
             failed = self._failures.get(key)
             if failed is not None:
                 due = max(due, failed.last + min(failed.pause_s, EVENT_PAUSE_S))
-            self._put(key, due)
+            self._put(key, due, routine=routine)
 
     def ready(self, now: float) -> list[WorkKey]:
-        """Return the keys that may be taken at ``now``, the longest due first."""
+        """Return the keys that may be taken at ``now``, in the order in which they are to be."""
         with self._lock:
             return self._ready(now)
 
     def next_due(self) -> float | None:
         """Return when the next key that is not in work is due, on the monotonic clock; None when there is none."""
         with self._lock:
-            return min((due for key, (due, _) in self._due.items() if key not in self._taken), default=None)
+            return min((place.due for key, place in self._due.items() if key not in self._taken), default=None)
 
     def take(self, key: WorkKey) -> bool:
         """Begin work on a key, whether it is due or not; False when it is in work already."""
@@ -142,7 +159,7 @@ class WorkQueue:
                     return key
                 if now >= deadline:
                     return None
-                coming = (due for due, _ in self._due.values() if due > now)
+                coming = (place.due for place in self._due.values() if place.due > now)
                 self._lock.wait(min((*coming, deadline)) - now)
             return None
 
@@ -157,12 +174,15 @@ class WorkQueue:
         with self._lock:
             return frozenset(self._taken)
 
-    def _put(self, key: WorkKey, due: float) -> None:
+    def _put(self, key: WorkKey, due: float, *, routine: bool = False) -> None:
+        rank = due + ROUTINE_S if routine else due
         old = self._due.get(key)
-        if old is not None and old[0] <= due:
-            return
+        if old is not None:
+            if old.due <= due and old.rank <= rank:
+                return
+            due, rank = min(old.due, due), min(old.rank, rank)
         self._sequence += 1
-        self._due[key] = (due, self._sequence)
+        self._due[key] = _Place(rank, self._sequence, due)
         self._lock.notify()
 
     def _wake(self, key: WorkKey) -> None:
@@ -171,7 +191,7 @@ class WorkQueue:
             self._lock.notify()
 
     def _ready(self, now: float) -> list[WorkKey]:
-        due = sorted((when, key) for key, when in self._due.items() if when[0] <= now and key not in self._taken)
+        due = sorted((place, key) for key, place in self._due.items() if place.due <= now and key not in self._taken)
         if self._places is None:
             return [key for _, key in due]
         free = dict(self._places)

@@ -30,15 +30,16 @@ class SimQueue(WorkQueue):
 
     def stands(self, due: float, sequence: int, key: WorkKey) -> bool:
         """Return whether what was announced still holds."""
-        return self._due.get(key) == (due, sequence) and key not in self._taken
+        place = self._due.get(key)
+        return place is not None and (place.due, place.sequence) == (due, sequence) and key not in self._taken
 
     def take(self, key: WorkKey) -> bool:
         """Begin work on a key."""
         self.waiting.pop(key, None)
         return super().take(key)
 
-    def _put(self, key: WorkKey, due: float) -> None:
-        super()._put(key, due)
+    def _put(self, key: WorkKey, due: float, *, routine: bool = False) -> None:
+        super()._put(key, due, routine=routine)
         self._note(key)
 
     def _wake(self, key: WorkKey) -> None:
@@ -48,7 +49,7 @@ class SimQueue(WorkQueue):
     def _note(self, key: WorkKey) -> None:
         if key in self._taken or key in self.waiting:
             return
-        due, sequence = self._due[key]
+        _, sequence, due = self._due[key]
         if due <= self._clock.monotonic():
             self.waiting[key] = None
         else:
