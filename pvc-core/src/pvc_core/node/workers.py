@@ -21,7 +21,7 @@ PLACES: Final[Mapping[str, int]] = {
     "vm": 8,
     "volume": 4,
     "pool": 2,
-    "network": 3,
+    "network": 6,
     "task": 1,
     OTHER_KINDS: 2,
 }
