@@ -100,6 +100,11 @@ class Cluster:
         found = {node: self.copy(node, id_) for node in self.sandbox.nodes()}
         return {node: state for node, state in found.items() if state}
 
+    def registers(self, id_: str) -> str:
+        """Return the processors' registers of a VM on each node that has it: they show where a guest is that stands still."""
+        ask = ["virsh", "qemu-monitor-command", "--hmp", id_, "info registers"]
+        return "\n".join(f"{node}: {self.sandbox.exec(node, ask).stdout}" for node in self.copies(id_))
+
     def copy(self, node: str, id_: str) -> str:
         """Return the state of a VM's domain on one node, empty when there is none."""
         import libvirt

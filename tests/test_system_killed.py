@@ -106,7 +106,11 @@ def test_guest_executes_exactly_once_after_a_kill(cluster, guest, victim, step):
     print(f"{victim} killed at {seen}: {'finished' if where == target else 'undone'} after {took:.1f} s")
     assert where in (source, target)
     was = len(cluster.consoles(guest).get(where, ""))
-    cluster.eventually("the guest goes on", lambda: cluster.consoles(guest)[where][was:].count("tick") >= 2)
+    cluster.eventually(
+        "the guest goes on",
+        lambda: cluster.consoles(guest)[where][was:].count("tick") >= 2,
+        detail=lambda: cluster.registers(guest),
+    )
     after = cluster.ticks(guest)
     numbers = [beat.number for beat in after]
     assert numbers == sorted(set(numbers)), "two copies of the guest counted"

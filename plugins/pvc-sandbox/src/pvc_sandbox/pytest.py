@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _PREFIX = "pytest-"
 
 Eventually = Callable[..., Any]
-"""``eventually(what, condition, within_s=60)``: the condition's first true result; see ``waiting.wait_until``."""
+"""``eventually(what, condition, within_s=60, detail=None)``: the condition's first true result; see ``waiting.wait_until``."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -75,8 +75,10 @@ def eventually() -> Eventually:
     """Return the function that waits for a condition with a deadline."""
     from pvc_sandbox.waiting import wait_until
 
-    def wait(what: str, condition: Callable[[], Any], within_s: float = 60.0) -> Any:
-        return wait_until(what, condition, deadline_s=within_s)
+    def wait(
+        what: str, condition: Callable[[], Any], within_s: float = 60.0, detail: Callable[[], str] | None = None
+    ) -> Any:
+        return wait_until(what, condition, deadline_s=within_s, detail=detail)
 
     return wait
 
