@@ -90,15 +90,16 @@ def link_of(message: Any) -> Link:
     """Return the device of a message of RTM_GETLINK."""
     # What is nested is decoded when it is looked at: only where it is needed.
     info = message.get_attr("IFLA_LINKINFO")
-    kind = info.get_attr("IFLA_INFO_KIND") or "" if info is not None else ""
-    data = info.get_attr("IFLA_INFO_DATA") if kind in _KINDS_WITH_DATA else None
-    port = info.get_attr("IFLA_INFO_SLAVE_DATA") if info is not None and _is_port(info) else None
+    kind = _attribute(info, "IFLA_INFO_KIND") or ""
+    data = _attribute(info, "IFLA_INFO_DATA") if kind in _KINDS_WITH_DATA else None
+    is_port = _attribute(info, "IFLA_INFO_SLAVE_KIND") == "bridge"
+    port = _attribute(info, "IFLA_INFO_SLAVE_DATA") if is_port else None
 
     def of_kind(name: str) -> Any:
-        return data.get_attr(name) if data is not None and hasattr(data, "get_attr") else None
+        return _attribute(data, name)
 
     def of_port(name: str) -> bool | None:
-        value = port.get_attr(name) if port is not None and hasattr(port, "get_attr") else None
+        value = _attribute(port, name)
         return None if value is None else bool(value)
 
     return Link(
@@ -122,9 +123,9 @@ def link_of(message: Any) -> Link:
     )
 
 
-def _is_port(info: Any) -> bool:
-    """Return whether a device is a bridge's port."""
-    return bool(info.get_attr("IFLA_INFO_SLAVE_KIND") == "bridge")
+def _attribute(nested: Any, name: str) -> Any:
+    """Return an attribute of what is nested in a message; None without it, or where pyroute2 could not decode it."""
+    return nested.get_attr(name) if hasattr(nested, "get_attr") else None
 
 
 def _filters(of_kind: Callable[[str], Any]) -> bool | None:
